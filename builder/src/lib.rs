@@ -1,0 +1,3 @@
+//! Builds images: plans with `frontend`, remembers with `cache`, talks with `registry-client`.
+
+pub mod event;

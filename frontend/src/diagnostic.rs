@@ -1,0 +1,158 @@
+//! Errors and warnings that point into a Dockerfile.
+
+use std::fmt;
+
+use crate::{Source, Span};
+
+/// What is wrong, where, and what to do about it.
+///
+/// Shown in the one form of all our errors; the first line is what other programs match on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Diagnostic {
+    /// What is wrong, in one sentence without a final period.
+    pub message: String,
+    /// Where it is wrong.
+    pub span: Span,
+    /// What to do about it.
+    pub help: Option<String>,
+    excerpt: Excerpt,
+}
+
+/// The source line that a [`Diagnostic`] shows; kept so that it can be printed on its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Excerpt {
+    file: String,
+    line: String,
+    number: usize,
+    column: usize,
+    width: usize,
+}
+
+impl Diagnostic {
+    /// Reports `message` at `span` of `source`.
+    pub fn new(source: &Source, span: Span, message: impl Into<String>) -> Self {
+        let text = &source.text;
+        let mut start = span.start.min(text.len());
+        while !text.is_char_boundary(start) {
+            start -= 1;
+        }
+        let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let line = text[line_start..].lines().next().unwrap_or_default();
+        let before = text[line_start..start].chars().count();
+        let rest = line.chars().count().saturating_sub(before);
+        let spanned = text.get(start..span.end.min(text.len())).unwrap_or_default();
+        let width = spanned.lines().next().map_or(0, |first| first.trim_end().chars().count());
+        let excerpt = Excerpt {
+            file: source.name.clone(),
+            line: line.to_owned(),
+            number: source.line_of(start),
+            column: before,
+            width: width.min(rest).max(1),
+        };
+        Self { message: message.into(), span, help: None, excerpt }
+    }
+
+    /// Adds what to do about it.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Adds ``did you mean `…`?`` if there is something to suggest.
+    pub fn suggest(self, suggestion: Option<impl fmt::Display>) -> Self {
+        match suggestion {
+            Some(suggestion) => self.help(format!("did you mean `{suggestion}`?")),
+            None => self,
+        }
+    }
+
+    /// The line (from 1) that it points at.
+    pub fn line(&self) -> usize {
+        self.excerpt.number
+    }
+
+    /// The name of the file that it points into.
+    pub fn file(&self) -> &str {
+        &self.excerpt.file
+    }
+
+    /// Draws the place: file, line and column, the line itself, carets below.
+    pub fn excerpt(&self) -> String {
+        let Excerpt { file, line, number, column, width } = &self.excerpt;
+        let gutter = " ".repeat(number.to_string().len());
+        let margin: String =
+            line.chars().take(*column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        format!(
+            "{gutter}--> {file}:{number}:{}\n{gutter} |\n{number} | {line}\n{gutter} | {margin}{}",
+            column + 1,
+            "^".repeat(*width)
+        )
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}", self.message, self.excerpt())?;
+        match &self.help {
+            Some(help) => write!(f, "\nhelp: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns the candidate that `word` was probably meant to be: the one with the fewest edits, at
+/// most a third of its length.
+pub fn did_you_mean<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (edits(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(edits, candidate)| *edits > 0 && *edits <= (candidate.len() / 3).max(1))
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_at_the_word_with_carets_of_its_width() {
+        let source = Source::new("Dockerfile", "FROM a\nCOPPY . /app\n");
+        let shown = Diagnostic::new(&source, 7..12, "unknown instruction: COPPY")
+            .suggest(Some("COPY"))
+            .to_string();
+        let expected = "unknown instruction: COPPY\n --> Dockerfile:2:1\n  |\n2 | COPPY . /app\n  | ^^^^^\nhelp: did you mean `COPY`?";
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_span_of_several_lines_underlines_the_first() {
+        let source = Source::new("Dockerfile", "RUN a \\\n  b\n");
+        assert!(Diagnostic::new(&source, 0..12, "x").to_string().ends_with("| ^^^^^^^"));
+    }
+
+    #[test]
+    fn suggests_only_what_is_near() {
+        assert_eq!(did_you_mean("COPPY", ["COPY", "RUN"]), Some("COPY"));
+        assert_eq!(did_you_mean("HELLO", ["COPY", "RUN"]), None);
+    }
+}

@@ -1,0 +1,38 @@
+//! Dockerfiles: from text to a build graph, without any I/O.
+//!
+//! ```text
+//! text ──parse──▶ Dockerfile ──plan──▶ Plan: Graph + a Target per platform
+//!                               │  ▲
+//!                        Needs ─┘  └─ Pins          (looked up by the caller)
+//! ```
+//!
+//! [`parse`] knows only the text, [`plan`] gives it meaning: which stages the target reaches, what
+//! every variable stands for, which ops make the files and what the image's config is. What a plan
+//! must know of the world (what is `alpine:3.20` today?) it asks for by [`Planning::Needs`].
+//! Purity is checked by the compiler: this crate depends neither on tokio nor on reqwest.
+
+pub mod ast;
+mod diagnostic;
+mod expand;
+mod graph;
+pub mod ignore;
+mod lint;
+mod parse;
+mod pins;
+mod plan;
+mod source;
+mod stages;
+
+pub use ast::Dockerfile;
+pub use diagnostic::{Diagnostic, did_you_mean};
+pub use expand::{Expansion, ExpansionError, expand, expand_words};
+pub use graph::{
+    CacheMount, CacheSharing, CopyOp, CopySource, ExecOp, FetchOp, FileSource, Graph, Input,
+    MakeDirOp, Mode, Mount, MountSource, NetworkMode, Op, Owner, SecurityMode, Selection, UserSpec,
+    Vertex, VertexId,
+};
+pub use lint::Warning;
+pub use parse::parse;
+pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
+pub use plan::{HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, plan};
+pub use source::{Source, Span};

@@ -1,0 +1,83 @@
+//! What planning must know of the world: sources, and what they are today.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use oci::{Descriptor, DiffId, Digest, ImageConfig, Platform, Reference};
+
+/// Something a Dockerfile names whose content can change from day to day.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceRef {
+    /// An image by name: from the store, if it was built there, else from its registry.
+    Image {
+        /// Its name.
+        reference: Reference,
+        /// Whom it must be for.
+        platform: Platform,
+        /// Whether somebody asked for that platform; else another one will do.
+        strict: bool,
+    },
+    /// An image in an OCI layout: `--build-context name=oci-layout://dir[:tag][@digest]`.
+    OciLayout {
+        /// The layout's directory.
+        path: PathBuf,
+        /// The tag; `latest` where none was written.
+        tag: String,
+        /// The digest, if one was written; it wins.
+        digest: Option<Digest>,
+        /// Whom it must be for.
+        platform: Platform,
+    },
+    /// A file by URL.
+    Http {
+        /// Where it is.
+        url: String,
+        /// The checksum that it must have.
+        checksum: Option<Digest>,
+    },
+}
+
+/// What a [`SourceRef`] is today.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pinned {
+    /// An image.
+    Image(PinnedImage),
+    /// A downloaded file: a blob of the store.
+    File {
+        /// Digest of its bytes.
+        digest: Digest,
+        /// Its name.
+        name: String,
+        /// `Last-Modified`, seconds since 1970; 0 where the server says nothing.
+        modified: i64,
+    },
+}
+
+/// An image, by digest, with what planning needs to know about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PinnedImage {
+    /// Its name, for people.
+    pub name: String,
+    /// Where its layers can be had.
+    pub origin: Origin,
+    /// The manifest's digest.
+    pub manifest: Digest,
+    /// Its layers, lowest first: what each unpacks to, and the blob.
+    pub layers: Vec<(DiffId, Descriptor)>,
+    /// Its config.
+    pub config: ImageConfig,
+}
+
+/// Where a pinned image's layers can be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A registry.
+    Registry(Reference),
+    /// A layout's directory.
+    OciLayout(PathBuf),
+    /// The store itself: it was built here.
+    Store,
+}
+
+/// The answers gathered so far.
+pub type Pins = BTreeMap<SourceRef, Pinned>;

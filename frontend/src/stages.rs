@@ -1,0 +1,1 @@
+//! Names, ARG scopes, the target and what it reaches.
