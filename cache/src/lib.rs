@@ -1,5 +1,101 @@
 //! What earlier builds left behind: records, blobs, unpacked layers, file digests.
+//!
+//! A store is a directory, and at the same time an OCI image layout: other tools read a built image
+//! from it with no export at all.
+//!
+//! ```text
+//! oci-layout, index.json      the images by name; derived from the database
+//! blobs/sha256/<hex>          manifests, configs, compressed layers
+//! layers/<map>/<hex>/         unpacked layers by diff ID: lower directories of overlays
+//! layers/<map>/chain-<hex>/   those that belong to one stack only, by chain ID
+//! mounts/<map>/<hex>/         cache mounts
+//! run/<id>/                   what one process works on; `lock` is held while it lives
+//! locks/<name>                leases on keys in flight, and the one on `index.json`
+//! rbuild.db                   SQLite: what is known, also of bytes that are gone
+//! ```
+//!
+//! **Several processes** share a store without a daemon: the database's transactions, rename of
+//! finished files, and `flock`, which the kernel releases whatever a process dies of. A crash
+//! leaves only things that [`Cache::reclaim`] removes.
+//!
+//! **Presence comes from the database**: no question about a blob or a layer opens a file, so that
+//! a build that finds everything cached touches nothing but `rbuild.db`. Who then finds the bytes
+//! missing says so ([`Cache::forget_layer`], [`Cache::forget_blob`]) and gets them anew.
+//!
+//! **Power loss**: nothing is synced file by file. [`Cache::sync`] is one `syncfs` for a whole
+//! build; what was written in an earlier boot without it is checked when the store is opened.
 
+mod content;
+mod db;
+mod durable;
+mod error;
+mod files;
+mod images;
+mod layers;
+mod lock;
+mod mounts;
+mod open;
 mod record;
+mod run;
+mod tree;
 
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+pub use content::{BlobReader, BlobWriter};
+pub use error::CacheError;
+pub use files::Pin;
+pub use layers::{OwnershipMap, Remote, owners_file};
+pub use lock::Lease;
+pub use mounts::{CacheMount, Sharing};
 pub use record::{CacheKey, Record, Snapshot};
+pub use run::RunDir;
+
+/// An open store. Clones share it; any thread may use them.
+#[derive(Clone, Debug)]
+pub struct Cache(Arc<Store>);
+
+#[derive(Debug)]
+struct Store {
+    root: PathBuf,
+    map: OwnershipMap,
+    keeps_owners: bool,
+    db: db::Db,
+    /// Where files grow until they are renamed into place; made on first use.
+    scratch: OnceLock<RunDir>,
+}
+
+impl Cache {
+    /// Opens the store in `root` and makes it when it is missing.
+    ///
+    /// Layers of another ownership map than `map` may be there too; this handle won't see them.
+    pub fn open(root: &Path, map: OwnershipMap) -> Result<Self, CacheError> {
+        Self::opened(root, map, true)
+    }
+
+    /// Opens it for a sandbox in which `chown` has no effect: the records that this handle saves
+    /// never answer a handle whose sandbox keeps owners.
+    pub fn open_without_owners(root: &Path, map: OwnershipMap) -> Result<Self, CacheError> {
+        Self::opened(root, map, false)
+    }
+
+    fn opened(root: &Path, map: OwnershipMap, keeps_owners: bool) -> Result<Self, CacheError> {
+        let db = open::open(root)?;
+        let root = root.to_owned();
+        Ok(Self(Arc::new(Store { root, map, keeps_owners, db, scratch: OnceLock::new() })))
+    }
+
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        &self.0.root
+    }
+
+    /// How owners of files are kept in the layers that this handle sees.
+    pub fn ownership_map(&self) -> OwnershipMap {
+        self.0.map
+    }
+
+    fn path(&self, below_root: &str) -> PathBuf {
+        self.0.root.join(below_root)
+    }
+}

@@ -1,8 +1,16 @@
 //! What an op made: cache keys, snapshots and records.
+//!
+//! A snapshot is kept as one row that names its top layer and the snapshot below. A row is only
+//! written after those below it, in the same transaction: a chain is never broken.
 
 use std::sync::Arc;
 
 use oci::{ChainId, DiffId, Digest};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use crate::Cache;
+use crate::db::{Session, chain, chain_column, digest, now};
+use crate::error::CacheError;
 
 /// Digest of an op and of what its inputs turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +104,147 @@ pub struct Record {
     pub created: i64,
     /// What it was, for people.
     pub description: String,
+}
+
+impl Cache {
+    /// The newest record of what `key` made.
+    ///
+    /// A sandbox that keeps owners is not answered with what another one made without.
+    pub fn lookup(&self, key: CacheKey) -> Result<Option<Record>, CacheError> {
+        let keeps_owners = self.0.keeps_owners;
+        let found = self.0.db.with("look up a record", |session| {
+            let Some(row) = find_record(session, key, keeps_owners)? else { return Ok(None) };
+            let snapshot = session.snapshot(row.chain, row.top)?;
+            Ok(Some((row.chain, Record { snapshot, ..row.record })))
+        })?;
+        let Some((chain, record)) = found else { return Ok(None) };
+        if record.snapshot.chain_id() != chain {
+            let what = format!("the layers of the record of {} are not its own", key.0);
+            return Err(CacheError::Damaged { what });
+        }
+        Ok(Some(record))
+    }
+
+    /// Records what `key` made: from now on its newest record.
+    pub fn save(&self, key: CacheKey, record: &Record) -> Result<(), CacheError> {
+        let keeps_owners = self.0.keeps_owners;
+        self.0.db.write("save a record", |transaction| {
+            insert_snapshots(transaction, &record.snapshot)?;
+            insert_record(transaction, key, record, keeps_owners)
+        })
+    }
+}
+
+/// A record as its row has it: the snapshot is only named.
+struct RecordRow {
+    chain: Option<ChainId>,
+    top: Option<SnapshotRow>,
+    record: Record,
+}
+
+/// A layer and what it lies on.
+#[derive(Clone, Copy)]
+struct SnapshotRow {
+    below: Option<ChainId>,
+    layer: DiffId,
+}
+
+fn find_record(
+    session: &Session,
+    key: CacheKey,
+    keeps_owners: bool,
+) -> rusqlite::Result<Option<RecordRow>> {
+    let sql = "SELECT records.chain, created, description, below, layer \
+               FROM records LEFT JOIN snapshots USING (chain) \
+               WHERE key = ?1 AND keeps_owners >= ?2 ORDER BY id DESC LIMIT 1";
+    let read = |row: &Row<'_>| {
+        let chain = chain(row, 0)?;
+        let top = chain.map(|_| snapshot_row(row, 3)).transpose()?;
+        let (created, description) = (row.get(1)?, row.get(2)?);
+        let record = Record { snapshot: Snapshot::default(), created, description };
+        Ok(RecordRow { chain, top, record })
+    };
+    let mut statement = session.connection.prepare_cached(sql)?;
+    statement.query_row(params![key.0.as_bytes(), keeps_owners], read).optional()
+}
+
+fn snapshot_row(row: &Row<'_>, column: usize) -> rusqlite::Result<SnapshotRow> {
+    Ok(SnapshotRow { below: chain(row, column)?, layer: DiffId(digest(row, column + 1)?) })
+}
+
+impl Session {
+    /// The snapshot `chain`, whose own row is `top` where that is known.
+    fn snapshot(
+        &mut self,
+        chain: Option<ChainId>,
+        mut top: Option<SnapshotRow>,
+    ) -> rusqlite::Result<Snapshot> {
+        let mut layers = vec![];
+        let mut place = chain;
+        let mut snapshot = loop {
+            let Some(chain) = place else { break Snapshot::default() };
+            if let Some(known) = self.snapshots.get(&chain) {
+                break known.clone();
+            }
+            let row = match top.take() {
+                Some(row) => row,
+                None => self.snapshot_row(chain)?,
+            };
+            layers.push(row.layer);
+            place = row.below;
+        };
+        for &layer in layers.iter().rev() {
+            snapshot = snapshot.with(layer);
+            self.snapshots.extend(snapshot.chain_id().map(|chain| (chain, snapshot.clone())));
+        }
+        Ok(snapshot)
+    }
+
+    fn snapshot_row(&self, chain: ChainId) -> rusqlite::Result<SnapshotRow> {
+        let sql = "SELECT below, layer FROM snapshots WHERE chain = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.query_row([chain.0.as_bytes()], |row| snapshot_row(row, 0))
+    }
+}
+
+/// Inserts `snapshot` and what it lies on, down to the first that is there already.
+fn insert_snapshots(transaction: &Transaction<'_>, snapshot: &Snapshot) -> rusqlite::Result<()> {
+    let sql = "INSERT OR IGNORE INTO snapshots (chain, below, layer) VALUES (?1, ?2, ?3)";
+    let mut insert = transaction.prepare_cached(sql)?;
+    for snapshot in snapshot.downwards() {
+        let (Some(layer), Some(below)) = (snapshot.top(), snapshot.below()) else { break };
+        let below = below.chain_id();
+        let chain = snapshot.chain_id();
+        let row = params![chain_column(&chain), chain_column(&below), layer.0.as_bytes()];
+        if insert.execute(row)? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Inserts the record as the newest one; an older one with the same result goes.
+fn insert_record(
+    transaction: &Transaction<'_>,
+    key: CacheKey,
+    record: &Record,
+    keeps_owners: bool,
+) -> rusqlite::Result<()> {
+    let chain = record.snapshot.chain_id();
+    let sql = "DELETE FROM records WHERE key = ?1 AND chain = ?2 AND keeps_owners <= ?3";
+    let older = params![key.0.as_bytes(), chain_column(&chain), keeps_owners];
+    transaction.prepare_cached(sql)?.execute(older)?;
+    let sql = "INSERT INTO records (key, chain, keeps_owners, created, saved, description) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let row = params![
+        key.0.as_bytes(),
+        chain_column(&chain),
+        keeps_owners,
+        record.created,
+        now(),
+        record.description
+    ];
+    transaction.prepare_cached(sql)?.execute(row).map(drop)
 }
 
 #[cfg(test)]

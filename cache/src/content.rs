@@ -1,0 +1,271 @@
+//! Blobs: bytes by digest, in `blobs/sha256/` where every OCI tool looks for them.
+//!
+//! A blob appears at once and whole: it grows in this process's run directory, is hashed on the
+//! way, and is renamed when its digest is known. Reading hashes again, so that a damaged disk is
+//! noticed and never pushed. Manifests and configs that a build without work needs are also kept
+//! in the database as *documents*: those cost no open file.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use oci::Digest;
+use rusqlite::params;
+use sha2::{Digest as _, Sha256};
+
+use crate::db::{Db, now};
+use crate::error::{CacheError, io_error};
+use crate::{Cache, durable};
+
+impl Cache {
+    /// Whether the blob is here, as far as the database knows.
+    pub fn has_blob(&self, digest: &Digest) -> Result<bool, CacheError> {
+        self.blob_size(digest).map(|size| size.is_some())
+    }
+
+    /// The blob's length, if it is here.
+    pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, CacheError> {
+        let sql = "SELECT size FROM blobs WHERE digest = ?1";
+        let size = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let size = self.0.db.find("look for a blob", sql, [digest.as_bytes()], size)?;
+        Ok(size.map(i64::cast_unsigned))
+    }
+
+    /// Where the blob is, or would be.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        blob_path(self.root(), digest)
+    }
+
+    /// Opens the blob. Reading to its end fails when its bytes are not those of its digest.
+    pub fn open_blob(&self, digest: &Digest) -> Result<BlobReader, CacheError> {
+        let path = self.blob_path(digest);
+        match File::open(&path) {
+            Ok(file) => Ok(BlobReader {
+                cache: self.clone(),
+                expected: *digest,
+                file,
+                hash: Sha256::new(),
+                checked: false,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.forget_blob(digest)?;
+                Err(CacheError::MissingBlob(*digest))
+            }
+            Err(error) => Err(io_error("open", &path)(error)),
+        }
+    }
+
+    /// Reads a blob of at most `limit` bytes.
+    pub fn blob_bytes(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, CacheError> {
+        let mut reader = self.open_blob(digest)?;
+        let path = self.blob_path(digest);
+        let size = reader.file.metadata().map_err(io_error("examine", &path))?.len();
+        if size > limit {
+            return Err(CacheError::BlobTooLarge { digest: *digest, size, limit });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        reader.read_to_end(&mut bytes).map_err(|error| match error.downcast::<CacheError>() {
+            Ok(corrupt) => corrupt,
+            Err(error) => io_error("read", &path)(error),
+        })?;
+        Ok(bytes)
+    }
+
+    /// Starts a blob whose digest is not known yet.
+    pub fn write_blob(&self) -> Result<BlobWriter, CacheError> {
+        let path = self.scratch_file("blob")?;
+        let file = File::create_new(&path).map_err(io_error("create", &path))?;
+        let unfinished = Unfinished { path, file };
+        Ok(BlobWriter { cache: self.clone(), unfinished, hash: Sha256::new(), size: 0 })
+    }
+
+    /// Adds a small blob, such as a manifest. One that is here already costs one look.
+    pub fn add_blob(&self, bytes: &[u8]) -> Result<Digest, CacheError> {
+        let digest = Digest::of(bytes);
+        if !self.has_blob(&digest)? {
+            let mut writer = self.write_blob()?;
+            let path = writer.unfinished.path.clone();
+            writer.write_all(bytes).map_err(io_error("write", &path))?;
+            writer.finish()?;
+        }
+        Ok(digest)
+    }
+
+    /// Drops a blob whose bytes turned out to be missing or wrong.
+    pub fn forget_blob(&self, digest: &Digest) -> Result<(), CacheError> {
+        forget(self.root(), &self.0.db, digest)
+    }
+
+    /// A manifest, index or config that was remembered.
+    pub fn document(&self, digest: &Digest) -> Result<Option<Vec<u8>>, CacheError> {
+        let sql = "SELECT bytes FROM documents WHERE digest = ?1";
+        self.0.db.find("look for a document", sql, [digest.as_bytes()], |row| row.get(0))
+    }
+
+    /// Remembers a manifest, index or config.
+    pub fn remember_document(&self, digest: &Digest, bytes: &[u8]) -> Result<(), CacheError> {
+        let sql = "INSERT OR IGNORE INTO documents (digest, bytes) VALUES (?1, ?2)";
+        self.0.db.change("keep a document", sql, params![digest.as_bytes(), bytes]).map(drop)
+    }
+
+    /// A name in this process's run directory that nobody else takes.
+    pub(crate) fn scratch_file(&self, kind: &str) -> Result<PathBuf, CacheError> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        Ok(self.scratch()?.join(format!("{kind}-{number}")))
+    }
+
+    fn scratch(&self) -> Result<&Path, CacheError> {
+        if self.0.scratch.get().is_none() {
+            // Of two threads the slower one's directory is dropped again.
+            let _first_wins = self.0.scratch.set(self.run_dir()?);
+        }
+        Ok(self.0.scratch.get().expect("set above, and never taken out").path())
+    }
+}
+
+/// Where the blob is in the store `root`.
+pub(crate) fn blob_path(root: &Path, digest: &Digest) -> PathBuf {
+    root.join("blobs/sha256").join(digest.hex())
+}
+
+/// Drops the blob: its row first, so that nobody finds a row without a file.
+pub(crate) fn forget(root: &Path, db: &Db, digest: &Digest) -> Result<(), CacheError> {
+    let sql = "DELETE FROM blobs WHERE digest = ?1";
+    db.change("forget a blob", sql, [digest.as_bytes()])?;
+    let path = blob_path(root, digest);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", &path)(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Hashes a whole file.
+pub(crate) fn digest_of(mut file: File) -> io::Result<Digest> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Digest::from_bytes(hash.finalize().into())),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+/// Reads a blob and hashes it on the way.
+///
+/// At the end of a blob whose bytes are not those of its digest it answers with an error that
+/// holds [`CacheError::CorruptBlob`], and the store forgets the blob.
+#[derive(Debug)]
+pub struct BlobReader {
+    cache: Cache,
+    expected: Digest,
+    file: File,
+    hash: Sha256,
+    checked: bool,
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.hash.update(&buffer[..read]);
+        if read == 0 && !buffer.is_empty() && !self.checked {
+            self.check()?;
+            self.checked = true;
+        }
+        Ok(read)
+    }
+}
+
+impl BlobReader {
+    fn check(&self) -> io::Result<()> {
+        let found = Digest::from_bytes(self.hash.clone().finalize().into());
+        if found == self.expected {
+            return Ok(());
+        }
+        self.cache.forget_blob(&self.expected).map_err(io::Error::other)?;
+        let corrupt = CacheError::CorruptBlob { expected: self.expected, found };
+        Err(io::Error::new(io::ErrorKind::InvalidData, corrupt))
+    }
+}
+
+/// A blob that grows. Dropped before [`finish`](Self::finish), it leaves nothing.
+#[derive(Debug)]
+pub struct BlobWriter {
+    cache: Cache,
+    unfinished: Unfinished,
+    hash: Sha256,
+    size: u64,
+}
+
+/// A file that is removed unless it was renamed first.
+#[derive(Debug)]
+struct Unfinished {
+    path: PathBuf,
+    file: File,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After the rename there is nothing left to remove.
+        let _renamed = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.unfinished.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unfinished.file.flush()
+    }
+}
+
+impl BlobWriter {
+    /// The file that grows, for messages about it.
+    pub fn path(&self) -> &Path {
+        &self.unfinished.path
+    }
+
+    /// How many bytes have been written.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds the blob to the store; returns its digest and size.
+    pub fn finish(self) -> Result<(Digest, u64), CacheError> {
+        let digest = Digest::from_bytes(self.hash.clone().finalize().into());
+        self.publish(digest)?;
+        Ok((digest, self.size))
+    }
+
+    /// Adds the blob to the store if it is the one that was expected; returns its size.
+    pub fn finish_as(self, expected: &Digest) -> Result<u64, CacheError> {
+        let found = Digest::from_bytes(self.hash.clone().finalize().into());
+        if found != *expected {
+            let (expected, size) = (*expected, self.size);
+            return Err(CacheError::UnexpectedBlob { expected, found, size });
+        }
+        self.publish(found)?;
+        Ok(self.size)
+    }
+
+    fn publish(&self, digest: Digest) -> Result<(), CacheError> {
+        let target = self.cache.blob_path(&digest);
+        std::fs::rename(&self.unfinished.path, &target).map_err(io_error("create", &target))?;
+        self.cache.0.db.write("add a blob", |transaction| {
+            let note = params![durable::boot(), None::<&str>, None::<bool>, digest.as_bytes()];
+            transaction.prepare_cached(durable::NOTE)?.execute(note)?;
+            let blob = params![digest.as_bytes(), self.size.cast_signed(), now()];
+            let sql = "INSERT OR REPLACE INTO blobs (digest, size, saved) VALUES (?1, ?2, ?3)";
+            transaction.prepare_cached(sql)?.execute(blob).map(drop)
+        })
+    }
+}

@@ -1,0 +1,207 @@
+//! The database: one connection to SQLite, its schema, and how digests become rows.
+//!
+//! WAL lets other processes read while one writes. Every write transaction begins `IMMEDIATE`: one
+//! that starts as a reader and then wants to write would fail at once instead of waiting. Commits
+//! aren't synced (`synchronous = NORMAL`): a power loss may cost the last rows, never consistency.
+//!
+//! A digest is a blob of 32 bytes; the empty snapshot's chain ID is an empty blob.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use oci::{ChainId, Digest};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, Transaction,
+    TransactionBehavior,
+};
+
+use crate::Snapshot;
+use crate::error::{CacheError, io_error};
+
+/// The database's name in the store.
+pub(crate) const FILE: &str = "rbuild.db";
+
+/// The format that this program reads and writes.
+pub(crate) const VERSION: i64 = 1;
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// How long to wait for another process's transaction. They are short.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// More statements than we have: each is prepared once.
+const STATEMENTS: usize = 100;
+
+/// The connection of one handle.
+#[derive(Debug)]
+pub(crate) struct Db {
+    path: PathBuf,
+    session: Mutex<Session>,
+}
+
+/// The connection and what it has already read.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    /// Snapshots by chain ID: a chain of steps is read once, not once for each step.
+    pub(crate) snapshots: HashMap<ChainId, Snapshot>,
+}
+
+impl Db {
+    /// Opens the database `path`; `None` if there is none.
+    pub(crate) fn open(path: &Path) -> Result<Option<Self>, CacheError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = match Connection::open_with_flags(path, flags) {
+            Ok(connection) => connection,
+            Err(error) => return Self::why_closed(path, error),
+        };
+        let path = path.to_owned();
+        let session = Session { connection, snapshots: HashMap::new() };
+        let db = Self { path, session: Mutex::new(session) };
+        db.with("set options", |session| {
+            session.connection.busy_timeout(PATIENCE)?;
+            session.connection.set_prepared_statement_cache_capacity(STATEMENTS);
+            session.connection.pragma_update(None, "synchronous", "NORMAL")
+        })?;
+        Ok(Some(db))
+    }
+
+    /// SQLite only says that it cannot open the file; the operating system knows why.
+    fn why_closed(path: &Path, error: rusqlite::Error) -> Result<Option<Self>, CacheError> {
+        let source = match std::fs::OpenOptions::new().read(true).write(true).open(path) {
+            Err(source) => source,
+            Ok(_) => {
+                let path = path.to_owned();
+                return Err(CacheError::Database {
+                    action: "open a connection",
+                    path,
+                    source: error,
+                });
+            }
+        };
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Ok(None),
+            _ => Err(io_error("open the cache database", path)(source)),
+        }
+    }
+
+    /// The format of what is there; 0 if there is nothing.
+    pub(crate) fn version(&self) -> Result<i64, CacheError> {
+        self.with("read the format", |session| {
+            session.connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+        })
+    }
+
+    /// Makes the tables.
+    pub(crate) fn create_schema(&self) -> Result<(), CacheError> {
+        if self.version()? != 0 {
+            return Ok(());
+        }
+        self.with("switch to WAL", |session| {
+            session.connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
+        })?;
+        self.write("create the tables", |transaction| {
+            transaction.execute_batch(SCHEMA)?;
+            transaction.pragma_update(None, "user_version", VERSION)
+        })
+    }
+
+    /// Runs `work` on the connection; `action` is what an error says was attempted.
+    pub(crate) fn with<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&mut Session) -> rusqlite::Result<T>,
+    ) -> Result<T, CacheError> {
+        work(&mut self.session()).map_err(|source| self.error(action, source))
+    }
+
+    /// Runs `work` in a transaction that may write.
+    pub(crate) fn write<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, CacheError> {
+        self.with(action, |session| {
+            let transaction =
+                session.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        })
+    }
+
+    /// The first row that `sql` finds.
+    pub(crate) fn find<T>(
+        &self,
+        action: &'static str,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, CacheError> {
+        self.with(action, |session| {
+            session.connection.prepare_cached(sql)?.query_row(params, read).optional()
+        })
+    }
+
+    /// All rows that `sql` finds.
+    pub(crate) fn list<T>(
+        &self,
+        action: &'static str,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, CacheError> {
+        self.with(action, |session| {
+            session.connection.prepare_cached(sql)?.query_map(params, read)?.collect()
+        })
+    }
+
+    /// Changes rows with one statement; returns how many.
+    pub(crate) fn change(
+        &self,
+        action: &'static str,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<usize, CacheError> {
+        self.with(action, |session| session.connection.prepare_cached(sql)?.execute(params))
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        // A panic elsewhere leaves at worst an open transaction, which its guard has rolled back.
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, action: &'static str, source: rusqlite::Error) -> CacheError {
+        if source.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
+            return CacheError::Damaged { what: source.to_string() };
+        }
+        CacheError::Database { action, path: self.path.clone(), source }
+    }
+}
+
+/// The column of a digest.
+pub(crate) fn digest(row: &Row<'_>, column: usize) -> rusqlite::Result<Digest> {
+    row.get(column).map(Digest::from_bytes)
+}
+
+/// How a chain ID is written; the empty snapshot's is empty.
+pub(crate) fn chain_column(chain: &Option<ChainId>) -> &[u8] {
+    chain.as_ref().map_or(&[], |chain| chain.0.as_bytes())
+}
+
+/// Reads what [`chain_column`] wrote.
+pub(crate) fn chain(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ChainId>> {
+    let bytes = row.get_ref(column)?.as_blob()?;
+    match bytes.is_empty() {
+        true => Ok(None),
+        false => digest(row, column).map(|digest| Some(ChainId(digest))),
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs().cast_signed())
+}

@@ -1,0 +1,101 @@
+//! Power loss: which bytes are surely on the disk.
+//!
+//! What is written is listed as unsynced, with the boot it was written in. [`Cache::sync`] flushes
+//! the whole filesystem once and empties the list. Entries of an earlier boot are what a power loss
+//! (or a reboot after a killed build) may have damaged: such blobs are hashed, such layers dropped.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use oci::Digest;
+use rusqlite::Row;
+
+use crate::Cache;
+use crate::content::{self, blob_path};
+use crate::db::{Db, digest};
+use crate::error::{CacheError, io_error};
+use crate::layers::{LayerName, OwnershipMap};
+use crate::run;
+
+/// Inserts an entry; its map and form are null for a blob.
+pub(crate) const NOTE: &str =
+    "INSERT INTO unsynced (boot, map, by_chain, digest) VALUES (?1, ?2, ?3, ?4)";
+
+const BOOT_FILE: &str = "/proc/sys/kernel/random/boot_id";
+
+enum Written {
+    Blob(Digest),
+    Layer(OwnershipMap, LayerName),
+}
+
+impl Cache {
+    /// Flushes everything that builds have written, once, so that it survives a power loss.
+    pub fn sync(&self) -> Result<(), CacheError> {
+        let db = &self.0.db;
+        let newest = "SELECT max(id) FROM unsynced";
+        let newest =
+            db.find("read what is unsynced", newest, [], |row| row.get::<_, Option<i64>>(0))?;
+        let Some(newest) = newest.flatten() else { return Ok(()) };
+        let root = self.root();
+        let directory = File::open(root).map_err(io_error("open", root))?;
+        rustix::fs::syncfs(&directory).map_err(|error| io_error("sync", root)(error.into()))?;
+        let forget = "DELETE FROM unsynced WHERE id <= ?1";
+        db.change("note what is synced", forget, [newest]).map(drop)
+    }
+}
+
+/// Names the running boot of this machine.
+pub(crate) fn boot() -> String {
+    // Without /proc nothing tells boots apart; then they all count as one.
+    fs::read_to_string(BOOT_FILE).map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// Checks what was written in an earlier boot and never synced.
+pub(crate) fn distrust_earlier_boots(root: &Path, db: &Db) -> Result<(), CacheError> {
+    let any = "SELECT 1 FROM unsynced LIMIT 1";
+    if db.find("read what is unsynced", any, [], |_| Ok(()))?.is_none() {
+        return Ok(());
+    }
+    let boot = boot();
+    let earlier = "SELECT map, by_chain, digest FROM unsynced WHERE boot <> ?1";
+    let earlier = db.list("read what is unsynced", earlier, [&boot], written)?;
+    for written in &earlier {
+        match written {
+            Written::Blob(digest) => check_blob(root, db, digest)?,
+            Written::Layer(map, name) => drop_layer(root, db, *map, name)?,
+        }
+    }
+    if !earlier.is_empty() {
+        let checked = "DELETE FROM unsynced WHERE boot <> ?1";
+        db.change("note what was checked", checked, [&boot])?;
+    }
+    Ok(())
+}
+
+fn written(row: &Row<'_>) -> rusqlite::Result<Written> {
+    let digest = digest(row, 2)?;
+    Ok(match row.get_ref(0)?.as_str_or_null()? {
+        None => Written::Blob(digest),
+        Some(map) => {
+            let map = if map == OwnershipMap::Single.name() {
+                OwnershipMap::Single
+            } else {
+                OwnershipMap::Real
+            };
+            Written::Layer(map, LayerName { by_chain: row.get(1)?, digest })
+        }
+    })
+}
+
+fn check_blob(root: &Path, db: &Db, digest: &Digest) -> Result<(), CacheError> {
+    let path = blob_path(root, digest);
+    if File::open(&path).and_then(content::digest_of).is_ok_and(|found| found == *digest) {
+        return Ok(());
+    }
+    content::forget(root, db, digest)
+}
+
+fn drop_layer(root: &Path, db: &Db, map: OwnershipMap, name: &LayerName) -> Result<(), CacheError> {
+    name.forget(db, map)?;
+    run::bury(root, &name.path(root, map))
+}

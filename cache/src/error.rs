@@ -1,0 +1,92 @@
+//! What can go wrong with the store; every text names the thing it happened to.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci::Digest;
+
+/// Why the store could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The operating system refused.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was attempted, such as `create`.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The database refused.
+    #[error("cannot {action} in the cache database `{}`", path.display())]
+    Database {
+        /// What was attempted, such as `look up a record`.
+        action: &'static str,
+        /// The database's file.
+        path: PathBuf,
+        /// Why not.
+        source: rusqlite::Error,
+    },
+    /// The database holds something that it should not.
+    #[error("the cache database is damaged: {what}; remove the whole store and build again")]
+    Damaged {
+        /// What was found.
+        what: String,
+    },
+    /// A newer program made the store.
+    #[error(
+        "the store `{}` has format {found}, this program knows up to {known}: use a newer one, or another store", root.display()
+    )]
+    FutureFormat {
+        /// The store.
+        root: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The newest format that we know.
+        known: i64,
+    },
+    /// The directory holds something that is not ours.
+    #[error("`{}` is no store, and not empty either: choose an empty directory", root.display())]
+    NotAStore {
+        /// The directory.
+        root: PathBuf,
+    },
+    /// A blob is not here.
+    #[error("blob {0} is not in the store")]
+    MissingBlob(Digest),
+    /// A blob's bytes are not what its name says.
+    #[error("blob {expected} is corrupt: its bytes have the digest {found}")]
+    CorruptBlob {
+        /// Its name.
+        expected: Digest,
+        /// What its bytes add up to.
+        found: Digest,
+    },
+    /// Bytes that were written are not those that were announced.
+    #[error("expected a blob with digest {expected}, got {size} bytes with digest {found}")]
+    UnexpectedBlob {
+        /// What was announced.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+        /// How much came.
+        size: u64,
+    },
+    /// A blob that has to be small is not.
+    #[error("blob {digest} has {size} bytes, more than the {limit} that are allowed here")]
+    BlobTooLarge {
+        /// The blob.
+        digest: Digest,
+        /// Its length.
+        size: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+}
+
+/// Turns an I/O error into one that names the path.
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
+    let path = path.to_owned();
+    move |source| CacheError::Io { action, path, source }
+}

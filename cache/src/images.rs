@@ -1,0 +1,136 @@
+//! Images by name, and `index.json`, which tells other tools about them.
+//!
+//! The database is the truth, the file is derived from it: under a lock, whole, by rename. A flag
+//! set in the same transaction as the change and cleared after the rename brings the file up to
+//! date again if a process dies between the two.
+//!
+//! Each name has an entry of its own, with the full reference both in containerd's annotation and
+//! in the specification's: skopeo, podman and umoci select by the latter (`oci:STORE:REFERENCE`),
+//! and accept slashes and colons in it.
+
+use std::fs;
+use std::path::Path;
+
+use oci::{Descriptor, Index, Reference, media_type};
+use rusqlite::{Row, Transaction, params};
+
+use crate::error::{CacheError, io_error};
+use crate::layers::{read_descriptor, write_descriptor};
+use crate::{Cache, lock};
+
+const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+impl Cache {
+    /// Makes `reference` the name of `image`. The caller has seen to it that its blobs are here.
+    pub fn tag(&self, reference: &Reference, image: &Descriptor) -> Result<(), CacheError> {
+        self.tag_all(std::slice::from_ref(reference), image)
+    }
+
+    /// Makes all `references` names of `image`, at once. Names that it has already cost nothing.
+    pub fn tag_all(&self, references: &[Reference], image: &Descriptor) -> Result<(), CacheError> {
+        let text = write_descriptor(image);
+        if self.have_names(references, &text)? && !self.index_is_stale()? {
+            return Ok(());
+        }
+        self.change_images(|transaction| {
+            let sql = "INSERT OR REPLACE INTO images (reference, descriptor) VALUES (?1, ?2)";
+            let mut insert = transaction.prepare_cached(sql)?;
+            references.iter().try_for_each(|reference| {
+                insert.execute(params![reference.to_string(), text]).map(drop)
+            })
+        })
+    }
+
+    /// Takes the name `reference` away; returns whether it was one.
+    pub fn untag(&self, reference: &Reference) -> Result<bool, CacheError> {
+        self.change_images(|transaction| {
+            let sql = "DELETE FROM images WHERE reference = ?1";
+            Ok(transaction.prepare_cached(sql)?.execute([reference.to_string()])? > 0)
+        })
+    }
+
+    /// The image named `reference`.
+    pub fn image(&self, reference: &Reference) -> Result<Option<Descriptor>, CacheError> {
+        self.image_row(reference)?.as_deref().map(read_descriptor).transpose()
+    }
+
+    /// All images, by name.
+    pub fn images(&self) -> Result<Vec<(Reference, Descriptor)>, CacheError> {
+        let sql = "SELECT reference, descriptor FROM images ORDER BY reference";
+        let texts = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        let texts = self.0.db.list("list images", sql, [], texts)?;
+        let read = |(reference, descriptor): &(String, String)| {
+            let what = || CacheError::Damaged { what: format!("an image is named `{reference}`") };
+            Ok((reference.parse().map_err(|_| what())?, read_descriptor(descriptor)?))
+        };
+        texts.iter().map(read).collect()
+    }
+
+    fn image_row(&self, reference: &Reference) -> Result<Option<String>, CacheError> {
+        let sql = "SELECT descriptor FROM images WHERE reference = ?1";
+        self.0.db.find("look for an image", sql, [reference.to_string()], |row| row.get(0))
+    }
+
+    fn have_names(&self, references: &[Reference], image: &str) -> Result<bool, CacheError> {
+        for reference in references {
+            if self.image_row(reference)?.as_deref() != Some(image) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn index_is_stale(&self) -> Result<bool, CacheError> {
+        let sql = "SELECT stale FROM index_file";
+        let stale = self.0.db.find("look at the index", sql, [], |row| row.get(0))?;
+        Ok(stale.unwrap_or(true))
+    }
+
+    fn change_images<T>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, CacheError> {
+        let path = self.path("locks/index");
+        let file = lock::open_lock_file(&path)?;
+        lock::exclusive(&file).map_err(io_error("lock", &path))?;
+        let result = self.0.db.write("name an image", |transaction| {
+            transaction.execute("UPDATE index_file SET stale = 1", [])?;
+            change(transaction)
+        })?;
+        self.write_index()?;
+        self.0.db.change("note the new index", "UPDATE index_file SET stale = 0", [])?;
+        Ok(result)
+    }
+
+    fn write_index(&self) -> Result<(), CacheError> {
+        let manifests = self.images()?.into_iter().map(named).collect();
+        let text = index_text(manifests);
+        let (new, place) = (self.scratch_file("index")?, self.path("index.json"));
+        fs::write(&new, text).map_err(io_error("write", &new))?;
+        fs::rename(&new, &place).map_err(io_error("create", &place))
+    }
+}
+
+fn named((reference, mut image): (Reference, Descriptor)) -> Descriptor {
+    for key in [CONTAINERD_NAME, REF_NAME] {
+        image.annotations.insert(key.to_owned(), reference.to_string());
+    }
+    image
+}
+
+fn index_text(manifests: Vec<Descriptor>) -> Vec<u8> {
+    let media_type = media_type::INDEX.to_owned();
+    let annotations = Default::default();
+    Index { schema_version: 2, media_type, manifests, annotations }.to_bytes()
+}
+
+/// Makes a new store an empty image layout.
+pub(crate) fn write_layout_file(root: &Path) -> Result<(), CacheError> {
+    for (name, text) in [("oci-layout", LAYOUT.into()), ("index.json", index_text(vec![]))] {
+        let path = root.join(name);
+        fs::write(&path, text).map_err(io_error("write", &path))?;
+    }
+    Ok(())
+}

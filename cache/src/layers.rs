@@ -1,0 +1,287 @@
+//! Unpacked layers, and what else is known of a layer: its blobs, its registries, its times.
+//!
+//! A layer is unpacked beside its place and renamed into it: what is there is whole. Of two
+//! processes that unpack the same one, the slower takes the other's. An unpacked layer belongs to
+//! one ownership map: files that say who owns them are no use where a side note says it.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci::{ChainId, Descriptor, DiffId, Digest, Reference};
+use rusqlite::{Row, params};
+
+use crate::db::{Db, chain_column, digest, now};
+use crate::error::{CacheError, io_error};
+use crate::{Cache, Snapshot, durable, run};
+
+/// How the owners of files are kept in unpacked layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OwnershipMap {
+    /// As they are: root, or a user with subordinate ids.
+    Real,
+    /// In attributes and in a [file beside the layer](owners_file): only one id can be used.
+    Single,
+}
+
+impl OwnershipMap {
+    /// The name of its directories.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Real => "real",
+            Self::Single => "single",
+        }
+    }
+}
+
+/// The file beside an unpacked layer that says who owns what cannot carry attributes.
+///
+/// A staged layer that has one at the same place takes it along when it is published.
+pub fn owners_file(layer: &Path) -> PathBuf {
+    let mut name = OsString::from(layer);
+    name.push(".owners");
+    name.into()
+}
+
+/// A place that a layer's blob can be had from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// An image of the repository that has it.
+    pub reference: Reference,
+}
+
+/// What an unpacked layer is named by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LayerName {
+    /// Whether it belongs to one stack of layers only.
+    pub(crate) by_chain: bool,
+    /// Its chain ID, else its diff ID.
+    pub(crate) digest: Digest,
+}
+
+impl LayerName {
+    fn of(layer: DiffId, chain: ChainId, by_chain: bool) -> Self {
+        Self { by_chain, digest: if by_chain { chain.0 } else { layer.0 } }
+    }
+
+    /// Its directory. The two kinds of names differ: the chain ID of a lowest layer is its diff ID.
+    pub(crate) fn path(&self, root: &Path, map: OwnershipMap) -> PathBuf {
+        let kind = if self.by_chain { "chain-" } else { "" };
+        root.join("layers").join(map.name()).join(format!("{kind}{}", self.digest.hex()))
+    }
+
+    pub(crate) fn forget(&self, db: &Db, map: OwnershipMap) -> Result<(), CacheError> {
+        let sql = "DELETE FROM layers WHERE map = ?1 AND by_chain = ?2 AND digest = ?3";
+        let params = params![map.name(), self.by_chain, self.digest.as_bytes()];
+        db.change("forget a layer", sql, params).map(drop)
+    }
+}
+
+impl Cache {
+    /// The unpacked top layer of `snapshot`, as far as the database knows: a directory to use, not
+    /// to write to.
+    pub fn layer_path(&self, snapshot: &Snapshot) -> Result<Option<PathBuf>, CacheError> {
+        let Some((layer, chain)) = top(snapshot) else { return Ok(None) };
+        let sql = "SELECT by_chain FROM layers WHERE map = ?1 AND \
+                   (by_chain, digest) IN (VALUES (0, ?2), (1, ?3)) LIMIT 1";
+        let params = params![self.0.map.name(), layer.0.as_bytes(), chain.0.as_bytes()];
+        let by_chain = self.0.db.find("look for a layer", sql, params, |row| row.get(0))?;
+        Ok(by_chain
+            .map(|by_chain| LayerName::of(layer, chain, by_chain).path(self.root(), self.0.map)))
+    }
+
+    /// Moves the directory `staged`, the unpacked top layer of `snapshot`, into place.
+    ///
+    /// `by_chain`: it holds directories that its tar only implies, with the metadata of the layers
+    /// below, and so serves this stack of layers only. If another process was faster, its
+    /// directory is taken and ours goes.
+    ///
+    /// # Panics
+    ///
+    /// The empty snapshot has no layer.
+    pub fn publish_layer(
+        &self,
+        staged: &Path,
+        snapshot: &Snapshot,
+        by_chain: bool,
+    ) -> Result<PathBuf, CacheError> {
+        let (layer, chain) = top(snapshot).expect("the empty snapshot has no layer to publish");
+        let name = LayerName::of(layer, chain, by_chain);
+        let target = name.path(self.root(), self.0.map);
+        self.note_unsynced(&name)?;
+        move_layer(self.root(), staged, &target)?;
+        let sql =
+            "INSERT OR IGNORE INTO layers (map, by_chain, digest, saved) VALUES (?1, ?2, ?3, ?4)";
+        let params = params![self.0.map.name(), by_chain, name.digest.as_bytes(), now()];
+        self.0.db.change("add a layer", sql, params)?;
+        Ok(target)
+    }
+
+    /// Noted before the directory appears: after a power loss one that no row knows is suspect.
+    fn note_unsynced(&self, name: &LayerName) -> Result<(), CacheError> {
+        let params =
+            params![durable::boot(), self.0.map.name(), name.by_chain, name.digest.as_bytes()];
+        self.0.db.change("note a layer", durable::NOTE, params).map(drop)
+    }
+
+    /// Drops the unpacked top layer of `snapshot`: its bytes turned out to be missing or wrong.
+    pub fn forget_layer(&self, snapshot: &Snapshot) -> Result<(), CacheError> {
+        let Some((layer, chain)) = top(snapshot) else { return Ok(()) };
+        for by_chain in [false, true] {
+            let name = LayerName::of(layer, chain, by_chain);
+            name.forget(&self.0.db, self.0.map)?;
+            bury_layer(self.root(), &name.path(self.root(), self.0.map))?;
+        }
+        Ok(())
+    }
+
+    /// The compressed forms of `layer` that are here.
+    pub fn layer_blobs(&self, layer: DiffId) -> Result<Vec<Descriptor>, CacheError> {
+        let sql = "SELECT descriptor FROM layer_blobs JOIN blobs ON digest = blob \
+                   WHERE layer = ?1 ORDER BY saved DESC, blob";
+        let text = |row: &Row<'_>| row.get::<_, String>(0);
+        let texts = self.0.db.list("look for a layer's blobs", sql, [layer.0.as_bytes()], text)?;
+        texts.iter().map(|text| read_descriptor(text)).collect()
+    }
+
+    /// Remembers that the blob `descriptor` is `layer`, compressed.
+    pub fn remember_layer_blob(
+        &self,
+        layer: DiffId,
+        descriptor: &Descriptor,
+    ) -> Result<(), CacheError> {
+        let sql =
+            "INSERT OR REPLACE INTO layer_blobs (layer, blob, descriptor) VALUES (?1, ?2, ?3)";
+        let blob = descriptor.digest.as_bytes();
+        let params = params![layer.0.as_bytes(), blob, write_descriptor(descriptor)];
+        self.0.db.change("keep a layer's blob", sql, params).map(drop)
+    }
+
+    /// Where compressed forms of `layer` can be had from.
+    pub fn remotes(&self, layer: DiffId) -> Result<Vec<Remote>, CacheError> {
+        let sql = "SELECT descriptor, reference FROM remotes WHERE layer = ?1";
+        let texts = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        let texts = self.0.db.list("look for registries", sql, [layer.0.as_bytes()], texts)?;
+        let read = |(descriptor, reference): &(String, String)| {
+            let descriptor = read_descriptor(descriptor)?;
+            let reference =
+                reference.parse().map_err(|_| damaged("an image reference", reference))?;
+            Ok(Remote { descriptor, reference })
+        };
+        texts.iter().map(read).collect()
+    }
+
+    /// Remembers that the repository of `reference` has `layer` as the blob `descriptor`.
+    pub fn remember_remote(
+        &self,
+        layer: DiffId,
+        descriptor: &Descriptor,
+        reference: &Reference,
+    ) -> Result<(), CacheError> {
+        let sql = "INSERT OR REPLACE INTO remotes (layer, blob, reference, descriptor) \
+                   VALUES (?1, ?2, ?3, ?4)";
+        let (layer, blob) = (layer.0.as_bytes(), descriptor.digest.as_bytes());
+        let params = params![layer, blob, reference.to_string(), write_descriptor(descriptor)];
+        self.0.db.change("keep a registry", sql, params).map(drop)
+    }
+
+    /// `layer` with no time later than `epoch`, if that was ever made.
+    pub fn clamped_layer(&self, layer: DiffId, epoch: i64) -> Result<Option<DiffId>, CacheError> {
+        let sql = "SELECT clamped FROM clamped WHERE layer = ?1 AND epoch = ?2";
+        let params = params![layer.0.as_bytes(), epoch];
+        let clamped = |row: &Row<'_>| digest(row, 0).map(DiffId);
+        self.0.db.find("look for a clamped layer", sql, params, clamped)
+    }
+
+    /// Remembers that `clamped` is `layer` with no time later than `epoch`.
+    pub fn remember_clamped_layer(
+        &self,
+        layer: DiffId,
+        epoch: i64,
+        clamped: DiffId,
+    ) -> Result<(), CacheError> {
+        let sql = "INSERT OR REPLACE INTO clamped (layer, epoch, clamped) VALUES (?1, ?2, ?3)";
+        let params = params![layer.0.as_bytes(), epoch, clamped.0.as_bytes()];
+        self.0.db.change("keep a clamped layer", sql, params).map(drop)
+    }
+
+    /// The layer with the timeless digest `timeless` that was last made on `base`.
+    pub fn stamp(
+        &self,
+        base: Option<ChainId>,
+        timeless: Digest,
+    ) -> Result<Option<DiffId>, CacheError> {
+        let sql = "SELECT layer FROM stamps WHERE base = ?1 AND timeless = ?2";
+        let params = params![chain_column(&base), timeless.as_bytes()];
+        self.0.db.find("look for a stamp", sql, params, |row| digest(row, 0).map(DiffId))
+    }
+
+    /// The times of the entries of `layer`, as they were given to [`Cache::remember_stamp`].
+    pub fn layer_times(&self, layer: DiffId) -> Result<Option<Vec<u8>>, CacheError> {
+        let sql = "SELECT times FROM layer_times WHERE layer = ?1";
+        self.0.db.find("look for a layer's times", sql, [layer.0.as_bytes()], |row| row.get(0))
+    }
+
+    /// Remembers that `layer`, whose entries have the times `times`, was made on `base` and has
+    /// the timeless digest `timeless`.
+    pub fn remember_stamp(
+        &self,
+        base: Option<ChainId>,
+        timeless: Digest,
+        layer: DiffId,
+        times: &[u8],
+    ) -> Result<(), CacheError> {
+        self.0.db.write("keep a stamp", |transaction| {
+            let sql = "INSERT OR REPLACE INTO stamps (base, timeless, layer) VALUES (?1, ?2, ?3)";
+            let stamp = params![chain_column(&base), timeless.as_bytes(), layer.0.as_bytes()];
+            transaction.prepare_cached(sql)?.execute(stamp)?;
+            let sql = "INSERT OR REPLACE INTO layer_times (layer, times) VALUES (?1, ?2)";
+            transaction.prepare_cached(sql)?.execute(params![layer.0.as_bytes(), times]).map(drop)
+        })
+    }
+}
+
+fn top(snapshot: &Snapshot) -> Option<(DiffId, ChainId)> {
+    snapshot.top().zip(snapshot.chain_id())
+}
+
+/// Renames a layer and its owners file; if one is there already, buries ours.
+fn move_layer(root: &Path, staged: &Path, target: &Path) -> Result<(), CacheError> {
+    let owners = owners_file(staged);
+    // Owners first: a layer in place always has them.
+    if owners.try_exists().map_err(io_error("look for", &owners))? {
+        let place = owners_file(target);
+        std::fs::rename(&owners, &place).map_err(io_error("create", &place))?;
+    }
+    match std::fs::rename(staged, target) {
+        Ok(()) => Ok(()),
+        Err(error) if is_taken(&error) => run::bury(root, staged),
+        Err(error) => Err(io_error("create", target)(error)),
+    }
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty)
+}
+
+/// Takes a layer away, its owners file last.
+pub(crate) fn bury_layer(root: &Path, path: &Path) -> Result<(), CacheError> {
+    run::bury(root, path)?;
+    run::bury(root, &owners_file(path))
+}
+
+/// How a descriptor is written in a row.
+pub(crate) fn write_descriptor(descriptor: &Descriptor) -> String {
+    serde_json::to_string(descriptor).expect("plain data serialises")
+}
+
+/// Reads what [`write_descriptor`] wrote.
+pub(crate) fn read_descriptor(text: &str) -> Result<Descriptor, CacheError> {
+    serde_json::from_str(text).map_err(|_| damaged("a descriptor", text))
+}
+
+fn damaged(what: &str, text: &str) -> CacheError {
+    CacheError::Damaged { what: format!("`{text}` is not {what}") }
+}

@@ -1,0 +1,107 @@
+//! Locks between processes: `flock` on files, which end with the process that holds them.
+//!
+//! A lease says "somebody is making what this key stands for". Whoever waits for it looks the key
+//! up again afterwards. The lock's file goes with the lease, so a taker checks that the file it
+//! locked is still the one that has the name.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::error::{CacheError, io_error};
+use crate::{Cache, CacheKey};
+
+/// The right to make what a key stands for; given back on drop.
+#[derive(Debug)]
+pub struct Lease {
+    path: PathBuf,
+    /// Keeps the lock.
+    _file: File,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Still locked here: whoever opened the file meanwhile sees that its name is gone.
+        let _best_effort = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Cache {
+    /// Waits until nobody else makes `key`, blocking the thread.
+    pub fn lease(&self, key: &CacheKey) -> Result<Lease, CacheError> {
+        let path = self.lease_path(key);
+        loop {
+            let file = open_lock_file(&path)?;
+            exclusive(&file).map_err(io_error("lock", &path))?;
+            if is_named(&file, &path)? {
+                return Ok(Lease { path, _file: file });
+            }
+        }
+    }
+
+    /// Takes the lease of `key` unless somebody else has it.
+    pub fn try_lease(&self, key: &CacheKey) -> Result<Option<Lease>, CacheError> {
+        let path = self.lease_path(key);
+        loop {
+            let file = open_lock_file(&path)?;
+            if !try_exclusive(&file).map_err(io_error("lock", &path))? {
+                return Ok(None);
+            }
+            if is_named(&file, &path)? {
+                return Ok(Some(Lease { path, _file: file }));
+            }
+        }
+    }
+
+    fn lease_path(&self, key: &CacheKey) -> PathBuf {
+        self.path("locks").join(key.0.hex())
+    }
+}
+
+/// Opens a file to lock, and makes it when it is missing.
+pub(crate) fn open_lock_file(path: &Path) -> Result<File, CacheError> {
+    let options = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    options.map_err(io_error("open", path))
+}
+
+/// Waits for the lock that nobody shares.
+pub(crate) fn exclusive(file: &File) -> io::Result<()> {
+    wait(file, FlockOperation::LockExclusive)
+}
+
+/// Waits for the lock that several share.
+pub(crate) fn shared(file: &File) -> io::Result<()> {
+    wait(file, FlockOperation::LockShared)
+}
+
+/// Takes the lock that nobody shares; false if somebody has one.
+pub(crate) fn try_exclusive(file: &File) -> io::Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn wait(file: &File, operation: FlockOperation) -> io::Result<()> {
+    loop {
+        match rustix::fs::flock(file, operation) {
+            Err(Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Whether `path` still names `file`.
+fn is_named(file: &File, path: &Path) -> Result<bool, CacheError> {
+    let own = file.metadata().map_err(io_error("examine", path))?;
+    match std::fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("examine", path)(error)),
+    }
+}

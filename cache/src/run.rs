@@ -1,0 +1,124 @@
+//! Run directories: what one process works on, recognisably dead once the process is.
+//!
+//! Whoever holds the lock in `run/<id>/lock` lives. Big trees are never deleted in passing: they
+//! get a dead name, `run/dead-<id>`, and [`Cache::reclaim`] deletes them in the background. The
+//! lock on `run` itself keeps a directory that is just being made from looking dead.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::{CacheError, io_error};
+use crate::{Cache, lock, open, tree};
+
+/// Entries that are deleted at once when a run directory is dropped; what is left waits.
+const QUICK: usize = 200;
+
+/// A directory for what one process works on. It goes when it is dropped, or with the process.
+#[derive(Debug)]
+pub struct RunDir {
+    root: PathBuf,
+    path: PathBuf,
+    /// Keeps the lock.
+    _lock: File,
+}
+
+impl RunDir {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // Whatever fails here is found by the next start.
+        if let Ok(Some(dead)) = rename_to_dead(&self.root, &self.path) {
+            let _left_to_reclaim = tree::remove(&dead, QUICK);
+        }
+    }
+}
+
+impl Cache {
+    /// Makes a run directory of its own for the caller.
+    pub fn run_dir(&self) -> Result<RunDir, CacheError> {
+        let parent = self.path("run");
+        let gate = File::open(&parent).map_err(io_error("open", &parent))?;
+        lock::shared(&gate).map_err(io_error("lock", &parent))?;
+        let path = parent.join(unique());
+        open::create_directory(&path)?;
+        let lock_path = path.join("lock");
+        let file = lock::open_lock_file(&lock_path)?;
+        lock::exclusive(&file).map_err(io_error("lock", &lock_path))?;
+        Ok(RunDir { root: self.root().to_owned(), path, _lock: file })
+    }
+
+    /// Deletes what dead processes left behind. Takes as long as that takes; meant for a thread
+    /// beside a build that has real work to do.
+    pub fn reclaim(&self) -> Result<(), CacheError> {
+        let parent = self.path("run");
+        self.declare_dead(&parent)?;
+        for (name, path) in entries(&parent)? {
+            if name.starts_with("dead-") {
+                tree::remove(&path, usize::MAX).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every directory whose owner is gone a dead name.
+    fn declare_dead(&self, parent: &Path) -> Result<(), CacheError> {
+        let gate = File::open(parent).map_err(io_error("open", parent))?;
+        if !lock::try_exclusive(&gate).map_err(io_error("lock", parent))? {
+            // Somebody starts right now; the next one will do it.
+            return Ok(());
+        }
+        for (name, path) in entries(parent)? {
+            if !name.starts_with("dead-") && !is_alive(&path) {
+                rename_to_dead(self.root(), &path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes a file or a tree out of sight, to be deleted later. Nothing there is no error.
+pub(crate) fn bury(root: &Path, path: &Path) -> Result<(), CacheError> {
+    rename_to_dead(root, path).map(drop)
+}
+
+fn rename_to_dead(root: &Path, path: &Path) -> Result<Option<PathBuf>, CacheError> {
+    let dead = root.join("run").join(format!("dead-{}", unique()));
+    match fs::rename(path, &dead) {
+        Ok(()) => Ok(Some(dead)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("rename", path)(error)),
+    }
+}
+
+fn is_alive(path: &Path) -> bool {
+    match File::open(path.join("lock")) {
+        Ok(file) => !lock::try_exclusive(&file).unwrap_or(false),
+        // Killed before it had one: nobody makes a directory while we hold the gate.
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+fn entries(parent: &Path) -> Result<Vec<(String, PathBuf)>, CacheError> {
+    let read = fs::read_dir(parent).map_err(io_error("read", parent))?;
+    let entry = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry.map_err(io_error("read", parent))?;
+        Ok((entry.file_name().to_string_lossy().into_owned(), entry.path()))
+    };
+    read.map(entry).collect()
+}
+
+/// A name that no other thread, process or container takes.
+fn unique() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{now:x}-{number:x}", std::process::id())
+}
