@@ -57,6 +57,10 @@ impl Db {
             Ok(connection) => connection,
             Err(error) => return Self::why_closed(path, error),
         };
+        // SQLite is content with reading where writing is not allowed; no build is.
+        if connection.is_readonly(rusqlite::MAIN_DB).is_ok_and(|readonly| readonly) {
+            return Self::why_closed(path, rusqlite::Error::InvalidPath(path.to_owned()));
+        }
         let path = path.to_owned();
         let session = Session { connection, snapshots: HashMap::new() };
         let db = Self { path, session: Mutex::new(session) };

@@ -99,3 +99,60 @@ fn drop_layer(root: &Path, db: &Db, map: OwnershipMap, name: &LayerName) -> Resu
     name.forget(db, map)?;
     run::bury(root, &name.path(root, map))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Cache, OwnershipMap, Snapshot};
+    use oci::{DiffId, Digest};
+    use std::fs;
+
+    fn open(root: &std::path::Path) -> Cache {
+        Cache::open(root, OwnershipMap::Real).unwrap()
+    }
+
+    fn reboot(cache: &Cache) {
+        cache.0.db.change("reboot", "UPDATE unsynced SET boot = 'earlier'", []).unwrap();
+    }
+
+    #[test]
+    fn after_a_power_loss_whole_blobs_stay_and_damaged_ones_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = open(directory.path());
+        let whole = cache.add_blob(b"whole").unwrap();
+        let damaged = cache.add_blob(b"damaged").unwrap();
+        fs::write(cache.blob_path(&damaged), "").unwrap();
+        reboot(&cache);
+
+        let cache = open(directory.path());
+
+        assert!(cache.has_blob(&whole).unwrap());
+        assert!(!cache.has_blob(&damaged).unwrap());
+    }
+
+    #[test]
+    fn after_a_power_loss_layers_that_were_not_synced_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = open(directory.path());
+        let (synced, unsynced) = (layer("synced"), layer("unsynced"));
+        publish(&cache, &synced);
+        cache.sync().unwrap();
+        publish(&cache, &unsynced);
+        reboot(&cache);
+
+        let cache = open(directory.path());
+
+        assert!(cache.layer_path(&synced).unwrap().is_some());
+        assert_eq!(cache.layer_path(&unsynced).unwrap(), None);
+    }
+
+    fn layer(name: &str) -> Snapshot {
+        Snapshot::of(&[DiffId(Digest::of(name))])
+    }
+
+    fn publish(cache: &Cache, snapshot: &Snapshot) {
+        let run = cache.run_dir().unwrap();
+        let staged = run.path().join("layer");
+        fs::create_dir(&staged).unwrap();
+        cache.publish_layer(&staged, snapshot, false).unwrap();
+    }
+}

@@ -4,9 +4,9 @@
 //! made under a lock on its directory. The empty database file comes first, so that what an
 //! interrupted start left behind is told from a directory full of somebody else's files.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::db::{self, Db};
@@ -51,7 +51,9 @@ fn create(root: &Path, path: &Path) -> Result<Db, CacheError> {
     lock::exclusive(&directory).map_err(io_error("lock", root))?;
     if !path.try_exists().map_err(io_error("look for", path))? {
         refuse_foreign_files(root)?;
-        File::create(path).map_err(io_error("create", path))?;
+        // SQLite gives its other files the same mode.
+        let options = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        options.map_err(io_error("create", path))?;
     }
     for name in DIRECTORIES {
         create_directory(&root.join(name))?;

@@ -83,3 +83,55 @@ fn open_same_device(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<O
     let same = rustix::fs::fstat(&directory)?.st_dev == rustix::fs::fstat(parent)?.st_dev;
     if same { Ok(directory) } else { Err(Errno::XDEV) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::remove;
+    use std::fs;
+
+    #[test]
+    fn a_tree_goes_and_what_its_links_point_to_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (tree, outside) = (directory.path().join("tree"), directory.path().join("outside"));
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(&outside, tree.join("a/link")).unwrap();
+
+        assert!(remove(&tree, usize::MAX).unwrap());
+
+        assert!(!tree.exists());
+        assert!(outside.join("file").exists());
+    }
+
+    #[test]
+    fn what_is_mounted_inside_is_not_entered() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (tree, source) = (directory.path().join("tree"), directory.path().join("source"));
+        fs::create_dir_all(tree.join("mount")).unwrap();
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("file"), "").unwrap();
+        rustix::mount::mount_bind(&source, tree.join("mount")).unwrap();
+
+        let refused = remove(&tree, usize::MAX);
+
+        rustix::mount::unmount(tree.join("mount"), rustix::mount::UnmountFlags::empty()).unwrap();
+        assert!(refused.is_err());
+        assert!(source.join("file").exists());
+    }
+
+    #[test]
+    fn the_budget_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = directory.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        for number in 0..10 {
+            fs::write(tree.join(number.to_string()), "").unwrap();
+        }
+        assert!(!remove(&tree, 5).unwrap());
+        assert_eq!(fs::read_dir(&tree).unwrap().count(), 6);
+    }
+}
