@@ -8,7 +8,6 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci::Digest;
 use rusqlite::params;
@@ -16,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::db::{Db, now};
 use crate::error::{CacheError, io_error};
-use crate::{Cache, durable};
+use crate::{Cache, durable, run};
 
 impl Cache {
     /// Whether the blob is here, as far as the database knows.
@@ -111,9 +110,7 @@ impl Cache {
 
     /// A name in this process's run directory that nobody else takes.
     pub(crate) fn scratch_file(&self, kind: &str) -> Result<PathBuf, CacheError> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        Ok(self.scratch()?.join(format!("{kind}-{number}")))
+        Ok(self.scratch()?.join(format!("{kind}-{}", run::unique())))
     }
 
     fn scratch(&self) -> Result<&Path, CacheError> {

@@ -134,3 +134,24 @@ pub(crate) fn write_layout_file(root: &Path) -> Result<(), CacheError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OwnershipMap;
+
+    #[test]
+    fn an_index_that_a_killed_process_left_behind_is_written_by_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), OwnershipMap::Real).unwrap();
+        let (app, image) = ("app".parse().unwrap(), Descriptor::of(media_type::MANIFEST, b"one"));
+        cache.tag(&app, &image).unwrap();
+        cache.0.db.change("die", "UPDATE index_file SET stale = 1", []).unwrap();
+        fs::remove_file(directory.path().join("index.json")).unwrap();
+
+        cache.tag(&app, &image).unwrap();
+
+        assert!(directory.path().join("index.json").exists());
+        assert!(!cache.index_is_stale().unwrap());
+    }
+}

@@ -5,10 +5,9 @@
 //! lock on `run` itself keeps a directory that is just being made from looking dead.
 
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{CacheError, io_error};
 use crate::{Cache, lock, open, tree};
@@ -60,12 +59,12 @@ impl Cache {
     pub fn reclaim(&self) -> Result<(), CacheError> {
         let parent = self.path("run");
         self.declare_dead(&parent)?;
-        for (name, path) in entries(&parent)? {
-            if name.starts_with("dead-") {
-                tree::remove(&path, usize::MAX).map_err(io_error("remove", &path))?;
-            }
-        }
-        Ok(())
+        let dead = entries(&parent)?.into_iter().filter(|(name, _)| name.starts_with("dead-"));
+        let removed = dead.map(|(_, path)| {
+            tree::remove(&path, usize::MAX).map_err(io_error("remove", &path)).map(drop)
+        });
+        // What resists must not protect what comes after it.
+        removed.fold(Ok(()), Result::and)
     }
 
     /// Gives every directory whose owner is gone a dead name.
@@ -116,9 +115,8 @@ fn entries(parent: &Path) -> Result<Vec<(String, PathBuf)>, CacheError> {
 }
 
 /// A name that no other thread, process or container takes.
-fn unique() -> String {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("{:x}-{now:x}-{number:x}", std::process::id())
+pub(crate) fn unique() -> String {
+    // The keys of every new state are random: the standard library's only such source.
+    let random = RandomState::new().build_hasher().finish();
+    format!("{:x}-{random:016x}", std::process::id())
 }

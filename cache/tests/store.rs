@@ -271,6 +271,23 @@ fn of_two_processes_that_publish_a_layer_one_wins_and_both_can_use_it() {
 }
 
 #[test]
+fn a_layer_whose_process_died_before_it_could_tell_is_adopted() {
+    let (directory, cache) = store();
+    let snapshot = record(&["layer"], 0).snapshot;
+    let orphan = directory.path().join("layers/real").join(Digest::of("layer").hex());
+    fs::create_dir(&orphan).unwrap();
+    assert_eq!(cache.layer_path(&snapshot).unwrap(), None);
+
+    let (_run, staged) = stage(&cache, "x");
+    fs::write(orphan.join("file"), "orphan").unwrap();
+    let path = cache.publish_layer(&staged, &snapshot, false).unwrap();
+
+    assert_eq!(path, orphan);
+    assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "orphan");
+    assert_eq!(cache.layer_path(&snapshot).unwrap(), Some(orphan));
+}
+
+#[test]
 fn a_forgotten_layer_is_gone_and_can_be_published_again() {
     let (_directory, cache) = store();
     let snapshot = record(&["layer"], 0).snapshot;
@@ -436,6 +453,25 @@ fn reclaiming_takes_what_is_dead_and_leaves_what_lives() {
     assert!(alive.path().join("file").exists());
     drop(alive);
     assert_eq!(fs::read_dir(directory.path().join("run")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_cannot_be_removed_does_not_keep_the_rest() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (directory, cache) = store();
+    let dead = |name: &str| directory.path().join("run").join(format!("dead-{name}"));
+    for name in ["a", "b", "c"] {
+        fs::create_dir_all(dead(name).join("mount")).unwrap();
+    }
+    rustix::mount::mount_bind(directory.path().join("locks"), dead("b").join("mount")).unwrap();
+
+    let result = cache.reclaim();
+
+    rustix::mount::unmount(dead("b").join("mount"), rustix::mount::UnmountFlags::empty()).unwrap();
+    assert!(result.unwrap_err().to_string().contains("dead-b"));
+    assert_eq!(["a", "b", "c"].map(|name| dead(name).exists()), [false, true, false]);
 }
 
 #[test]
