@@ -240,9 +240,12 @@ fn a_layer_that_belongs_to_its_chain_serves_no_other_stack() {
     let (_run, staged) = stage(&cache, "x");
     let path = cache.publish_layer(&staged, &lowest, true).unwrap();
 
-    assert_eq!(cache.layer_path(&lowest).unwrap(), Some(path));
+    assert_eq!(cache.layer_path(&lowest).unwrap().as_ref(), Some(&path));
     // The chain ID of a lowest layer is its diff ID: the two must not be taken for each other.
-    assert_eq!(cache.layer_path(&record(&["base", "layer"], 0).snapshot).unwrap(), None);
+    let higher = record(&["base", "layer"], 0).snapshot;
+    assert_eq!(cache.layer_path(&higher).unwrap(), None);
+    let (_other_run, staged) = stage(&cache, "y");
+    assert_ne!(cache.publish_layer(&staged, &higher, false).unwrap(), path);
 }
 
 #[test]
