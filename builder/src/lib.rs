@@ -1,3 +1,4 @@
 //! Builds images: plans with `frontend`, remembers with `cache`, talks with `registry-client`.
 
 pub mod event;
+pub mod solver;
