@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Runs the conformance cases with RBUILD and fails when a case that passed before no longer does.
+
+The cases that pass are the lines of conformance-passing.txt beside this file; --update writes them
+anew (that a case leaves the list must be said in the commit). The table counts cases per group:
+those whose last step must succeed, those that need RUN among them, and those that must fail.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SUITE = HERE.parent.parent / "shared" / "conformance"
+LIST = HERE / "conformance-passing.txt"
+COLUMNS = ("succeed", "need run", "must fail")
+
+
+def run(only, jobs):
+    """The status of every case: pass, fail or skip."""
+    with tempfile.TemporaryDirectory() as work:
+        out = Path(work, "results.json")
+        command = [sys.executable, str(SUITE / "run.py"), "--only", only, "-j", str(jobs), "--json", str(out)]
+        # Its exit code says that some case failed, which is no news here.
+        subprocess.run(command, check=False)
+        if not out.exists():
+            sys.exit("the conformance runner wrote no results")
+        return {name: result["status"] for name, result in json.loads(out.read_text())["results"].items()}
+
+
+def columns(name):
+    """The columns of the table in which a case counts."""
+    case = json.loads((SUITE / "cases" / name / "case.json").read_text())
+    if "error" in case["steps"][-1]:
+        return ["must fail"]
+    return ["succeed"] + ["need run"] * ("run" in case.get("needs", []))
+
+
+def print_table(statuses):
+    passed, total = defaultdict(int), defaultdict(int)
+    for name, status in statuses.items():
+        for column in columns(name) if status != "skip" else []:
+            for group in (name.split("/")[0], "all"):
+                total[group, column] += 1
+                passed[group, column] += status == "pass"
+    print(f"{'group':16}" + "".join(f"{column:>18}" for column in COLUMNS))
+    for group in sorted({group for group, _ in total} - {"all"}) + ["all"]:
+        cells = (f"{passed[group, column]}/{total[group, column]}" for column in COLUMNS)
+        print(f"{group:16}" + "".join(f"{cell:>18}" for cell in cells))
+    for column in COLUMNS:
+        if total["all", column]:
+            print(f"{column}: {100 * passed['all', column] / total['all', column]:.1f} % pass")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*", metavar="GLOB", help="the cases to run")
+    parser.add_argument("-j", type=int, default=os.cpu_count(), metavar="N", help="cases at a time")
+    parser.add_argument("--update", action="store_true", help="write the list of those that pass")
+    options = parser.parse_args()
+    if "RBUILD" not in os.environ:
+        sys.exit("RBUILD must name the program to test")
+
+    statuses = run(options.only, options.j)
+    print_table(statuses)
+    passing = {name for name, status in statuses.items() if status == "pass"}
+    known = set(LIST.read_text().split()) if LIST.exists() else set()
+    # A case may have a bad day on a busy machine: only what fails twice has stopped passing.
+    lost = {name for name in sorted(known & statuses.keys() - passing) if run(name, 1).get(name) != "pass"}
+    if options.update:
+        kept = known - statuses.keys() | known - lost | passing
+        LIST.write_text("".join(f"{name}\n" for name in sorted(kept - lost)))
+    for name in sorted(lost):
+        print(f"no longer passes: {name}")
+    print(f"{len(passing)} pass, {len(passing - known)} of them not yet in {LIST.name}, {len(lost)} lost")
+    return 1 if lost and not options.update else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
