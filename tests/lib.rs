@@ -1,1 +1,1 @@
-//! To be written.
+//! Nothing: the tests are in `main.rs`, one binary for all topics.

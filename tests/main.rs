@@ -1,1 +1,13 @@
-//! To be written.
+//! Runs `rbuild` as a user would, on real images, and looks at the results with the tools of others.
+//!
+//! A module for each topic. The tests need root and what `fixtures/setup.sh test` installs.
+
+mod arrows;
+mod cache;
+mod dockerfile;
+mod errors;
+mod events;
+mod output;
+mod parallel;
+mod run;
+mod signal;

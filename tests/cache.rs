@@ -1,0 +1,288 @@
+//! What is not done again, and what it takes to have it done again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use test_support::{Base, Image, Session, TestRegistry, rbuild};
+
+/// Two stages, files of the context, and a RUN that never gives the same result twice.
+const DOCKERFILE: &str = "FROM busybox AS build\n\
+    COPY src /src\n\
+    RUN cat /src/* /proc/sys/kernel/random/uuid > /out\n\
+    FROM busybox\n\
+    COPY --from=build /out /out\n\
+    COPY other /other\n\
+    RUN wc -c < /out > /length\n";
+
+fn session() -> Session {
+    Session::new()
+        .file("src/a", "a")
+        .file("src/b", "b")
+        .file("other", "other")
+        .file("unused", "unused")
+        .file(".dockerignore", "*.md\n")
+        .dockerfile(DOCKERFILE)
+}
+
+fn built(session: &Session, args: &[&str]) -> Image {
+    session.build(&[&["-t", "x"], args].concat()).succeeds();
+    session.image("x")
+}
+
+#[test]
+fn the_second_build_runs_nothing_and_gives_the_same_image() {
+    let session = session();
+    let first = built(&session, &[]);
+    let steps = session.build_with_events(&["-t", "x"]).succeeds().steps();
+    steps.ran_only(&[]);
+    assert_eq!(steps.instructions().count(), 5);
+    assert_eq!(session.image("x").digest, first.digest);
+}
+
+#[test]
+fn a_build_from_the_cache_reads_no_bytes_runs_nothing_and_mounts_nothing() {
+    let registry = TestRegistry::start();
+    Base::Busybox.push_to(&registry, "library/busybox");
+    let session = session().mirror(registry.host());
+    let first = built(&session, &[]);
+    let _requests_of_the_first_build = registry.requests();
+
+    let trace = Trace::of_build(&session, &["-t", "x"]);
+    assert_eq!(session.image("x").digest, first.digest);
+    for part in ["blobs/", "layers/", "run/"] {
+        let below = session.store().join(part);
+        let below = below.to_str().unwrap();
+        let opened: Vec<_> = trace.opened.iter().filter(|path| path.starts_with(below)).collect();
+        assert_eq!(opened, [""; 0], "opened below {part}");
+    }
+    let of_context: Vec<_> = trace
+        .opened
+        .iter()
+        .map(PathBuf::from)
+        .filter(|path| path.starts_with(session.context()) && path.is_file())
+        .filter(|path| !path.ends_with("Dockerfile") && !path.ends_with(".dockerignore"))
+        .collect();
+    assert_eq!(of_context, [""; 0].map(PathBuf::from), "files of the context");
+    assert_eq!(trace.lines("execve").len(), 1, "nothing is executed: {:#?}", trace.lines("execve"));
+    assert!(!trace.text.contains("overlay"), "{:#?}", trace.lines("overlay"));
+    let requests = registry.request_lines();
+    let manifests: Vec<_> = requests.iter().filter(|line| line.contains("/manifests/")).collect();
+    assert_eq!(manifests.len(), 1, "one look at the base: {requests:#?}");
+    assert!(manifests[0].starts_with("HEAD /v2/library/busybox/manifests/latest"), "{manifests:?}");
+    assert!(!requests.iter().any(|line| line.contains("/blobs/")), "{requests:#?}");
+}
+
+/// What a build asked of the kernel.
+struct Trace {
+    text: String,
+    /// Every path that it opened, as the kernel calls it.
+    opened: BTreeSet<String>,
+}
+
+impl Trace {
+    fn of_build(session: &Session, args: &[&str]) -> Self {
+        let file = session.path("trace");
+        let traced = session
+            .command("strace")
+            .args(["-f", "-y", "-qq", "-s", "4096", "-o"])
+            .arg(&file)
+            .args(["-e", "trace=/^open,/^exec,mount,fsopen,fsconfig,fsmount,move_mount"])
+            .arg(rbuild())
+            .args(session.build_arguments("plain", args))
+            .output()
+            .expect("strace runs");
+        let stderr = String::from_utf8_lossy(&traced.stderr);
+        assert!(traced.status.success(), "{stderr}");
+        let text = fs::read_to_string(file).unwrap();
+        let opened = text.lines().filter_map(opened_path).map(str::to_owned).collect();
+        Self { text, opened }
+    }
+
+    fn lines(&self, words: &str) -> Vec<&str> {
+        self.text.lines().filter(|line| line.contains(words)).collect()
+    }
+}
+
+/// The path in `… openat(…) = 3</the/path>`, also at the end of a call that was interrupted.
+fn opened_path(line: &str) -> Option<&str> {
+    let (call, result) = line.rsplit_once(" = ")?;
+    let (_, path) = result.split_once('<')?;
+    call.contains("open").then(|| path.trim_end_matches('>'))
+}
+
+#[test]
+fn the_trace_of_a_first_build_has_what_that_of_a_second_must_not_have() {
+    let session = session();
+    let trace = Trace::of_build(&session, &["-t", "x"]);
+    let opens = |part: &str| trace.opened.iter().any(|path| path.contains(part));
+    assert!(opens("/store/blobs/") && opens("/context/src/a"));
+    assert!(trace.text.contains("overlay"));
+    assert!(trace.lines("execve").len() > 1);
+}
+
+#[test]
+fn a_changed_argument_with_the_same_result_changes_nothing_above_it() {
+    let session = Session::new();
+    let write = |command: &str| {
+        let text = format!(
+            "FROM busybox\nRUN {command}\nRUN cat /f /proc/sys/kernel/random/uuid > /after\nRUN echo {{}} > /last\n"
+        );
+        session.write("Dockerfile", text);
+    };
+    write("echo same > /f");
+    let first = built(&session, &[]);
+
+    write("echo 'same' > /f; true");
+    let steps = session.build_with_events(&["-t", "x"]).succeeds().steps();
+    steps.ran_only(&["RUN echo 'same'"]);
+    let second = session.image("x");
+    assert_eq!(second.layers.len(), first.layers.len());
+    assert_eq!(second.config.rootfs, first.config.rootfs);
+
+    write("echo other > /f");
+    let steps = session.build_with_events(&["-t", "x"]).succeeds().steps();
+    steps.ran_only(&["RUN echo other", "RUN cat", "RUN echo {}"]);
+}
+
+#[test]
+fn a_time_that_a_step_sets_is_part_of_its_result() {
+    let session = Session::new();
+    let write = |time: &str| {
+        let text = format!("FROM busybox\nRUN touch -d {time} /f\nRUN stat -c %y /f > /when\n");
+        session.write("Dockerfile", text);
+    };
+    write("'2001-01-01 00:00'");
+    assert!(built(&session, &[]).text("/when").starts_with("2001-"));
+    write("'2020-01-01 00:00'");
+    assert!(built(&session, &[]).text("/when").starts_with("2020-"));
+}
+
+#[test]
+fn the_bytes_of_a_middle_stage_are_not_needed_again() {
+    let session = session();
+    let first = built(&session, &[]);
+    delete_all_but(&session.store(), &first);
+
+    let steps = session.build_with_events(&["-t", "x"]).succeeds().steps();
+    steps.ran_only(&[]);
+    assert_eq!(session.image("x").digest, first.digest);
+}
+
+#[test]
+fn what_needs_bytes_that_are_gone_makes_them_again() {
+    let session = session();
+    let first = built(&session, &[]);
+    delete_all_but(&session.store(), &first);
+
+    // /out is needed, but the stage that made it has no bytes any more.
+    session.write(
+        "Dockerfile",
+        DOCKERFILE.replace("/out /out", "/out /elsewhere").replace("< /out", "< /elsewhere"),
+    );
+    let second = built(&session, &[]);
+    assert_eq!(second.text("/length"), first.text("/length"));
+}
+
+/// Deletes every blob and every unpacked layer of the store that `image` does not name.
+fn delete_all_but(store: &Path, image: &Image) {
+    let manifest = &image.manifest;
+    let mut kept: BTreeSet<String> = manifest.layers.iter().map(|l| l.digest.hex()).collect();
+    kept.extend([image.digest.hex(), manifest.config.digest.hex()]);
+    let diff_ids = image.config.rootfs.diff_ids.iter();
+    kept.extend(diff_ids.map(|id| id.to_string().replace("sha256:", "")));
+    let is_kept = |path: &Path| kept.iter().any(|hex| path.to_string_lossy().contains(hex));
+
+    let mut deleted = 0;
+    for blob in entries(&store.join("blobs/sha256")).into_iter().filter(|path| !is_kept(path)) {
+        fs::remove_file(blob).unwrap();
+    }
+    for map in entries(&store.join("layers")) {
+        for layer in entries(&map).into_iter().filter(|path| !is_kept(path)) {
+            fs::remove_dir_all(layer).unwrap();
+            deleted += 1;
+        }
+    }
+    assert!(deleted > 0, "the middle stage had unpacked layers");
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries =
+        fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn a_changed_file_of_the_context_concerns_only_who_copies_it() {
+    let session = session();
+    built(&session, &[]);
+    session.write("unused", "changed");
+    session.build_with_events(&[]).succeeds().steps().ran_only(&[]);
+
+    session.write("other", "changed");
+    let steps = session.build_with_events(&["-t", "x"]).succeeds().steps();
+    steps.ran_only(&["COPY other", "RUN wc"]);
+    assert_eq!(session.image("x").text("/other"), "changed");
+
+    session.write("src/a", "changed");
+    let steps = session.build_with_events(&["-t", "x"]).succeeds().steps();
+    steps.ran_only(&["COPY src", "RUN cat", "COPY --from", "COPY other", "RUN wc"]);
+}
+
+#[test]
+fn a_file_that_was_only_touched_is_the_same() {
+    let session = session();
+    built(&session, &[]);
+    session.tool("touch", &["-d", "2001-01-01", "context/src/a", "context/other"]);
+    session.build_with_events(&[]).succeeds().steps().ran_only(&[]);
+}
+
+#[test]
+fn an_argument_concerns_what_follows_it() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\nRUN echo before > /before\nARG VERSION\nRUN echo \"$VERSION\" > /version\n",
+    );
+    session.build(&["--build-arg", "VERSION=1"]).succeeds();
+    let steps = session
+        .build_with_events(&["-t", "x", "--build-arg", "VERSION=2", "--build-arg", "UNKNOWN=3"])
+        .succeeds()
+        .steps();
+    steps.ran_only(&["VERSION"]);
+    assert_eq!(session.image("x").text("/version"), "2\n");
+}
+
+#[test]
+fn no_cache_runs_everything_or_the_named_stages() {
+    let session = session();
+    let first = built(&session, &[]);
+    let steps = session.build_with_events(&["-t", "x", "--no-cache"]).succeeds().steps();
+    assert!(steps.instructions().all(|step| !step.cached), "{steps}");
+    let second = session.image("x");
+    assert_ne!(second.text("/out"), first.text("/out"));
+
+    // What was made last is what the cache has from now on.
+    session.build_with_events(&["-t", "x"]).succeeds().steps().ran_only(&[]);
+    assert_eq!(session.image("x").digest, second.digest);
+
+    let filter = ["-t", "x", "--no-cache-filter", "build"];
+    let steps = session.build_with_events(&filter).succeeds().steps();
+    assert!(!steps.step("RUN cat").cached, "{steps}");
+    assert_ne!(session.image("x").text("/out"), second.text("/out"));
+}
+
+#[test]
+fn two_builds_at_once_do_the_work_once() {
+    let session = Session::new()
+        .dockerfile("FROM busybox\nRUN sleep 1; cat /proc/sys/kernel/random/uuid > /id\n");
+    let outcomes = std::thread::scope(|scope| {
+        let builds = ["one", "two"].map(|tag| {
+            let session = &session;
+            scope.spawn(move || session.build(&["-t", tag]))
+        });
+        builds.map(|build| build.join().unwrap())
+    });
+    for outcome in outcomes {
+        outcome.succeeds();
+    }
+    assert_eq!(session.image("one").digest, session.image("two").digest);
+}

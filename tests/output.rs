@@ -1,0 +1,253 @@
+//! Where images go, and that the tools of others read them there.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use oci::Digest;
+use serde_json::Value;
+use test_support::{Base, DebianRegistry, Image, SKIPPED, Session, TestRegistry};
+use test_support::{build_listing, list, validate_image};
+
+/// Layers with all that a layer can have: links, whiteouts, owners, special files.
+const DOCKERFILE: &str = "FROM debian\n\
+    COPY --chmod=755 listing /listing\n\
+    RUN useradd --create-home --uid 4242 someone && mkdir /out && rm -r /usr/share/zoneinfo /srv\n\
+    RUN echo one > /a && ln /a /b && ln -s a /c && mkfifo /pipe && mknod /null c 1 3 && \
+    chown someone: /a && chmod 4755 /a && rm /etc/issue && rm -r /var/log/apt && mkdir /var/log/apt\n\
+    RUN touch -d 1999-12-31 /old && touch -d '2030-01-01 00:00:00.5' /later && truncate -s 10M /sparse\n\
+    LABEL done=yes\n\
+    CMD [\"cat\", \"/a\"]\n";
+
+fn session() -> Session {
+    let session = Session::new().base(Base::Debian).dockerfile(DOCKERFILE);
+    build_listing(&session.context().join("listing"));
+    session
+}
+
+/// A small image, where the output matters and not the content.
+fn small() -> Session {
+    Session::new().file("file", "content\n").dockerfile(
+        "FROM busybox\nCOPY file /file\nRUN mkdir /d && ln -s ../file /d/link\nCMD [\"cat\", \"/file\"]\n",
+    )
+}
+
+/// Podman, with a store of its own in the session.
+fn podman(session: &Session, args: &[&str]) -> String {
+    let [root, runroot] = ["podman", "podman-run"].map(|name| session.path(name));
+    let own = ["--root", root.to_str().unwrap(), "--runroot", runroot.to_str().unwrap()];
+    session.tool("podman", &[&own[..], &["--storage-driver=vfs", "--runtime=runc"], args].concat())
+}
+
+/// Runs an image with podman and returns what it printed.
+fn run_with_podman(session: &Session, image: &str) -> String {
+    let limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000"];
+    podman(session, &[&["run", "--rm", "-q", "--network=none"], &limits[..], &[image]].concat())
+}
+
+/// The digest of the manifest as skopeo sees it, which reads all that it names.
+fn skopeo_digest(session: &Session, image: &str) -> String {
+    let text = session.tool("skopeo", &["inspect", "--tls-verify=false", image]);
+    let value: Value = serde_json::from_str(&text).unwrap();
+    value["Digest"].as_str().unwrap().to_owned()
+}
+
+/// What a RUN of a later build sees of an image: the listing that it wrote.
+fn listing_in_a_run(session: &Session, image: &str) -> String {
+    let skipped = SKIPPED.join(" ");
+    session.write(
+        "Listing",
+        format!("FROM {image} AS list\nRUN /listing / /out/listing {skipped}\nFROM scratch\nCOPY --from=list /out/listing /\n"),
+    );
+    session
+        .build(&["-f", "context/Listing", "--no-cache", "-o", "type=local,dest=listed"])
+        .succeeds();
+    fs::read_to_string(session.path("listed/listing")).unwrap()
+}
+
+/// What umoci makes of an image in a layout.
+fn listing_by_umoci(session: &Session, image: &str, bundle: &str) -> String {
+    session.tool("umoci", &["unpack", "--image", image, bundle]);
+    list(&session.context().join("listing"), &session.path(bundle).join("rootfs"))
+}
+
+/// Shows the first lines in which two listings differ, for they have thousands.
+fn assert_same_listing(ours: &str, theirs: &str) {
+    let (ours, theirs): (BTreeSet<_>, BTreeSet<_>) =
+        (ours.lines().collect(), theirs.lines().collect());
+    let ours_only: Vec<_> = ours.difference(&theirs).take(20).collect();
+    let theirs_only: Vec<_> = theirs.difference(&ours).take(20).collect();
+    assert_eq!(ours_only, theirs_only, "what a RUN sees and what umoci unpacked");
+    assert!(ours.len() > 1000, "a whole system is listed");
+}
+
+#[test]
+fn what_umoci_unpacks_is_what_a_later_run_sees() {
+    let session = session();
+    session.build(&["-t", "app:1"]).succeeds();
+    let image = session.image("app:1");
+    assert_eq!(image.rootfs().file("/a").access(), "4755 4242:4242");
+    let unpacked = listing_by_umoci(&session, "store:docker.io/library/app:1", "bundle");
+    assert_same_listing(&listing_in_a_run(&session, "app:1"), &unpacked);
+
+    // Once more on the image pulled back, into another store.
+    let registry = TestRegistry::start();
+    session.build(&["-t", &registry.name("app:1"), "--push"]).succeeds();
+    let session = session.in_another_store();
+    assert_same_listing(&listing_in_a_run(&session, &registry.name("app:1")), &unpacked);
+}
+
+#[test]
+fn skopeo_umoci_and_podman_read_the_store() {
+    let session = small();
+    session.build(&["-t", "app:1.2", "-t", "other/name"]).succeeds();
+    let image = session.image("app:1.2");
+    assert_eq!(session.image("other/name").digest, image.digest);
+
+    let name = "oci:store:docker.io/library/app:1.2";
+    assert_eq!(skopeo_digest(&session, name), image.digest.to_string());
+    session.tool("skopeo", &["copy", "-q", name, "dir:copied"]);
+    session.tool("umoci", &["unpack", "--image", "store:docker.io/library/app:1.2", "bundle"]);
+    assert_eq!(fs::read_to_string(session.path("bundle/rootfs/file")).unwrap(), "content\n");
+    assert_eq!(run_with_podman(&session, name), "content\n");
+}
+
+#[test]
+fn the_last_line_says_where_the_image_is_and_how_to_run_it() {
+    let session = small();
+    let outcome = session.build(&["-t", "app:1.2"]).succeeds();
+    let last = outcome.stderr.lines().last().unwrap_or_default();
+    assert!(last.contains(session.store().to_str().unwrap()), "{last}");
+    assert!(last.contains("app:1.2") && last.contains("podman"), "{last}");
+}
+
+#[test]
+fn skopeo_umoci_and_podman_read_an_oci_archive() {
+    let session = small();
+    session.build(&["-t", "app:1.2", "-o", "type=oci,dest=app.tar"]).succeeds();
+    fs::create_dir(session.path("layout")).unwrap();
+    session.tool("tar", &["-xf", "app.tar", "-C", "layout"]);
+    let image = validate_image(&session.path("layout"), "docker.io/library/app:1.2");
+
+    assert_eq!(skopeo_digest(&session, "oci-archive:app.tar"), image.digest.to_string());
+    session.tool("umoci", &["unpack", "--image", "layout:1.2", "bundle"]);
+    let loaded = podman(&session, &["load", "-q", "-i", "app.tar"]);
+    let name = loaded.trim().rsplit(' ').next().unwrap();
+    assert_eq!(run_with_podman(&session, name), "content\n");
+}
+
+#[test]
+fn an_oci_layout_can_be_a_directory() {
+    let session = small();
+    session.build(&["-t", "app:1.2", "-o", "type=oci,dest=layout,tar=false"]).succeeds();
+    let first = validate_image(&session.path("layout"), "docker.io/library/app:1.2");
+    assert_eq!(skopeo_digest(&session, "oci:layout:1.2"), first.digest.to_string());
+
+    // Another image joins it, the first one stays.
+    session.write("file", "other\n");
+    session.build(&["-t", "app:1.3", "-o", "type=oci,dest=layout,tar=false"]).succeeds();
+    let second = validate_image(&session.path("layout"), "docker.io/library/app:1.3");
+    let again = validate_image(&session.path("layout"), "docker.io/library/app:1.2");
+    assert_eq!(again.digest, first.digest);
+    assert_ne!(again.digest, second.digest);
+}
+
+#[test]
+fn layers_can_be_zstd() {
+    let session = small();
+    session.build(&["-t", "app:1.2", "-o", "type=oci,dest=app.tar,compression=zstd"]).succeeds();
+    fs::create_dir(session.path("layout")).unwrap();
+    session.tool("tar", &["-xf", "app.tar", "-C", "layout"]);
+    let image = validate_image(&session.path("layout"), "docker.io/library/app:1.2");
+    let kinds: Vec<_> = image.manifest.layers.iter().map(|layer| &layer.media_type).collect();
+    assert!(kinds.iter().all(|kind| kind.contains("tar+")), "{kinds:?}");
+    assert!(kinds[1].ends_with("tar+zstd"), "{kinds:?}");
+    assert_eq!(skopeo_digest(&session, "oci-archive:app.tar"), image.digest.to_string());
+    podman(&session, &["load", "-q", "-i", "app.tar"]);
+}
+
+#[test]
+fn podman_and_skopeo_load_a_docker_archive() {
+    let session = small();
+    session.build(&["-t", "app:1.2", "-o", "type=docker,dest=app.tar"]).succeeds();
+    skopeo_digest(&session, "docker-archive:app.tar");
+    podman(&session, &["load", "-q", "-i", "app.tar"]);
+    assert_eq!(run_with_podman(&session, "docker.io/library/app:1.2"), "content\n");
+}
+
+#[test]
+fn the_files_of_an_image_can_be_written_to_a_directory() {
+    let session = Session::new()
+        .file("deep/file", "content")
+        .dockerfile("FROM scratch\nCOPY --chown=12:34 --chmod=640 deep /deep\n");
+    session.build(&["-o", "out"]).succeeds();
+    assert_eq!(fs::read_to_string(session.path("out/deep/file")).unwrap(), "content");
+    let access = session.tool("stat", &["-c", "%a %u:%g", "out/deep/file"]);
+    assert_eq!(access, "640 0:0\n", "the files are the caller's");
+}
+
+#[test]
+fn a_pushed_image_is_read_back_by_skopeo_and_podman() {
+    let registry = DebianRegistry::start();
+    let session = small();
+    let name = format!("{}/team/app:1.2", registry.address);
+    let outcome = session.build(&["-t", &name, "--push"]).succeeds();
+    assert!(outcome.stderr.contains(&name), "{outcome}");
+
+    let docker = format!("docker://{name}");
+    let digest = skopeo_digest(&session, &docker);
+    session.tool("skopeo", &["copy", "-q", "--src-tls-verify=false", &docker, "oci:pulled:app"]);
+    assert_eq!(validate_image(&session.path("pulled"), "app").digest.to_string(), digest);
+    podman(&session, &["pull", "-q", "--tls-verify=false", &name]);
+    assert_eq!(run_with_podman(&session, &name), "content\n");
+}
+
+#[test]
+fn a_push_asks_first_and_sends_the_manifest_last() {
+    let registry = TestRegistry::start();
+    let session = small();
+    let push = || {
+        session.build(&["-t", &registry.name("app:1.2"), "--push"]).succeeds();
+        registry.request_lines()
+    };
+    let first = push();
+    assert!(first.last().unwrap().starts_with("PUT /v2/app/manifests/"), "{first:#?}");
+    assert!(first.iter().any(|line| line.starts_with("HEAD /v2/app/blobs/")), "{first:#?}");
+    let second = push();
+    let uploads: Vec<_> = second.iter().filter(|line| line.contains("/blobs/uploads/")).collect();
+    assert_eq!(uploads, [""; 0], "everything is there already");
+}
+
+#[test]
+fn the_digest_files_tell_what_was_built() {
+    let session = small();
+    let args = ["-t", "app:1.2", "--iidfile", "id", "--metadata-file", "metadata.json"];
+    session.build(&args).succeeds();
+
+    let image: Image = session.image("app:1.2");
+    let id: Digest = fs::read_to_string(session.path("id")).unwrap().parse().unwrap();
+    assert!([image.digest, image.manifest.config.digest].contains(&id));
+    let metadata = fs::read(session.path("metadata.json")).unwrap();
+    let metadata: Value = serde_json::from_slice(&metadata).unwrap();
+    assert_eq!(metadata["containerimage.digest"], image.digest.to_string());
+    assert_eq!(metadata["containerimage.config.digest"], image.manifest.config.digest.to_string());
+    assert_eq!(metadata["image.name"], "docker.io/library/app:1.2");
+    assert_eq!(session.build_quietly(&["-t", "app:1.2"]).succeeds().stdout.trim(), id.to_string());
+}
+
+#[test]
+fn a_build_that_fails_leaves_no_digest_file_from_before() {
+    let session = small();
+    session.build(&["--iidfile", "id"]).succeeds();
+    session.write("Dockerfile", "FROM busybox\nRUN false\n");
+    session.build(&["--iidfile", "id"]).fails_with(&["exit code: 1"]);
+    assert!(!session.path("id").exists());
+}
+
+#[test]
+fn nothing_is_named_without_a_tag() {
+    let session = small();
+    session.build(&["-o", "type=cacheonly"]).succeeds();
+    let index = session.store().join("index.json");
+    let index: Value = serde_json::from_slice(&fs::read(index).unwrap()).unwrap();
+    assert_eq!(index["manifests"], serde_json::json!([]));
+}

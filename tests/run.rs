@@ -1,0 +1,198 @@
+//! RUN: what a command finds around it, what it may do, what is left of it.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use test_support::{Base, Outcome, Session};
+
+/// Builds `FROM busybox` with these instructions and returns what the only RUN printed.
+fn output_of(session: Session, instructions: &str) -> String {
+    let session = session.dockerfile(&format!("FROM busybox\n{instructions}"));
+    log_of(&session.build_with_events(&[]).succeeds())
+}
+
+fn log_of(outcome: &Outcome) -> String {
+    outcome.steps().step("RUN").log.clone()
+}
+
+#[test]
+fn root_may_make_a_block_device_and_cannot_open_it() {
+    // The disk that holds this very file, so that a hole would show.
+    let device = rustix::fs::stat(test_support::workspace()).unwrap().st_dev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let session = Session::new().dockerfile(&format!(
+        "FROM busybox\n\
+         RUN mknod /disk b {major} {minor} && test -b /disk && \
+         if dd if=/disk of=/dev/null count=1; then echo it can be read; exit 1; fi\n",
+    ));
+    let outcome = session.build_with_events(&["-t", "x"]).succeeds();
+    let log = log_of(&outcome);
+    assert!(log.contains("Permission denied"), "{log}");
+    let kind = session.image("x").rootfs().file("/disk").kind.clone();
+    assert_eq!(kind, test_support::Kind::BlockDevice(major, minor));
+}
+
+#[test]
+fn a_command_has_few_capabilities_a_seccomp_filter_and_masked_paths() {
+    let log = output_of(
+        Session::new(),
+        "RUN grep -E '^(CapEff|Seccomp):' /proc/self/status; wc -c < /proc/kcore; \
+         echo x > /proc/sys/kernel/hostname; ls /proc/1/root/etc/passwd; cat /proc/1/comm\n",
+    );
+    // Docker's default set.
+    assert!(log.contains("CapEff:\t00000000a80425fb"), "{log}");
+    assert!(log.contains("Seccomp:\t2"), "{log}");
+    assert!(log.contains("\n0\n"), "/proc/kcore is masked: {log}");
+    assert!(log.contains("Read-only file system"), "/proc/sys is read-only: {log}");
+}
+
+#[test]
+fn standard_input_is_empty_and_output_comes_line_by_line() {
+    let log = output_of(Session::new(), "RUN cat; echo out; echo err >&2; printf unfinished\n");
+    for words in ["out\n", "err\n", "unfinished"] {
+        assert!(log.contains(words), "{log}");
+    }
+}
+
+#[test]
+fn user_working_directory_and_environment_are_those_of_the_stage() {
+    let log = output_of(
+        Session::new().env("LEAK", "from the caller"),
+        "ENV KEY=value\nWORKDIR /home/me\nUSER www-data\nRUN id -u; id -g; pwd; echo \"$KEY$LEAK\"; umask; echo $HOME\n",
+    );
+    assert_eq!(
+        log.lines().collect::<Vec<_>>(),
+        ["33", "33", "/home/me", "value", "0022", "/var/www"]
+    );
+}
+
+#[test]
+fn the_network_is_the_hosts_unless_there_is_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        let _length = connection.read(&mut request).unwrap();
+        connection.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello").unwrap();
+    });
+    let log = output_of(Session::new(), &format!("RUN wget -qO- http://127.0.0.1:{port}/\n"));
+    assert_eq!(log, "hello");
+    server.join().unwrap();
+
+    let log = output_of(Session::new(), "RUN --network=none tail -n +3 /proc/net/dev | wc -l\n");
+    assert_eq!(log, "1\n", "only the loopback device");
+    let session = Session::new().dockerfile("FROM busybox\nRUN tail -n +3 /proc/net/dev | wc -l\n");
+    assert_eq!(log_of(&session.build_with_events(&["--network=none"]).succeeds()), "1\n");
+}
+
+#[test]
+fn a_bind_mount_shows_the_context_and_forgets_what_is_written() {
+    let session = Session::new().file("src/a", "content").file(".dockerignore", "src/hidden\n").file("src/hidden", "h").dockerfile(
+        "FROM busybox\n\
+         RUN --mount=type=bind,source=src,target=/src cat /src/a > /copy; ls /src > /names; \
+         if touch /src/new; then exit 1; fi\n\
+         RUN --mount=type=bind,source=src,target=/src,rw echo changed > /src/a && cat /src/a > /changed\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+
+    let image = session.image("x");
+    assert_eq!(image.text("/copy"), "content");
+    assert_eq!(image.text("/names"), "a\n");
+    assert_eq!(image.text("/changed"), "changed\n");
+    assert!(!image.rootfs().has("/src"), "the mount point is gone");
+    assert_eq!(std::fs::read_to_string(session.context().join("src/a")).unwrap(), "content");
+}
+
+#[test]
+fn a_cache_mount_outlives_the_build_and_is_not_in_the_image() {
+    let session = Session::new();
+    let build = |round: &str| {
+        session.write(
+            "Dockerfile",
+            format!("FROM busybox\nRUN --mount=type=cache,target=/cache echo {round} >> /cache/log; cp /cache/log /log\n"),
+        );
+        session.build(&["-t", "x"]).succeeds();
+        let image = session.image("x");
+        assert!(!image.rootfs().has("/cache"));
+        image.text("/log")
+    };
+    assert_eq!(build("one"), "one\n");
+    assert_eq!(build("two"), "one\ntwo\n");
+}
+
+#[test]
+fn a_tmpfs_mount_is_empty_and_forgotten() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\n\
+         RUN --mount=type=tmpfs,target=/scratch grep -c ' /scratch tmpfs' /proc/mounts && echo x > /scratch/x\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+    assert!(!session.image("x").rootfs().has("/scratch"));
+}
+
+#[test]
+fn a_secret_is_seen_by_its_command_only() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\n\
+         RUN --mount=type=secret,id=token sha256sum < /run/secrets/token > /sum; stat -c %a /run/secrets/token\n\
+         RUN --mount=type=secret,id=token,env=TOKEN echo ${#TOKEN} > /length\n\
+         RUN --mount=type=secret,id=absent test ! -e /run/secrets/absent\n\
+         RUN test ! -e /run/secrets/token\n",
+    );
+    std::fs::write(session.path("token"), "hunter2-hunter2").unwrap();
+    let outcome = session.build(&["-t", "x", "--secret", "id=token,src=token"]).succeeds();
+
+    let image = session.image("x");
+    assert_eq!(image.text("/length"), "15\n");
+    assert!(!image.rootfs().has("/run/secrets"));
+    let config = serde_json::to_string(&image.config).unwrap();
+    assert!(!config.contains("hunter2") && !outcome.stderr.contains("hunter2"));
+    // Neither does the store keep it.
+    let grep = session.command("grep").args(["-rl", "hunter2", "store"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&grep.stdout), "");
+}
+
+#[test]
+fn a_secret_that_is_required_and_missing_fails_the_step() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\nRUN --mount=type=secret,id=token,required cat /run/secrets/token\n",
+    );
+    session.build(&[]).fails_with(&["token", "Dockerfile:2"]);
+}
+
+#[test]
+fn the_error_tells_the_exit_code_or_the_signal() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN echo last words; exit 7\n");
+    session.build(&[]).fails_with(&["exit code: 7", "last words", "Dockerfile:2"]);
+    session.write("Dockerfile", "FROM busybox\nRUN [\"sh\", \"-c\", \"kill -KILL $$\"]\n");
+    session.build(&[]).fails_with(&["SIGKILL"]);
+    session.write("Dockerfile", "FROM busybox\nRUN [\"/no/such/program\"]\n");
+    session.build(&[]).fails_with(&["/no/such/program", "no such file"]);
+}
+
+#[test]
+fn what_a_command_leaves_running_ends_with_it() {
+    // Nobody else on this machine sleeps for this long.
+    let seconds = format!("98{}", std::process::id());
+    let session =
+        Session::new().dockerfile(&format!("FROM busybox\nRUN sleep {seconds} & echo started\n"));
+    session.build(&[]).succeeds();
+    assert!(!crate::signal::is_running(&format!("sleep\0{seconds}")));
+}
+
+#[test]
+fn apt_installs_a_package_on_debian() {
+    let session = Session::new().base(Base::Debian).dockerfile(
+        "FROM debian\n\
+         RUN apt-get update && apt-get install -y --no-install-recommends bc\n\
+         RUN echo '6*7' | bc > /answer\n\
+         RUN useradd --create-home --uid 4242 someone && touch /home/someone/file && \
+         chown someone: /home/someone/file\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+
+    let image = session.image("x");
+    assert_eq!(image.text("/answer"), "42\n");
+    assert_eq!(image.rootfs().file("/home/someone/file").access(), "644 4242:4242");
+}

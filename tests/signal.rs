@@ -1,0 +1,90 @@
+//! Ctrl-C: everything ends, nothing stays behind.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use test_support::Session;
+
+/// Whether a process on this machine has these words, separated by NUL, in its command line.
+pub(crate) fn is_running(words: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").expect("/proc is mounted");
+    let mut lines =
+        processes.flatten().filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.any(|line| String::from_utf8_lossy(&line).contains(words))
+}
+
+/// Starts a build whose RUN announces itself and then sleeps; returns when it sleeps.
+fn start_sleeping_build(session: &Session) -> Child {
+    let mut build = session
+        .build_command("plain", &["-t", "x"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("rbuild runs");
+    let stderr = BufReader::new(build.stderr.take().expect("it was asked for"));
+    let mut lines = stderr.lines().map_while(Result::ok);
+    let is_output = |line: &String| line.ends_with("now asleep") && !line.contains("RUN");
+    assert!(lines.any(|line| is_output(&line)), "the RUN starts");
+    // It must not block on a full pipe while it ends.
+    std::thread::spawn(move || lines.count());
+    build
+}
+
+fn send(build: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(build.id()).unwrap()).unwrap();
+    kill_process(pid, signal).expect("it still runs");
+}
+
+fn assert_nothing_is_left(session: &Session, words: &str) {
+    assert!(!is_running(words), "the command still runs");
+    let store = session.store();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(store.to_str().unwrap()), "{mounts}");
+    assert!(!is_running(store.to_str().unwrap()), "a part of rbuild still runs");
+}
+
+#[test]
+fn an_interrupted_build_ends_at_once_and_leaves_nothing() {
+    let seconds = format!("97{}", std::process::id());
+    let words = format!("sleep\0{seconds}");
+    let session = Session::new().dockerfile(&format!(
+        "FROM busybox\nRUN echo now asleep; trap '' TERM INT; sleep {seconds}\n"
+    ));
+    let mut build = start_sleeping_build(&session);
+    while !is_running(&words) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+
+    let began = Instant::now();
+    send(&build, Signal::INT);
+    let status = build.wait().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
+    assert_eq!(status.code(), Some(130));
+    assert_nothing_is_left(&session, &words);
+
+    // The store is as good as before.
+    session.write("Dockerfile", "FROM busybox\nRUN echo good > /good\n");
+    session.build(&["-t", "x"]).succeeds();
+    assert_eq!(session.image("x").text("/good"), "good\n");
+}
+
+#[test]
+fn a_killed_build_takes_its_commands_with_it() {
+    let seconds = format!("96{}", std::process::id());
+    let words = format!("sleep\0{seconds}");
+    let session =
+        Session::new().dockerfile(&format!("FROM busybox\nRUN echo now asleep; sleep {seconds}\n"));
+    let mut build = start_sleeping_build(&session);
+    send(&build, Signal::KILL);
+    build.wait().unwrap();
+
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while is_running(&words) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_nothing_is_left(&session, &words);
+    session.write("Dockerfile", "FROM busybox\nRUN echo good > /good\n");
+    session.build(&["-t", "x"]).succeeds();
+}

@@ -1,0 +1,291 @@
+//! A shell session of a user of rbuild: a context, a store, a home, and the builds in it.
+//!
+//! Each session has its own of everything and sees nothing of the caller's environment, so that
+//! tests neither meet each other nor depend on who runs them.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::bases::Base;
+use crate::events::Steps;
+use crate::image::Image;
+use crate::program::rbuild;
+use crate::validate::validate_image;
+
+/// What a user has before typing `rbuild`.
+///
+/// `FROM busybox` means the base image of the tests; see [`Session::base`] for others.
+pub struct Session {
+    dir: TempDir,
+    store: &'static str,
+    bases: Vec<(String, PathBuf)>,
+    environment: Vec<(String, String)>,
+}
+
+impl Session {
+    /// Starts a session with an empty context and an empty store.
+    ///
+    /// # Panics
+    ///
+    /// As all that this crate does, if the machine can't do it.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("rbuild-test-").tempdir().unwrap();
+        // Other users than the one that made it look into it too.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for part in ["context", "home", "tmp"] {
+            fs::create_dir(dir.path().join(part)).unwrap();
+        }
+        Self { dir, store: "store", bases: vec![], environment: vec![] }.base(Base::Busybox)
+    }
+
+    /// Makes `FROM <name of the base>` mean the base image of the tests.
+    pub fn base(mut self, base: Base) -> Self {
+        self.bases.push((base.name().to_owned(), base.layout()));
+        self
+    }
+
+    /// Leaves base images to registries: no name is known in this session any more.
+    pub fn without_bases(mut self) -> Self {
+        self.bases.clear();
+        self
+    }
+
+    /// Makes the registry at `address` (`host:port`) answer for docker.io, by plain HTTP.
+    pub fn mirror(self, address: impl std::fmt::Display) -> Self {
+        let conf = format!(
+            "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n\
+             [[registry.mirror]]\nlocation = \"{address}\"\ninsecure = true\n"
+        );
+        fs::write(self.path("registries.conf"), conf).unwrap();
+        let path = self.path("registries.conf").to_str().unwrap().to_owned();
+        self.without_bases().env("CONTAINERS_REGISTRIES_CONF", &path)
+    }
+
+    /// Writes a file of the context, its directories too.
+    pub fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        self.write(path, content);
+        self
+    }
+
+    /// Writes the Dockerfile.
+    pub fn dockerfile(self, text: &str) -> Self {
+        self.file("Dockerfile", text)
+    }
+
+    /// Sets a variable of every build's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes a file of the context in the middle of a session.
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.context().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// A path in the session's directory, beside context and store.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The build context.
+    pub fn context(&self) -> PathBuf {
+        self.path("context")
+    }
+
+    /// The store. It comes into being with the first build.
+    pub fn store(&self) -> PathBuf {
+        self.path(self.store)
+    }
+
+    /// Goes on with a store that is empty.
+    pub fn in_another_store(mut self) -> Self {
+        self.store = "another-store";
+        self
+    }
+
+    /// Runs `rbuild build ARGS CONTEXT` with plain progress to its end.
+    pub fn build(&self, args: &[&str]) -> Outcome {
+        self.run(&mut self.build_command("plain", args))
+    }
+
+    /// Like [`Session::build`], but the events come as data: see [`Outcome::steps`].
+    pub fn build_with_events(&self, args: &[&str]) -> Outcome {
+        self.run(&mut self.build_command("rawjson", args))
+    }
+
+    /// Like [`Session::build`], but nothing is said before the end; for comparing what errors say.
+    pub fn build_quietly(&self, args: &[&str]) -> Outcome {
+        self.run(&mut self.build_command("quiet", args))
+    }
+
+    /// Runs `rbuild ARGS` to its end.
+    pub fn rbuild(&self, args: &[&str]) -> Outcome {
+        self.run(self.command(rbuild()).args(args))
+    }
+
+    /// The command of a build, for tests that start or wrap it themselves.
+    pub fn build_command(&self, progress: &str, args: &[&str]) -> Command {
+        let mut command = self.command(rbuild());
+        command.args(self.build_arguments(progress, args));
+        command
+    }
+
+    /// What follows `rbuild` on the command line of a build.
+    pub fn build_arguments(&self, progress: &str, args: &[&str]) -> Vec<String> {
+        let mut line = vec!["build".to_owned(), format!("--progress={progress}")];
+        for (name, layout) in &self.bases {
+            line.push(format!("--build-context={name}=oci-layout://{}", layout.display()));
+        }
+        line.extend(args.iter().map(|&arg| arg.to_owned()));
+        line.push("context".to_owned());
+        line
+    }
+
+    /// Any command, in the session's directory and environment.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", self.path("home"))
+            .env("XDG_CONFIG_HOME", self.path("home/.config"))
+            .env("XDG_RUNTIME_DIR", self.path("tmp"))
+            .env("TMPDIR", self.path("tmp"))
+            .env("RBUILD_ROOT", self.store())
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null());
+        for (name, value) in &self.environment {
+            command.env(name, value);
+        }
+        command
+    }
+
+    /// Runs another tool to its end; it must succeed. Returns what it printed.
+    pub fn tool(&self, program: &str, args: &[&str]) -> String {
+        let outcome = self.run(self.command(program).args(args));
+        assert!(outcome.status.success(), "{program} {} failed:\n{outcome}", args.join(" "));
+        outcome.stdout
+    }
+
+    /// Reads an image of the store by its short name and checks all of it.
+    pub fn image(&self, name: &str) -> Image {
+        let reference: oci::Reference = name.parse().unwrap();
+        validate_image(&self.store(), &reference.to_string())
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, command: &mut Command) -> Outcome {
+        let began = Instant::now();
+        let output = command
+            .output()
+            .unwrap_or_else(|e| panic!("{} runs: {e}", command.get_program().display()));
+        Outcome::new(output, began.elapsed(), self.dir.path())
+    }
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How a command ended and what it said.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+    /// The time that it took.
+    pub took: Duration,
+    dir: PathBuf,
+}
+
+impl Outcome {
+    fn new(output: Output, took: Duration, dir: &Path) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self {
+            status: output.status,
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+            took,
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// Demands that it ended well.
+    pub fn succeeds(self) -> Self {
+        assert!(self.status.success(), "it must succeed:\n{self}");
+        self
+    }
+
+    /// Demands that it ended with exit code 1 and said each of the words on its standard error.
+    pub fn fails_with(self, words: &[&str]) -> Self {
+        assert_eq!(self.status.code(), Some(1), "it must fail with exit code 1:\n{self}");
+        for words in words {
+            assert!(self.stderr.contains(words), "it must say `{words}`:\n{self}");
+        }
+        self
+    }
+
+    /// Its standard error with everything replaced that differs from run to run: the session's
+    /// directory, ports and digests.
+    pub fn redacted_stderr(&self) -> String {
+        redact(&self.stderr.replace(self.dir.to_str().unwrap(), "[session]"))
+    }
+
+    /// The steps of a build that was made [with events](Session::build_with_events).
+    pub fn steps(&self) -> Steps {
+        Steps::read(&self.stderr)
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} after {:.1?}", self.status, self.took)?;
+        writeln!(f, "--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr)
+    }
+}
+
+/// Replaces loopback ports and digests.
+fn redact(text: &str) -> String {
+    let mut redacted = String::new();
+    let mut rest = text;
+    loop {
+        let next = [("127.0.0.1:", "[port]", 10), ("sha256:", "[digest]", 16)]
+            .into_iter()
+            .filter_map(|(mark, name, radix)| Some((rest.find(mark)? + mark.len(), name, radix)))
+            .min();
+        let Some((start, name, radix)) = next else { break };
+        let (before, after) = rest.split_at(start);
+        rest = after.trim_start_matches(|c: char| c.is_digit(radix));
+        let name = if rest.len() == after.len() { "" } else { name };
+        write!(redacted, "{before}{name}").expect("a string grows");
+    }
+    redacted + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redact;
+
+    #[test]
+    fn ports_and_digests_are_redacted() {
+        let text = "GET http://127.0.0.1:4242/v2/: no sha256:00ff, no sha256: at 127.0.0.1";
+        let want = "GET http://127.0.0.1:[port]/v2/: no sha256:[digest], no sha256: at 127.0.0.1";
+        assert_eq!(redact(text), want);
+    }
+}
