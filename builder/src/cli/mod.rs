@@ -1,0 +1,3 @@
+//! The command line: arguments, one file per command, progress, report.
+
+pub mod progress;

@@ -1,0 +1,174 @@
+//! Shows a running build: reads its events and draws them, in one of several ways.
+//!
+//! A renderer never waits for the build nor the build for it: it has a thread of its own, which
+//! ends when the last sender of events is gone. One model, `steps`, keeps what all of them need: each
+//! step's state, times, transfers and last lines of output; a renderer only decides what to write when.
+//! Times come from the events, so that a recorded build is drawn the same again.
+
+mod plain;
+mod quiet;
+mod rawjson;
+mod steps;
+mod text;
+mod tty;
+
+#[cfg(test)]
+mod fixture;
+
+use std::io::{self, IsTerminal, Stderr};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use crate::event::Event;
+use steps::Steps;
+
+/// How often a renderer may redraw although nothing happened.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Ways of showing a build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgressMode {
+    /// `tty` on a terminal, else `plain`.
+    #[default]
+    Auto,
+    /// Lines of text, as BuildKit writes them.
+    Plain,
+    /// Running steps at the bottom of the terminal, finished ones above.
+    Tty,
+    /// Only the output of failed steps.
+    Quiet,
+    /// One JSON object a line, as BuildKit writes them.
+    #[value(name = "rawjson")]
+    RawJson,
+    /// Nothing at all.
+    None,
+}
+
+/// Why a build cannot be shown in this way.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot show progress as `tty`: standard error is not a terminal")]
+pub struct NoTerminal;
+
+/// What is left to say when a build has been shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The steps that failed, in the order in which they did.
+    pub failed: Vec<FailedStep>,
+    /// The warnings, in the order in which they came.
+    pub warnings: Vec<String>,
+}
+
+/// A step that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedStep {
+    /// Its name, such as `[build 2/5] RUN make`.
+    pub name: String,
+    /// Why it failed.
+    pub message: String,
+    /// The last lines that it printed, each behind the seconds since its start.
+    pub last_lines: Vec<String>,
+}
+
+/// One way of drawing.
+trait Renderer: Send {
+    /// Something happened; `steps` knows of it already.
+    fn event(&mut self, steps: &Steps, event: &Event) -> io::Result<()>;
+    /// Nothing more happens just now: what was put off may be written.
+    fn tick(&mut self, steps: &Steps, now: SystemTime) -> io::Result<()>;
+    /// Nothing will happen any more.
+    fn end(&mut self, steps: &Steps) -> io::Result<()>;
+}
+
+/// Shows `events` on standard error until their senders are gone.
+pub fn show(
+    mode: ProgressMode,
+    events: Receiver<Event>,
+    out: Stderr,
+) -> Result<JoinHandle<Shown>, NoTerminal> {
+    let terminal = out.is_terminal();
+    let renderer: Option<Box<dyn Renderer>> = match mode {
+        ProgressMode::Tty if !terminal => return Err(NoTerminal),
+        ProgressMode::Auto | ProgressMode::Tty if terminal => Some(Box::new(tty::Tty::new(out))),
+        ProgressMode::Auto | ProgressMode::Tty | ProgressMode::Plain => {
+            Some(Box::new(plain::Plain::new(io::BufWriter::new(out))))
+        }
+        ProgressMode::Quiet => Some(Box::new(quiet::Quiet::new(out))),
+        ProgressMode::RawJson => Some(Box::new(rawjson::RawJson::new(out))),
+        ProgressMode::None => None,
+    };
+    Ok(std::thread::spawn(move || follow(&events, renderer)))
+}
+
+/// Draws until nobody sends any more. Nobody reading what is drawn does not stop a build.
+fn follow(events: &Receiver<Event>, mut renderer: Option<Box<dyn Renderer>>) -> Shown {
+    let mut steps = Steps::default();
+    loop {
+        match events.recv_timeout(TICK) {
+            Ok(event) => {
+                for event in std::iter::once(event).chain(events.try_iter()) {
+                    steps.update(&event);
+                    draw(&mut renderer, |renderer| renderer.event(&steps, &event));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        draw(&mut renderer, |renderer| renderer.tick(&steps, SystemTime::now()));
+    }
+    draw(&mut renderer, |renderer| renderer.end(&steps));
+    steps.shown()
+}
+
+fn draw(
+    renderer: &mut Option<Box<dyn Renderer>>,
+    work: impl FnOnce(&mut dyn Renderer) -> io::Result<()>,
+) {
+    if let Some(working) = renderer
+        && work(working.as_mut()).is_err()
+    {
+        *renderer = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventKind, Events, StepId};
+    use std::sync::{Arc, Mutex};
+
+    /// Draws nothing any more once the pipe is closed.
+    struct Closed(Arc<Mutex<u32>>);
+
+    impl Renderer for Closed {
+        fn event(&mut self, _: &Steps, _: &Event) -> io::Result<()> {
+            *self.0.lock().unwrap() += 1;
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn tick(&mut self, _: &Steps, _: SystemTime) -> io::Result<()> {
+            Ok(())
+        }
+        fn end(&mut self, _: &Steps) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_costs_the_drawing_not_the_summary() {
+        let (events, receiver) = Events::channel();
+        let step = StepId::named("make");
+        let name = "RUN make".to_owned();
+        events.tell(step, EventKind::Planned { name, inputs: vec![] });
+        events.tell(step, EventKind::Started);
+        events.tell(step, EventKind::Output { stderr: false, bytes: b"oops\n".to_vec() });
+        events.tell(step, EventKind::Failed("exit code: 2".to_owned()));
+        drop(events);
+        let calls = Arc::new(Mutex::new(0));
+
+        let shown = follow(&receiver, Some(Box::new(Closed(calls.clone()))));
+
+        assert_eq!(*calls.lock().unwrap(), 1);
+        assert_eq!(shown.failed[0].name, "RUN make");
+        assert!(shown.failed[0].last_lines[0].ends_with(" oops"), "{shown:?}");
+    }
+}

@@ -1,0 +1,207 @@
+//! One JSON object a line, in BuildKit's words, for programs that show builds in their own way.
+
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
+use oci::Digest;
+use serde::{Serialize, Serializer};
+
+use super::Renderer;
+use super::steps::{State, Step, Steps, Transfer};
+use crate::event::{Event, EventKind, StepId};
+
+/// Writes a line for each event.
+pub(super) struct RawJson<W> {
+    out: W,
+}
+
+#[derive(Default, Serialize)]
+struct Update<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vertexes: Option<[Vertex<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statuses: Option<[Status<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logs: Option<[Log; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<[Warning; 1]>,
+}
+
+#[derive(Serialize)]
+struct Vertex<'a> {
+    digest: Digest,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs: Vec<Digest>,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completed: Option<Time>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    id: &'a str,
+    vertex: Digest,
+    #[serde(skip_serializing_if = "is_zero")]
+    total: u64,
+    current: u64,
+    timestamp: Time,
+    started: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completed: Option<Time>,
+}
+
+#[derive(Serialize)]
+struct Log {
+    vertex: Digest,
+    stream: u8,
+    data: String,
+    timestamp: Time,
+}
+
+#[derive(Serialize)]
+struct Warning {
+    vertex: Digest,
+    level: u8,
+    short: String,
+}
+
+/// Written as RFC 3339 with nanoseconds.
+struct Time(SystemTime);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let time = Timestamp::try_from(self.0).map_err(serde::ser::Error::custom)?;
+        serializer.collect_str(&time)
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl<W> RawJson<W> {
+    pub(super) fn new(out: W) -> Self {
+        Self { out }
+    }
+}
+
+impl<W: Write + Send> Renderer for RawJson<W> {
+    fn event(&mut self, steps: &Steps, event: &Event) -> io::Result<()> {
+        let Some(step) = steps.get(event.step) else { return Ok(()) };
+        // Whole lines: somebody else may write to the same pipe.
+        let mut line = serde_json::to_vec(&update(step, event))?;
+        line.push(b'\n');
+        self.out.write_all(&line)?;
+        self.out.flush()
+    }
+
+    fn tick(&mut self, _steps: &Steps, _now: SystemTime) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end(&mut self, _steps: &Steps) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn update<'a>(step: &'a Step, event: &Event) -> Update<'a> {
+    match &event.kind {
+        EventKind::Planned { .. }
+        | EventKind::Started
+        | EventKind::Cached
+        | EventKind::Done
+        | EventKind::Stopped
+        | EventKind::Failed(_) => {
+            Update { vertexes: Some([vertex(event.step, step)]), ..Update::default() }
+        }
+        EventKind::Progress { id, .. } => {
+            let transfer = step.transfers.iter().find(|transfer| transfer.id == *id);
+            let status = transfer.map(|transfer| [status(transfer, event)]);
+            Update { statuses: status, ..Update::default() }
+        }
+        EventKind::Output { stderr, bytes } => {
+            Update { logs: Some([log(event, *stderr, bytes)]), ..Update::default() }
+        }
+        EventKind::Warning(text) => {
+            let warning = Warning { vertex: event.step.0, level: 1, short: BASE64.encode(text) };
+            Update { warnings: Some([warning]), ..Update::default() }
+        }
+    }
+}
+
+fn vertex(id: StepId, step: &Step) -> Vertex<'_> {
+    let error = match &step.state {
+        State::Failed(message) => Some(message.as_str()),
+        State::Stopped => Some("context canceled"),
+        State::Waiting | State::Running | State::Cached | State::Done => None,
+    };
+    Vertex {
+        digest: id.0,
+        inputs: step.inputs.iter().map(|input| input.0).collect(),
+        name: &step.name,
+        // A cached step takes no time, but has some.
+        started: step.started.or(step.ended).map(Time),
+        completed: step.ended.map(Time),
+        cached: step.state == State::Cached,
+        error,
+    }
+}
+
+fn status<'a>(transfer: &'a Transfer, event: &Event) -> Status<'a> {
+    Status {
+        id: &transfer.id,
+        vertex: event.step.0,
+        total: transfer.total,
+        current: transfer.current,
+        timestamp: Time(event.at),
+        started: Time(transfer.started),
+        completed: transfer.ended.map(Time),
+    }
+}
+
+fn log(event: &Event, stderr: bool, bytes: &[u8]) -> Log {
+    Log {
+        vertex: event.step.0,
+        stream: if stderr { 2 } else { 1 },
+        data: BASE64.encode(bytes),
+        timestamp: Time(event.at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    #[test]
+    fn every_event_is_an_object_on_a_line() {
+        let mut out = vec![];
+        fixture::play(&mut RawJson::new(&mut out), &fixture::failing_build());
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
+        {"vertexes":[{"digest":"sha256:83ec2a44e64b9ce38f69626f876d05d0ff30b7f3518bf651fb88c90779989d36","name":"[internal] load build definition from Dockerfile"}]}
+        {"vertexes":[{"digest":"sha256:5e8475839e82e3d5cc483481029deb84e2c11473582007b8cc6d10b306e6d041","inputs":["sha256:83ec2a44e64b9ce38f69626f876d05d0ff30b7f3518bf651fb88c90779989d36"],"name":"[2/3] RUN make"}]}
+        {"vertexes":[{"digest":"sha256:3378431e4f65cca46f89e9c3a1ecd21c1bbf6362f51656f3d6b678829958bdfb","name":"[other 2/2] COPY a b"}]}
+        {"vertexes":[{"digest":"sha256:5b28bd3efc61160d471dd55db3520dee76249fdb56f13994accc9d5f7b1a43b3","name":"[third 2/2] RUN sleep 9"}]}
+        {"vertexes":[{"digest":"sha256:83ec2a44e64b9ce38f69626f876d05d0ff30b7f3518bf651fb88c90779989d36","name":"[internal] load build definition from Dockerfile","started":"2026-01-01T00:00:00Z"}]}
+        {"statuses":[{"id":"transferring dockerfile:","vertex":"sha256:83ec2a44e64b9ce38f69626f876d05d0ff30b7f3518bf651fb88c90779989d36","current":137,"timestamp":"2026-01-01T00:00:00.001Z","started":"2026-01-01T00:00:00.001Z","completed":"2026-01-01T00:00:00.001Z"}]}
+        {"vertexes":[{"digest":"sha256:83ec2a44e64b9ce38f69626f876d05d0ff30b7f3518bf651fb88c90779989d36","name":"[internal] load build definition from Dockerfile","started":"2026-01-01T00:00:00Z","completed":"2026-01-01T00:00:00.01Z"}]}
+        {"vertexes":[{"digest":"sha256:5e8475839e82e3d5cc483481029deb84e2c11473582007b8cc6d10b306e6d041","inputs":["sha256:83ec2a44e64b9ce38f69626f876d05d0ff30b7f3518bf651fb88c90779989d36"],"name":"[2/3] RUN make","started":"2026-01-01T00:00:00.1Z"}]}
+        {"vertexes":[{"digest":"sha256:5b28bd3efc61160d471dd55db3520dee76249fdb56f13994accc9d5f7b1a43b3","name":"[third 2/2] RUN sleep 9","started":"2026-01-01T00:00:00.1Z"}]}
+        {"logs":[{"vertex":"sha256:5e8475839e82e3d5cc483481029deb84e2c11473582007b8cc6d10b306e6d041","stream":1,"data":"Y29tcGlsaW5nCg==","timestamp":"2026-01-01T00:00:00.412Z"}]}
+        {"vertexes":[{"digest":"sha256:3378431e4f65cca46f89e9c3a1ecd21c1bbf6362f51656f3d6b678829958bdfb","name":"[other 2/2] COPY a b","started":"2026-01-01T00:00:00.5Z","completed":"2026-01-01T00:00:00.5Z","cached":true}]}
+        {"logs":[{"vertex":"sha256:5e8475839e82e3d5cc483481029deb84e2c11473582007b8cc6d10b306e6d041","stream":1,"data":"bGlua2luZwo=","timestamp":"2026-01-01T00:00:12.51Z"}]}
+        {"warnings":[{"vertex":"sha256:5e8475839e82e3d5cc483481029deb84e2c11473582007b8cc6d10b306e6d041","level":1,"short":"dGhlIGxpbmtlciBpcyBvbGQ="}]}
+        {"vertexes":[{"digest":"sha256:5e8475839e82e3d5cc483481029deb84e2c11473582007b8cc6d10b306e6d041","inputs":["sha256:83ec2a44e64b9ce38f69626f876d05d0ff30b7f3518bf651fb88c90779989d36"],"name":"[2/3] RUN make","started":"2026-01-01T00:00:00.1Z","completed":"2026-01-01T00:00:12.6Z","error":"process \"/bin/sh -c make\" did not complete successfully: exit code: 2"}]}
+        {"vertexes":[{"digest":"sha256:5b28bd3efc61160d471dd55db3520dee76249fdb56f13994accc9d5f7b1a43b3","name":"[third 2/2] RUN sleep 9","started":"2026-01-01T00:00:00.1Z","completed":"2026-01-01T00:00:12.7Z","error":"context canceled"}]}
+        "#);
+    }
+}

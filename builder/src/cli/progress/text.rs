@@ -1,0 +1,83 @@
+//! How numbers, times and error blocks are written.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::steps::{Step, Transfer};
+
+/// Bytes with two decimals in decimal units: `137B`, `1.05MB`.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes}B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.2}{}", UNITS[unit])
+}
+
+/// Seconds since the start of a step, always about five characters.
+pub(super) fn offset(since_start: Duration) -> String {
+    let seconds = since_start.as_secs_f64();
+    match seconds {
+        ..10.0 => format!("{seconds:.3}"),
+        10.0..100.0 => format!("{seconds:.2}"),
+        _ => format!("{seconds:.1}"),
+    }
+}
+
+/// How long something took: `3.2s`.
+pub(super) fn duration(duration: Duration) -> String {
+    format!("{:.1}s", duration.as_secs_f64())
+}
+
+/// How far a transfer is: ` 1.05MB / 3.62MB`, or nothing if it moves no bytes.
+pub(super) fn amount(transfer: &Transfer) -> String {
+    match (transfer.current, transfer.total) {
+        (0, 0) => String::new(),
+        (current, 0) => format!(" {}", bytes(current)),
+        (current, total) => format!(" {} / {}", bytes(current), bytes(total)),
+    }
+}
+
+/// What failed steps printed last: a block for each, of at most `lines` lines.
+pub(super) fn error_blocks<'a>(
+    out: &mut dyn Write,
+    failed: impl Iterator<Item = &'a Step>,
+    lines: usize,
+) -> io::Result<()> {
+    const RULE: &[u8] = b"------\n";
+    for step in failed {
+        out.write_all(RULE)?;
+        writeln!(out, " > {}:", step.name)?;
+        for line in step.log.last(lines) {
+            write!(out, "{} ", offset(line.at))?;
+            out.write_all(&line.text)?;
+            out.write_all(b"\n")?;
+        }
+        out.write_all(RULE)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_decimal_units() {
+        let shown = [0, 137, 999, 1000, 1_048_576, 3_620_000_000].map(bytes);
+        assert_eq!(shown, ["0B", "137B", "999B", "1.00kB", "1.05MB", "3.62GB"]);
+    }
+
+    #[test]
+    fn offsets_keep_their_width() {
+        let shown =
+            [0.3121, 9.9994, 12.414, 99.99, 100.04].map(Duration::from_secs_f64).map(offset);
+        assert_eq!(shown, ["0.312", "9.999", "12.41", "99.99", "100.0"]);
+    }
+}

@@ -1,0 +1,335 @@
+//! Running steps at the bottom of a terminal, finished ones above.
+//!
+//! ```text
+//!  => CACHED [1/3] FROM docker.io/library/alpine                       0.0s
+//! [+] Building 3.2s (4/7)
+//!  => [2/3] RUN make                                                   3.1s
+//!  => => # compiling main.c
+//!  => exporting to image                                               0.4s
+//!  => => sha256:0a1b 12.00MB / 40.00MB 8.11MB/s                        1.5s
+//! ```
+//!
+//! What is below the finished steps is one frame, made by a pure function of what is known, the
+//! time and the size of the terminal, and never higher than that. `indicatif` paints it: it erases
+//! the last frame and puts finished lines above.
+
+use std::io::{self, Stderr, Write};
+use std::time::{Duration, SystemTime};
+
+use console::{Style, Term};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::steps::{State, Step, Steps, Transfer, between};
+use super::{Renderer, TICK, text};
+use crate::event::{Event, EventKind, StepId};
+
+/// Lines of output shown for each running step, where there is room.
+const OUTPUT_LINES: usize = 6;
+
+/// Paints frames.
+pub(super) struct Tty {
+    out: Stderr,
+    bar: ProgressBar,
+    /// Steps that have ended and are not on the screen yet.
+    ended: Vec<StepId>,
+    painted: Option<SystemTime>,
+}
+
+/// What there is to draw on.
+#[derive(Clone, Copy)]
+struct Canvas {
+    rows: usize,
+    columns: usize,
+    colours: bool,
+}
+
+impl Tty {
+    pub(super) fn new(out: Stderr) -> Self {
+        let target = ProgressDrawTarget::term(Term::stderr(), 20);
+        let bar = ProgressBar::with_draw_target(None, target);
+        let style = ProgressStyle::with_template("{msg}").expect("the template is valid");
+        bar.set_style(style);
+        Self { out, bar, ended: vec![], painted: None }
+    }
+
+    fn canvas() -> Canvas {
+        let (rows, columns) = Term::stderr().size();
+        let colours = console::colors_enabled_stderr();
+        Canvas { rows: rows.into(), columns: columns.into(), colours }
+    }
+
+    /// Puts the steps that have ended above the frame.
+    fn scroll(&mut self, steps: &Steps, canvas: Canvas) {
+        let ended = std::mem::take(&mut self.ended);
+        let lines: Vec<_> =
+            ended.iter().filter_map(|id| ended_line(steps.get(*id)?, canvas)).collect();
+        if !lines.is_empty() {
+            self.bar.println(lines.join("\n"));
+        }
+    }
+}
+
+impl Renderer for Tty {
+    fn event(&mut self, _steps: &Steps, event: &Event) -> io::Result<()> {
+        match &event.kind {
+            EventKind::Cached | EventKind::Done | EventKind::Stopped | EventKind::Failed(_) => {
+                self.ended.push(event.step);
+            }
+            EventKind::Warning(text) => {
+                let style = style(Self::canvas().colours).yellow();
+                self.bar.println(style.apply_to(format!(" => WARN: {text}")).to_string());
+            }
+            EventKind::Planned { .. }
+            | EventKind::Started
+            | EventKind::Progress { .. }
+            | EventKind::Output { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, steps: &Steps, now: SystemTime) -> io::Result<()> {
+        let begun = *self.painted.get_or_insert(now);
+        if between(begun, now) < TICK {
+            return Ok(());
+        }
+        self.painted = Some(now);
+        let canvas = Self::canvas();
+        self.scroll(steps, canvas);
+        self.bar.set_message(frame(steps, now, canvas).join("\n"));
+        Ok(())
+    }
+
+    fn end(&mut self, steps: &Steps) -> io::Result<()> {
+        let canvas = Self::canvas();
+        self.bar.finish_and_clear();
+        if steps.len() == 0 {
+            return Ok(());
+        }
+        for id in &self.ended {
+            if let Some(line) = steps.get(*id).and_then(|step| ended_line(step, canvas)) {
+                writeln!(self.out, "{line}")?;
+            }
+        }
+        let end = steps.latest.unwrap_or(SystemTime::UNIX_EPOCH);
+        let title = title(steps, end);
+        let word = if steps.failed().next().is_some() { "FAILED" } else { "FINISHED" };
+        writeln!(self.out, "{title} {word}")?;
+        text::error_blocks(&mut self.out, steps.failed(), usize::MAX)?;
+        self.out.flush()
+    }
+}
+
+/// All that moves: at most as many lines as the terminal has rows, without the last one.
+fn frame(steps: &Steps, now: SystemTime, canvas: Canvas) -> Vec<String> {
+    let room = canvas.rows.saturating_sub(1).max(1);
+    let running: Vec<_> = steps.running().collect();
+    let fits = running.len() < room;
+    let visible = if fits { running.len() } else { room.saturating_sub(2) };
+    let mut rest = room.saturating_sub(1 + visible + usize::from(!fits));
+    let mut lines = vec![cut(&title(steps, now), canvas)];
+    for (index, step) in running[..visible].iter().enumerate() {
+        lines.push(timed(&format!(" => {}", step.name), step.ran_until(now), canvas));
+        // Each gets its share of what those before it have left.
+        let share = rest / (visible - index);
+        let details = details(step, now, share, canvas);
+        rest -= details.len();
+        lines.extend(details);
+    }
+    if visible < running.len() && lines.len() < room {
+        lines.push(cut(&format!(" => {} more steps are running", running.len() - visible), canvas));
+    }
+    lines
+}
+
+/// The transfers of a running step and the last lines of its output.
+fn details(step: &Step, now: SystemTime, room: usize, canvas: Canvas) -> Vec<String> {
+    let moving = step.transfers.iter().filter(|transfer| transfer.ended.is_none());
+    let mut lines: Vec<_> =
+        moving.take(room).map(|transfer| transfer_line(transfer, now, canvas)).collect();
+    let room = (room - lines.len()).min(OUTPUT_LINES);
+    let partial = step.log.partial().map(|(_, text)| text.to_vec());
+    let whole = step.log.last(room).map(|line| line.text.clone());
+    let output: Vec<_> = whole.chain(partial).collect();
+    let last = &output[output.len().saturating_sub(room)..];
+    let dim = style(canvas.colours).dim();
+    lines.extend(last.iter().map(|text| {
+        let line = cut(&format!(" => => # {}", printable(text)), canvas);
+        dim.apply_to(line).to_string()
+    }));
+    lines
+}
+
+fn transfer_line(transfer: &Transfer, now: SystemTime, canvas: Canvas) -> String {
+    let took = transfer.took(now);
+    let rate = transfer.current as f64 / took.as_secs_f64();
+    let rate = match transfer.current > 0 && rate.is_finite() {
+        // A rate is never near the end of u64.
+        true => format!(" {}/s", text::bytes(rate as u64)),
+        false => String::new(),
+    };
+    let (id, amount) = (short(&transfer.id), text::amount(transfer));
+    timed(&format!(" => => {id}{amount}{rate}"), took, canvas)
+}
+
+/// A whole digest would leave no room for numbers.
+fn short(id: &str) -> &str {
+    match id.starts_with("sha256:") {
+        true => id.get(..19).unwrap_or(id),
+        false => id,
+    }
+}
+
+/// The line that stays of a step. One that never started and was stopped leaves none.
+fn ended_line(step: &Step, canvas: Canvas) -> Option<String> {
+    let style = style(canvas.colours);
+    let (word, style) = match &step.state {
+        State::Waiting | State::Running => return None,
+        State::Stopped if step.started.is_none() => return None,
+        State::Cached => ("CACHED ", style.blue()),
+        State::Done => ("", style.blue()),
+        State::Stopped => ("CANCELED ", style.yellow()),
+        State::Failed(_) => ("ERROR ", style.red()),
+    };
+    let took = step.ended.map_or(Duration::ZERO, |ended| step.ran_until(ended));
+    let line = timed(&format!(" => {word}{}", step.name), took, canvas);
+    Some(style.apply_to(line).to_string())
+}
+
+fn title(steps: &Steps, now: SystemTime) -> String {
+    let took = steps.begun.map_or(Duration::ZERO, |begun| between(begun, now));
+    format!("[+] Building {} ({}/{})", text::duration(took), steps.ended, steps.len())
+}
+
+/// A line with a time at its right end.
+fn timed(text: &str, took: Duration, canvas: Canvas) -> String {
+    let took = text::duration(took);
+    // The last column stays empty: writing to it may start a new line.
+    let width = canvas.columns.saturating_sub(took.len() + 2);
+    let text = console::truncate_str(text, width, "…");
+    let gap = width.saturating_sub(console::measure_text_width(&text));
+    format!("{text}{:gap$} {took}", "")
+}
+
+fn cut(text: &str, canvas: Canvas) -> String {
+    console::truncate_str(text, canvas.columns.saturating_sub(1), "…").into_owned()
+}
+
+/// Output without anything that would move the cursor or change colours.
+fn printable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let text = console::strip_ansi_codes(&text).replace('\t', "    ");
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+fn style(colours: bool) -> Style {
+    Style::new().force_styling(colours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Recording, at};
+    use super::*;
+
+    const SMALL: Canvas = Canvas { rows: 8, columns: 40, colours: false };
+
+    fn drawn(recording: &Recording, seconds: f64, canvas: Canvas) -> String {
+        let lines = frame(&recording.steps(), at(seconds), canvas);
+        assert!(lines.len() < canvas.rows.max(2), "{lines:?}");
+        for line in &lines {
+            assert!(console::measure_text_width(line) < canvas.columns, "{line}");
+        }
+        lines.join("\n")
+    }
+
+    fn two_steps() -> Recording {
+        Recording::default()
+            .planned("[1/3] FROM alpine", &[])
+            .planned("[2/3] RUN make -j all the things that there are", &[])
+            .planned("[3/3] RUN pull", &[])
+            .cached(0.0, "[1/3] FROM alpine")
+            .started(1.0, "[2/3] RUN make -j all the things that there are")
+            .started(1.5, "[3/3] RUN pull")
+            .progress(
+                2.0,
+                "[3/3] RUN pull",
+                "sha256:0123456789abcdef0123456789",
+                (0, 9_000_000),
+                false,
+            )
+            .progress(
+                4.0,
+                "[3/3] RUN pull",
+                "sha256:0123456789abcdef0123456789",
+                (4_000_000, 9_000_000),
+                false,
+            )
+    }
+
+    #[test]
+    fn running_steps_have_time_transfers_and_output() {
+        let make = "[2/3] RUN make -j all the things that there are";
+        let recording = two_steps()
+            .output(2.0, make, "first\nsecond\nthird\n\x1b[31mred\x1b[0m\tand")
+            .output(2.1, make, " on");
+        insta::assert_snapshot!(drawn(&recording, 4.0, SMALL), @r#"
+        [+] Building 4.0s (1/3)
+         => [2/3] RUN make -j all the thi… 3.0s
+         => => # third
+         => => # red    and on
+         => [3/3] RUN pull                 2.5s
+         => => sha256:0123456789ab 4.00MB… 2.0s
+        "#);
+    }
+
+    #[test]
+    fn there_are_never_more_lines_than_rows() {
+        let mut recording = two_steps();
+        for number in 0..40 {
+            let name = format!("[{number}/40] RUN sleep");
+            recording = recording.planned(&name, &[]).started(2.0, &name).output(2.1, &name, "x\n");
+        }
+        insta::assert_snapshot!(drawn(&recording, 4.0, SMALL), @r#"
+        [+] Building 4.0s (1/43)
+         => [2/3] RUN make -j all the thi… 3.0s
+         => [3/3] RUN pull                 2.5s
+         => [0/40] RUN sleep               2.0s
+         => [1/40] RUN sleep               2.0s
+         => [2/40] RUN sleep               2.0s
+         => 37 more steps are running
+        "#);
+        for rows in 0..60 {
+            drawn(&recording, 4.0, Canvas { rows, ..SMALL });
+        }
+    }
+
+    #[test]
+    fn a_terminal_without_columns_is_no_reason_to_fail() {
+        for columns in 0..12 {
+            frame(&two_steps().steps(), at(4.0), Canvas { columns, ..SMALL });
+        }
+    }
+
+    #[test]
+    fn steps_that_ended_leave_a_line() {
+        let steps = two_steps()
+            .failed(5.0, "[3/3] RUN pull", "no")
+            .stopped(5.0, "[2/3] RUN make -j all the things that there are")
+            .planned("[never]", &[])
+            .stopped(5.0, "[never]")
+            .steps();
+        let line = |name| ended_line(steps.get(StepId::named(name)).unwrap(), SMALL);
+        assert_eq!(line("[never]"), None);
+        let lines = [
+            "[1/3] FROM alpine",
+            "[2/3] RUN make -j all the things that there are",
+            "[3/3] RUN pull",
+        ]
+        .map(|name| line(name).unwrap());
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        => CACHED [1/3] FROM alpine       0.0s
+        => CANCELED [2/3] RUN make -j al… 4.0s
+        => ERROR [3/3] RUN pull           3.5s
+        "#);
+        assert_eq!(title(&steps, at(5.0)), "[+] Building 5.0s (4/4)");
+    }
+}
