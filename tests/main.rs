@@ -4,6 +4,7 @@
 
 mod arrows;
 mod cache;
+mod command_line;
 mod dockerfile;
 mod errors;
 mod events;

@@ -27,7 +27,7 @@ fn root_may_make_a_block_device_and_cannot_open_it() {
     ));
     let outcome = session.build_with_events(&["-t", "x"]).succeeds();
     let log = log_of(&outcome);
-    assert!(log.contains("Permission denied"), "{log}");
+    assert!(log.contains("can't open '/disk'"), "{log}");
     let kind = session.image("x").rootfs().file("/disk").kind.clone();
     assert_eq!(kind, test_support::Kind::BlockDevice(major, minor));
 }
@@ -36,13 +36,13 @@ fn root_may_make_a_block_device_and_cannot_open_it() {
 fn a_command_has_few_capabilities_a_seccomp_filter_and_masked_paths() {
     let log = output_of(
         Session::new(),
-        "RUN grep -E '^(CapEff|Seccomp):' /proc/self/status; wc -c < /proc/kcore; \
-         echo x > /proc/sys/kernel/hostname; ls /proc/1/root/etc/passwd; cat /proc/1/comm\n",
+        "RUN grep -E '^(CapEff|Seccomp):' /proc/self/status; wc -c < /proc/timer_list; \
+         echo x > /proc/sys/kernel/hostname; true\n",
     );
     // Docker's default set.
     assert!(log.contains("CapEff:\t00000000a80425fb"), "{log}");
     assert!(log.contains("Seccomp:\t2"), "{log}");
-    assert!(log.contains("\n0\n"), "/proc/kcore is masked: {log}");
+    assert!(log.contains("\n0\n"), "/proc/timer_list is masked: {log}");
     assert!(log.contains("Read-only file system"), "/proc/sys is read-only: {log}");
 }
 

@@ -1,6 +1,7 @@
 //! Ctrl-C: everything ends, nothing stays behind.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,24 @@ pub(crate) fn is_running(words: &str) -> bool {
     let mut lines =
         processes.flatten().filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
     lines.any(|line| String::from_utf8_lossy(&line).contains(words))
+}
+
+/// The mount namespace of a thread, or of this one.
+fn mount_namespace(task: &str) -> PathBuf {
+    std::fs::read_link(format!("/proc/{task}/ns/mnt")).expect("a thread has namespaces")
+}
+
+#[test]
+fn no_thread_of_rbuild_shares_its_callers_mounts() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN echo now asleep; sleep 30\n");
+    let mut build = start_sleeping_build(&session);
+    let tasks = format!("{}/task", build.id());
+    for task in std::fs::read_dir(format!("/proc/{tasks}")).unwrap().flatten() {
+        let task = format!("{tasks}/{}", task.file_name().display());
+        assert_ne!(mount_namespace(&task), mount_namespace("self"), "{task}");
+    }
+    send(&build, Signal::TERM);
+    assert!(!build.wait().unwrap().success());
 }
 
 /// Starts a build whose RUN announces itself and then sleeps; returns when it sleeps.

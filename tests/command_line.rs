@@ -1,0 +1,67 @@
+//! The command line: what is typed and what is printed.
+
+use test_support::Session;
+
+#[test]
+fn the_version_is_one_line() {
+    let outcome = Session::new().rbuild(&["--version"]).succeeds();
+    assert_eq!(outcome.stdout, format!("rbuild {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_help_fits_a_screen() {
+    let help = Session::new().rbuild(&["--help"]).succeeds().stdout;
+    assert!(help.lines().count() <= 60, "{help}");
+    assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    for flag in ["--tag", "--file", "--output", "--build-arg", "--target", "--progress", "--push"] {
+        assert!(help.contains(flag), "{flag} in {help}");
+    }
+}
+
+#[test]
+fn build_is_what_rbuild_does_without_a_command() {
+    let session = Session::new().file("file", "content").dockerfile("FROM scratch\nCOPY file /\n");
+    session.rbuild(&["-t", "short", "context"]).succeeds();
+    session.rbuild(&["build", "--tag=long", "context"]).succeeds();
+    assert_eq!(session.image("short").digest, session.image("long").digest);
+}
+
+#[test]
+fn the_store_can_be_named() {
+    let session = Session::new().dockerfile("FROM scratch\nLABEL a=b\n");
+    session.rbuild(&["--root", "named", "build", "-t", "x", "context"]).succeeds();
+    test_support::validate_image(&session.path("named"), "docker.io/library/x:latest");
+    assert!(!session.store().exists());
+}
+
+#[test]
+fn a_line_that_cannot_be_understood_builds_nothing() {
+    let session = Session::new().dockerfile("FROM scratch\n");
+    for args in [&["--no-such-flag"][..], &["-t"], &["--build-context", "x"], &["--progress", "x"]]
+    {
+        let outcome = session.build(args);
+        assert!(!outcome.status.success(), "{args:?}");
+        assert!(outcome.stderr.contains("error"), "{outcome}");
+    }
+}
+
+#[test]
+fn plain_progress_is_written_as_docker_writes_it() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN echo hello\n");
+    let first = session.build(&["--progress=plain"]).succeeds().stderr;
+    let header = first.lines().find(|line| line.ends_with("RUN echo hello")).expect("a header");
+    let (number, name) = header.split_once(' ').expect("a number and a name");
+    assert!(number.starts_with('#') && name.starts_with("[2/2] "), "{header}");
+    let says = |text: &str, end: &dyn Fn(&str) -> bool| {
+        text.lines().any(|line| line.strip_prefix(number).is_some_and(end))
+    };
+    assert!(says(&first, &|line| line.ends_with(" hello")), "{first}");
+    assert!(says(&first, &|line| line.starts_with(" DONE ") && line.ends_with('s')), "{first}");
+
+    let second = session.build(&["--progress=plain"]).succeeds().stderr;
+    assert!(
+        second.lines().any(|line| line.starts_with('#') && line.ends_with(" CACHED")),
+        "{second}"
+    );
+    assert!(!second.contains(" hello\n#"), "{second}");
+}
