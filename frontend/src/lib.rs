@@ -22,10 +22,12 @@ mod pins;
 mod plan;
 mod source;
 mod stages;
+#[cfg(test)]
+mod test_data;
 
 pub use ast::Dockerfile;
 pub use diagnostic::{Diagnostic, did_you_mean};
-pub use expand::{Expansion, ExpansionError, expand, expand_words};
+pub use expand::{Expansion, ExpansionError, expand, expand_heredoc, expand_words};
 pub use graph::{
     CacheMount, CacheSharing, CopyOp, CopySource, ExecOp, FetchOp, FileSource, Graph, Input,
     MakeDirOp, Mode, Mount, MountSource, NetworkMode, Op, Owner, SecurityMode, Selection, UserSpec,
@@ -36,3 +38,6 @@ pub use parse::parse;
 pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
 pub use plan::{HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, plan};
 pub use source::{Source, Span};
+
+#[cfg(test)]
+use test_data::test_data;

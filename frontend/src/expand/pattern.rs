@@ -1,0 +1,181 @@
+//! The patterns of `${v#p}`, `${v%p}` and `${v/p/r}`: `*` and `?`, nothing else.
+//!
+//! Both cross `/` but no newline. All matches that begin at one place are found in one pass over
+//! the text, whatever the pattern: its positions that a match could have reached are kept as a set.
+
+use super::ExpansionError;
+
+/// A pattern, ready to match.
+pub(super) struct Pattern {
+    source: Vec<Token>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    /// `*`.
+    Star,
+    /// `?`.
+    Any,
+    /// Itself.
+    Char(char),
+}
+
+impl Pattern {
+    /// Reads a pattern; only `*`, `?`, `\`, `/` and `}` can be escaped.
+    pub(super) fn parse(text: &str) -> Result<Self, ExpansionError> {
+        let mut source = Vec::with_capacity(text.len());
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            source.push(match c {
+                '*' => Token::Star,
+                '?' => Token::Any,
+                '\\' => match chars.next() {
+                    Some(c @ ('*' | '?' | '\\' | '/' | '}')) => Token::Char(c),
+                    other => {
+                        let escaped = other.map(String::from).unwrap_or_default();
+                        return Err(ExpansionError(format!(
+                            "invalid pattern ({text}) in substitution: invalid escape '\\{escaped}'"
+                        )));
+                    }
+                },
+                other => Token::Char(other),
+            });
+        }
+        Ok(Self { source })
+    }
+
+    /// Removes the shortest or the longest match at the start of `value`.
+    pub(super) fn strip_prefix(&self, value: &str, longest: bool) -> String {
+        let end = matching_prefix(&self.source, value.chars(), longest).unwrap_or(0);
+        value.chars().skip(end).collect()
+    }
+
+    /// Removes the shortest or the longest match at the end of `value`.
+    pub(super) fn strip_suffix(&self, value: &str, longest: bool) -> String {
+        let reversed: Vec<Token> = self.source.iter().rev().copied().collect();
+        let removed = matching_prefix(&reversed, value.chars().rev(), longest).unwrap_or(0);
+        let kept = value.chars().count() - removed;
+        value.chars().take(kept).collect()
+    }
+
+    /// Replaces the first match, or all of them, each as long as can be.
+    pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
+        let mut result = String::with_capacity(value.len());
+        let mut rest = value;
+        // An empty match right behind another one does not count.
+        let mut behind_match = false;
+        loop {
+            let found = matching_prefix(&self.source, rest.chars(), true);
+            if let Some(length) = found.filter(|&length| length > 0 || !behind_match) {
+                result.push_str(replacement);
+                let bytes: usize = rest.chars().take(length).map(char::len_utf8).sum();
+                rest = &rest[bytes..];
+                if !all {
+                    break;
+                }
+                behind_match = length > 0;
+                if behind_match {
+                    continue;
+                }
+            }
+            behind_match = false;
+            let mut chars = rest.chars();
+            let Some(c) = chars.next() else { break };
+            result.push(c);
+            rest = chars.as_str();
+        }
+        result + rest
+    }
+}
+
+/// Returns how many of `chars` the shortest or the longest match at their start takes.
+fn matching_prefix(
+    tokens: &[Token],
+    chars: impl Iterator<Item = char>,
+    longest: bool,
+) -> Option<usize> {
+    let mut reached = vec![false; tokens.len() + 1];
+    reached[0] = true;
+    pass_stars(tokens, &mut reached);
+    let mut found = reached[tokens.len()].then_some(0);
+    for (index, c) in chars.enumerate() {
+        if found.is_some() && !longest || !reached.contains(&true) {
+            break;
+        }
+        let mut next = vec![false; tokens.len() + 1];
+        for (position, token) in tokens.iter().enumerate().filter(|(p, _)| reached[*p]) {
+            match token {
+                Token::Star => next[position] |= c != '\n',
+                Token::Any => next[position + 1] |= c != '\n',
+                Token::Char(wanted) => next[position + 1] |= c == *wanted,
+            }
+        }
+        pass_stars(tokens, &mut next);
+        reached = next;
+        if reached[tokens.len()] {
+            found = Some(index + 1);
+        }
+    }
+    found
+}
+
+/// A star may match nothing.
+fn pass_stars(tokens: &[Token], reached: &mut [bool]) {
+    for (position, token) in tokens.iter().enumerate() {
+        if *token == Token::Star && reached[position] {
+            reached[position + 1] = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pattern;
+
+    fn replaced(pattern: &str, value: &str, all: bool) -> String {
+        Pattern::parse(pattern).unwrap().replace(value, "x", all)
+    }
+
+    #[test]
+    fn replaces_the_longest_match_that_begins_first() {
+        assert_eq!(replaced("a*b", "-a1b2b-a3b-", false), "-x-");
+        assert_eq!(replaced("?", "aöc", false), "xöc");
+        assert_eq!(replaced("?", "aöc", true), "xxx");
+        assert_eq!(replaced("no", "abc", true), "abc");
+    }
+
+    #[test]
+    fn an_empty_match_right_behind_a_match_does_not_count() {
+        assert_eq!(replaced("*", "abc", true), "x");
+        assert_eq!(replaced("*", "", true), "x");
+        assert_eq!(replaced("", "ab", true), "xaxbx");
+        assert_eq!(replaced("", "ab", false), "xab");
+    }
+
+    #[test]
+    fn wildcards_cross_slashes_but_no_newline() {
+        let star = Pattern::parse("*").unwrap();
+        assert_eq!(star.strip_prefix("a/b\nc", true), "\nc");
+        assert_eq!(star.strip_suffix("a/b\nc/d", true), "a/b\n");
+    }
+
+    #[test]
+    fn strips_the_shortest_or_the_longest() {
+        let pattern = Pattern::parse("*/").unwrap();
+        assert_eq!(pattern.strip_prefix("a/b/c", false), "b/c");
+        assert_eq!(pattern.strip_prefix("a/b/c", true), "c");
+        let pattern = Pattern::parse("/*").unwrap();
+        assert_eq!(pattern.strip_suffix("a/b/c", false), "a/b");
+        assert_eq!(pattern.strip_suffix("a/b/c", true), "a");
+    }
+
+    #[test]
+    fn only_what_has_a_meaning_can_be_escaped() {
+        let error = |text| Pattern::parse(text).err().map(|error| error.0);
+        assert_eq!(
+            error("a\\b"),
+            Some("invalid pattern (a\\b) in substitution: invalid escape '\\b'".to_owned())
+        );
+        assert_eq!(replaced("\\*\\?\\\\\\/\\}", "*?\\/}", false), "x");
+    }
+}
