@@ -14,6 +14,7 @@
 pub mod ast;
 mod diagnostic;
 mod expand;
+mod glob;
 mod graph;
 pub mod ignore;
 mod lint;
