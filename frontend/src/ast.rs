@@ -60,6 +60,14 @@ pub struct Node {
     pub comments: Vec<String>,
 }
 
+impl Node {
+    /// What the comments above say of `name`, an ARG's or the stage's: what follows the name on
+    /// the first line that begins with it.
+    pub fn description(&self, name: &str) -> Option<&str> {
+        self.comments.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+    }
+}
+
 /// One instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Instruction {

@@ -101,7 +101,7 @@ impl fmt::Display for Diagnostic {
 }
 
 /// Returns the candidate that `word` was probably meant to be: the one with the fewest edits, at
-/// most a third of its length.
+/// most two, as BuildKit suggests.
 pub fn did_you_mean<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -110,7 +110,7 @@ pub fn did_you_mean<'a>(
     candidates
         .into_iter()
         .map(|candidate| (edits(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(edits, candidate)| *edits > 0 && *edits <= (candidate.len() / 3).max(1))
+        .filter(|(edits, candidate)| (1..=2).contains(edits) && *edits < candidate.len())
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
 }

@@ -35,7 +35,7 @@ pub use graph::{
     Vertex, VertexId,
 };
 pub use lint::Warning;
-pub use parse::parse;
+pub use parse::{parse, parse_trigger, parse_until_error, syntax_directive};
 pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
 pub use plan::{HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, plan};
 pub use source::{Source, Span};

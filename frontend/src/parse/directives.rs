@@ -1,0 +1,165 @@
+//! Parser directives: `# syntax=`, `# escape=` and `# check=` on the very first lines.
+//!
+//! They are found in two ways that differ in details: `escape` where the file is read, with blanks
+//! before its `#`; the others before that, below a first `#!` line if there is one.
+
+use crate::ast::{Directives, Escape};
+use crate::{Diagnostic, Source, Span};
+
+use super::lines::{without_bom, without_line_end};
+
+const NAMES: [&str; 3] = ["syntax", "escape", "check"];
+
+/// The directives of a file and how many of its lines they take.
+pub(super) fn read(source: &Source) -> Result<(Directives, usize), Diagnostic> {
+    let text = without_bom(&source.text);
+    let mut at = source.text.len() - text.len();
+    let mut seen: Vec<String> = Vec::new();
+    let mut escape = Escape::default();
+    for line in text.split_inclusive('\n') {
+        let span = at..at + without_line_end(line).len();
+        at += line.len();
+        let Some((name, value)) = directive(line.trim_start(), "#") else { break };
+        if seen.contains(&name) {
+            return Err(repeated(source, span, &name));
+        }
+        if name == "escape" {
+            escape = escape_character(source, span, value)?;
+        }
+        seen.push(name);
+    }
+    let first_word = |name| directive_value(text, "#", name).map(first_word);
+    let directives =
+        Directives { syntax: first_word("syntax"), escape, check: first_word("check") };
+    Ok((directives, seen.len()))
+}
+
+/// Returns the image that is to read `text` as its first lines say: `# syntax=`, `// syntax=`, or
+/// a JSON document with the member `syntax`. Works on any text, also on what is no Dockerfile.
+pub fn syntax_directive(text: &str) -> Option<String> {
+    let text = without_bom(text);
+    directive_value(text, "#", "syntax")
+        .or_else(|| directive_value(text, "//", "syntax"))
+        .map(first_word)
+        .or_else(|| {
+            let document: serde_json::Value = serde_json::from_str(without_shebang(text)).ok()?;
+            Some(document.get("syntax")?.as_str()?.to_owned())
+        })
+}
+
+fn directive_value<'a>(text: &'a str, mark: &str, wanted: &str) -> Option<&'a str> {
+    let mut seen: Vec<String> = Vec::new();
+    for line in without_shebang(text).split_inclusive('\n') {
+        let (name, value) = directive(line, mark)?;
+        if name == wanted {
+            return Some(value);
+        }
+        if seen.contains(&name) {
+            return None;
+        }
+        seen.push(name);
+    }
+    None
+}
+
+/// Reads `# name = value` with a name that means something.
+fn directive<'a>(line: &'a str, mark: &str) -> Option<(String, &'a str)> {
+    let blank = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0c');
+    let (name, value) = line.strip_prefix(mark)?.split_once('=')?;
+    let name = name.trim_start().trim_end_matches(blank).to_ascii_lowercase();
+    let value = value.trim_matches(blank);
+    (NAMES.contains(&name.as_str()) && !value.is_empty()).then_some((name, value))
+}
+
+fn first_word(value: &str) -> String {
+    value.split(' ').next().unwrap_or_default().to_owned()
+}
+
+fn without_shebang(text: &str) -> &str {
+    match text.split_once('\n') {
+        Some((line, rest)) if line.starts_with("#!") => rest,
+        Some(_) | None => text,
+    }
+}
+
+fn escape_character(source: &Source, span: Span, value: &str) -> Result<Escape, Diagnostic> {
+    match value {
+        "\\" => Ok(Escape('\\')),
+        "`" => Ok(Escape('`')),
+        other => {
+            let message = format!("invalid escape token '{other}' does not match ` or \\");
+            Err(Diagnostic::new(source, span, message))
+        }
+    }
+}
+
+fn repeated(source: &Source, span: Span, name: &str) -> Diagnostic {
+    let message = format!("only one {name} parser directive can be used");
+    Diagnostic::new(source, span, message).help("remove this one or the one above")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::test_data;
+
+    fn directives(text: &str) -> Directives {
+        read(&Source::new("Dockerfile", text)).unwrap().0
+    }
+
+    fn message(text: &str) -> String {
+        read(&Source::new("Dockerfile", text)).unwrap_err().message
+    }
+
+    #[test]
+    fn directives_stand_before_anything_else() {
+        let all = "\u{feff}# SYNTAX = a/b:1 x\r\n#escape=`\r\n#  check = skip=all y\r\nFROM a";
+        let found = directives(all);
+        assert_eq!(found.syntax.as_deref(), Some("a/b:1"));
+        assert_eq!(found.check.as_deref(), Some("skip=all"));
+        assert_eq!(found.escape, Escape('`'));
+        for before in ["# comment\n", "\n", "# other=x\n", "FROM a\n", "# escape\n"] {
+            let text = format!("{before}# escape=`\n# syntax=x\n");
+            assert_eq!(directives(&text), Directives::default(), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn blanks_before_the_hash_are_for_escape_only() {
+        let found = directives("  # escape=`\n# check=skip=all\n");
+        assert_eq!((found.escape, found.check), (Escape('`'), None));
+    }
+
+    #[test]
+    fn a_directive_stands_once_and_escape_is_one_of_two() {
+        assert_eq!(
+            message("# escape=\\\n# Escape=`\n"),
+            "only one escape parser directive can be used"
+        );
+        assert_eq!(message("# escape=x\n"), "invalid escape token 'x' does not match ` or \\");
+    }
+
+    #[derive(Deserialize)]
+    struct Row {
+        directive: String,
+        dockerfile: String,
+        found: bool,
+        value: Option<String>,
+    }
+
+    #[test]
+    fn agrees_with_the_table() {
+        let Some(rows) = test_data::<Vec<Row>>("parser/directives.json") else { return };
+        for row in rows {
+            let found = match row.directive.as_str() {
+                "syntax" => syntax_directive(&row.dockerfile),
+                "check" => directives(&row.dockerfile).check,
+                _ => Some(directives(&row.dockerfile).escape.0.to_string()),
+            };
+            assert_eq!(found, row.value, "{}", row.dockerfile);
+            assert_eq!(found.is_some(), row.found);
+        }
+    }
+}
