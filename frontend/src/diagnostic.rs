@@ -15,7 +15,7 @@ pub struct Diagnostic {
     pub span: Span,
     /// What to do about it.
     pub help: Option<String>,
-    excerpt: Excerpt,
+    excerpt: Box<Excerpt>,
 }
 
 /// The source line that a [`Diagnostic`] shows; kept so that it can be printed on its own.
@@ -49,7 +49,7 @@ impl Diagnostic {
             column: before,
             width: width.min(rest).max(1),
         };
-        Self { message: message.into(), span, help: None, excerpt }
+        Self { message: message.into(), span, help: None, excerpt: Box::new(excerpt) }
     }
 
     /// Adds what to do about it.
@@ -78,7 +78,7 @@ impl Diagnostic {
 
     /// Draws the place: file, line and column, the line itself, carets below.
     pub fn excerpt(&self) -> String {
-        let Excerpt { file, line, number, column, width } = &self.excerpt;
+        let Excerpt { file, line, number, column, width } = &*self.excerpt;
         let gutter = " ".repeat(number.to_string().len());
         let margin: String =
             line.chars().take(*column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
