@@ -92,6 +92,7 @@ fn a_walk_descends_only_where_something_may_come_back() {
         ("*\n!*/*.c", "src/a", false),
         ("!src/lib\n*", "src", false),
         ("*", "src", false),
+        ("*\nsrc/x", "src", false),
     ];
     for (text, dir, expected) in rows {
         assert_eq!(ignore(text).may_include_below(dir), expected, "{text:?} {dir}");

@@ -31,14 +31,10 @@ pub(super) fn parse(word: &str) -> Result<Option<Heredoc>, ExpansionError> {
         name: name.clone(),
         descriptor: descriptor.parse().unwrap_or_default(),
         // An escaped quote is in both, so it does not count as one.
-        expand: quotes(name) == quotes(quoted),
+        expand: name == quoted,
         strip_tabs,
         body: String::new(),
     }))
-}
-
-fn quotes(text: &str) -> usize {
-    text.matches(['\'', '"']).count()
 }
 
 #[cfg(test)]
