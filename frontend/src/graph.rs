@@ -105,7 +105,7 @@ pub enum SecurityMode {
 /// A mount of an [`ExecOp`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Where it is seen, absolute and clean.
+    /// Where it is seen, absolute and clean; empty for a secret that is no file.
     pub target: String,
     /// Whether writes are refused; else they are thrown away, except those to a cache.
     pub read_only: bool,

@@ -1,6 +1,10 @@
 //! Build checks: what a Dockerfile should not do.
+//!
+//! The parser and the planner each report what they see in passing; what is done with it is
+//! decided here, by `# check=` lines and the build argument that replaces them.
 
-use crate::Span;
+use crate::ast::Node;
+use crate::{Diagnostic, Dockerfile, PlanRequest, Source, Span};
 
 /// What a build check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,4 +15,157 @@ pub struct Warning {
     pub message: String,
     /// Where.
     pub span: Span,
+}
+
+/// Checks that only run where a file asks for them.
+const EXPERIMENTAL: [&str; 1] = ["InvalidDefinitionDescription"];
+
+/// Which checks count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checks {
+    skip: Rules,
+    experimental: Rules,
+    /// Whether a finding fails the build.
+    error: bool,
+}
+
+/// A set of checks, `all` of them included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rules(Vec<String>);
+
+impl Rules {
+    fn contains(&self, rule: &str) -> bool {
+        self.0.iter().any(|known| known == "all" || known.eq_ignore_ascii_case(rule))
+    }
+}
+
+impl Checks {
+    /// What `# check=` says, or `BUILDKIT_DOCKERFILE_CHECK` in its place.
+    pub(crate) fn of(dockerfile: &Dockerfile, request: &PlanRequest) -> Result<Self, Diagnostic> {
+        let argument = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK");
+        match argument.or(dockerfile.directives.check.as_ref()) {
+            Some(text) => Self::parse(text).map_err(|option| {
+                let message = format!("invalid check option {option:?}");
+                Diagnostic::new(&dockerfile.source, first_check(&dockerfile.source), message)
+                    .help("known options are skip=, error= and experimental=")
+            }),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// Reads `skip=A,B;error=true`, or says which option is wrong.
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.split_whitespace().next().unwrap_or_default();
+        let mut checks = Self::default();
+        for option in text.splitn(3, ';').filter(|option| !option.is_empty()) {
+            let rules =
+                |list: &str| Rules(list.split(',').map(|rule| rule.trim().to_owned()).collect());
+            match option.split_once('=') {
+                Some(("skip", list)) => checks.skip = rules(list),
+                Some(("experimental", list)) => checks.experimental = rules(list),
+                Some(("error", "true" | "TRUE" | "True" | "1" | "t" | "T")) => checks.error = true,
+                Some(("error", "false" | "FALSE" | "False" | "0" | "f" | "F")) => {
+                    checks.error = false;
+                }
+                Some(_) | None => return Err(option.to_owned()),
+            }
+        }
+        Ok(checks)
+    }
+
+    /// Keeps the warnings that count, the parser's included, each once and in the order of the
+    /// file. Where the file says that they are errors, they are one.
+    pub(crate) fn apply(
+        &self,
+        dockerfile: &Dockerfile,
+        planned: Vec<Warning>,
+    ) -> Result<Vec<Warning>, Diagnostic> {
+        let all = dockerfile.warnings.iter().cloned().chain(planned);
+        let mut kept: Vec<Warning> =
+            all.filter(|warning| self.counts(&dockerfile.instructions, warning)).collect();
+        kept.sort_by(|a, b| {
+            (a.span.start, a.rule, &a.message).cmp(&(b.span.start, b.rule, &b.message))
+        });
+        kept.dedup();
+        match kept.first() {
+            Some(first) if self.error => {
+                let mut rules: Vec<&str> = kept.iter().map(|warning| warning.rule).collect();
+                rules.sort_unstable();
+                rules.dedup();
+                let rules = rules.join(", ");
+                let message = format!("lint violation found for rules: {rules}");
+                let error = Diagnostic::new(&dockerfile.source, first.span.clone(), message);
+                Err(error.help(first.message.clone()))
+            }
+            Some(_) | None => Ok(kept),
+        }
+    }
+
+    fn counts(&self, nodes: &[Node], warning: &Warning) -> bool {
+        let next = nodes.partition_point(|node| node.span.start <= warning.span.start);
+        let own = next.checked_sub(1).and_then(|index| Self::of_node(&nodes[index]));
+        let own = own.unwrap_or_default();
+        if EXPERIMENTAL.contains(&warning.rule) {
+            return [&self.experimental, &own.experimental]
+                .into_iter()
+                .any(|rules| rules.contains(warning.rule));
+        }
+        ![&self.skip, &own.skip].into_iter().any(|rules| rules.contains(warning.rule))
+    }
+
+    /// What the comments above an instruction say about it.
+    fn of_node(node: &Node) -> Option<Self> {
+        let check = node.comments.iter().find_map(|comment| comment.trim().strip_prefix("check="));
+        check.and_then(|text| Self::parse(text).ok())
+    }
+}
+
+/// Where the directive stands.
+fn first_check(source: &Source) -> Span {
+    let start = source.text.find("check").unwrap_or(0);
+    start..source.text[start..].find('\n').map_or(source.text.len(), |end| start + end)
+}
+
+/// Whether a variable of this name probably holds a secret.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    const SECRET: [&str; 10] = [
+        "apikey",
+        "auth",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "pword",
+        "passwd",
+        "secret",
+        "token",
+    ];
+    const HARMLESS: [&str; 3] = ["public", "file", "version"];
+    let lower = name.to_lowercase();
+    let has = |words: &[&str]| lower.split('_').any(|word| words.contains(&word));
+    has(&SECRET) && !has(&HARMLESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_up_to_the_first_blank() {
+        let checks = Checks::parse("skip=A,B;error=true ;x").unwrap();
+        assert!(checks.error && checks.skip.contains("B") && !checks.skip.contains("C"));
+        assert!(Checks::parse("skip=all").unwrap().skip.contains("C"));
+        assert_eq!(Checks::parse("skip=A;foo=1"), Err("foo=1".to_owned()));
+        assert_eq!(Checks::parse("error=maybe"), Err("error=maybe".to_owned()));
+    }
+
+    #[test]
+    fn secrets_are_known_by_the_words_of_their_names() {
+        for name in ["my_key", "TOKEN", "GIT_AUTH_x", "db_Password"] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in ["keyboard", "PUBLIC_KEY", "TOKEN_FILE", "secret_version", "monkey"] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+    }
 }

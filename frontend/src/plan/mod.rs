@@ -1,11 +1,53 @@
 //! Stages to graph: what every instruction of the needed stages means.
+//!
+//! ```text
+//! plan()                mod.rs, once per platform
+//!  ├ Stages             ../stages.rs: names, global ARGs, what FROM means
+//!  └ PlatformPlanner    platform.rs: the stages that the target needs, in order
+//!     ├ Ground          sources.rs: what stages stand on, pinned: images, contexts, downloads
+//!     └ StagePlanner    stage.rs: the instructions of one stage, ONBUILD triggers first
+//!        ├ RUN          run.rs, mounts.rs
+//!        ├ COPY, ADD    copy.rs, ownership.rs, remote.rs
+//!        └ the rest     config.rs, ports.rs, signals.rs; all is worded by history.rs, names.rs
+//! ```
+//!
+//! A stage whose base is not pinned yet waits, and so does everything on top of it, but planning
+//! goes on with the others: one pass asks for all that can be known to be needed. As long as
+//! anything is asked for, the graph is a draft that is thrown away; a source that is missing in
+//! the middle of a stage is an empty file system in it.
+
+mod config;
+pub(crate) mod contexts;
+mod copy;
+pub(crate) mod history;
+pub(crate) mod mounts;
+mod names;
+mod ownership;
+mod paths;
+mod platform;
+mod ports;
+mod remote;
+mod run;
+mod signals;
+mod sources;
+mod stage;
+#[cfg(test)]
+mod tests;
+pub(crate) mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use oci::{Digest, ImageConfig, Platform, Reference};
 
-use crate::{Diagnostic, Dockerfile, Graph, NetworkMode, Pins, SourceRef, Span, VertexId, Warning};
+use self::contexts::NamedContexts;
+use self::platform::PlatformPlanner;
+use self::variables::Variables;
+use crate::lint::Checks;
+use crate::stages::Stages;
+use crate::{
+    Diagnostic, Dockerfile, Graph, NetworkMode, Pinned, Pins, SourceRef, Span, VertexId, Warning,
+};
 
 /// What the caller wants built, beside the Dockerfile.
 #[derive(Clone, Debug)]
@@ -112,6 +154,72 @@ pub fn plan(
     request: &PlanRequest,
     pins: &Pins,
 ) -> Result<Planning, Diagnostic> {
-    let _ = (dockerfile, request, pins);
-    todo!("the planner")
+    let contexts = NamedContexts::new(&request.contexts);
+    let checks = Checks::of(dockerfile, request)?;
+    let facts = Facts { dockerfile, request, pins, contexts };
+    let mut draft = Draft::default();
+    let mut targets = vec![];
+    let mut source_date_epoch = None;
+    for platform in platforms(request) {
+        let stages = Stages::resolve(dockerfile, request, &facts.contexts, platform)?;
+        source_date_epoch = facts.source_date_epoch(&stages.globals)?;
+        let target = stages.target(dockerfile, request.target.as_deref())?;
+        let planner = PlatformPlanner::new(&facts, &stages, &mut draft, platform);
+        targets.extend(planner.target(target)?);
+    }
+    if !draft.needs.is_empty() {
+        return Ok(Planning::Needs(draft.needs));
+    }
+    let warnings = checks.apply(dockerfile, draft.warnings)?;
+    let force_index = request
+        .build_args
+        .get("BUILDKIT_MULTI_PLATFORM")
+        .is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
+    let graph = draft.graph;
+    Ok(Planning::Ready(Box::new(Plan { graph, targets, warnings, source_date_epoch, force_index })))
+}
+
+fn platforms(request: &PlanRequest) -> &[Platform] {
+    match request.platforms.as_slice() {
+        [] => std::slice::from_ref(&request.build_platform),
+        platforms => platforms,
+    }
+}
+
+/// What planning knows from the start.
+#[derive(Debug)]
+struct Facts<'a> {
+    dockerfile: &'a Dockerfile,
+    request: &'a PlanRequest,
+    pins: &'a Pins,
+    contexts: NamedContexts<'a>,
+}
+
+/// What planning makes, over all platforms.
+#[derive(Debug, Default)]
+struct Draft {
+    graph: Graph,
+    needs: BTreeMap<SourceRef, Span>,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Facts<'a> {
+    fn error(&self, span: &Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(&self.dockerfile.source, span.clone(), message)
+    }
+
+    fn pin(&self, source: &SourceRef) -> Option<&'a Pinned> {
+        self.pins.get(source)
+    }
+
+    /// `SOURCE_DATE_EPOCH`, from the command line or an ARG above the first FROM.
+    fn source_date_epoch(&self, globals: &Variables) -> Result<Option<i64>, Diagnostic> {
+        const NAME: &str = "SOURCE_DATE_EPOCH";
+        let value = self.request.build_args.get(NAME).map(String::as_str).or(globals.get(NAME));
+        let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(None) };
+        value.parse().map(Some).map_err(|_| {
+            self.error(&(0..0), format!("invalid {NAME}: {value}"))
+                .help("give the number of seconds since 1970")
+        })
+    }
 }

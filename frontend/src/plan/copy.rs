@@ -1,0 +1,370 @@
+//! COPY and ADD.
+
+use oci::Digest;
+
+use super::sources::main_context;
+use super::stage::StagePlanner;
+use super::{history, ownership, paths, remote};
+use crate::ast::{Add, Copy, Heredoc, Node, Operand};
+use crate::ignore::{Ignore, Pattern};
+use crate::{
+    CopyOp, CopySource, Diagnostic, FileSource, Mode, Op, Owner, Selection, VertexId,
+    expand_heredoc,
+};
+
+/// What COPY and ADD have in common, as written.
+struct Transfer<'n> {
+    keyword: &'static str,
+    chown: Option<&'n str>,
+    chmod: Option<&'n str>,
+    link: bool,
+    parents: bool,
+    exclude: &'n [String],
+    sources: &'n [Operand],
+    dest: &'n str,
+}
+
+/// Its words, expanded.
+struct Words {
+    chown: Option<String>,
+    chmod: Option<String>,
+    paths: Vec<String>,
+    heredocs: Vec<(String, Vec<u8>)>,
+    dest: String,
+}
+
+/// Sources that go into one op.
+struct Batch {
+    sources: Vec<CopySource>,
+    unpack: bool,
+}
+
+impl<'a> StagePlanner<'_, 'a> {
+    /// COPY.
+    pub(super) fn copy_files(&mut self, node: &Node, copy: &Copy) -> Result<(), Diagnostic> {
+        let transfer = Transfer {
+            keyword: "COPY",
+            chown: copy.chown.as_deref(),
+            chmod: copy.chmod.as_deref(),
+            link: copy.link,
+            parents: copy.parents,
+            exclude: &copy.exclude,
+            sources: &copy.sources,
+            dest: &copy.dest,
+        };
+        self.check_exclude(&transfer)?;
+        let words = self.transfer_words(&transfer)?;
+        for path in &words.paths {
+            if remote::is_git(path) {
+                return Err(self.error_at(path, "source can't be a git ref for COPY"));
+            }
+            if remote::is_url(path) {
+                let error = self.error_at(path, "source can't be a URL for COPY");
+                return Err(error.help("ADD downloads files"));
+            }
+        }
+        let from = match copy.from.as_deref().filter(|from| !from.is_empty()) {
+            Some(from) => self.copied_from(from)?,
+            None => main_context(),
+        };
+        let mut batch = Batch { sources: vec![], unpack: false };
+        for path in &words.paths {
+            if from == main_context() {
+                self.check_ignored(&transfer, path);
+            }
+            let selection = transfer.selection(path);
+            batch.sources.push(CopySource::Files { from: from.clone(), selection });
+        }
+        self.transfer(node, &transfer, &words, vec![batch])
+    }
+
+    fn copied_from(&mut self, from: &str) -> Result<FileSource, Diagnostic> {
+        if from.contains('$') && self.expansion(from)?.text != from {
+            let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
+            return Err(self.error_at(from, message));
+        }
+        let stages = self.platform.stages;
+        let named = stages.copied_from(from).map_err(|message| self.error_at(from, message))?;
+        let here = stages.label(self.stage).unwrap_or_default();
+        let later = || {
+            format!(
+                "cannot copy from stage \"{from}\", it needs to be defined before current stage \"{here}\""
+            )
+        };
+        self.files_of(&named, later)
+    }
+
+    /// ADD.
+    pub(super) fn add_files(&mut self, node: &Node, add: &Add) -> Result<(), Diagnostic> {
+        let transfer = Transfer {
+            keyword: "ADD",
+            chown: add.chown.as_deref(),
+            chmod: add.chmod.as_deref(),
+            link: add.link,
+            parents: false,
+            exclude: &add.exclude,
+            sources: &add.sources,
+            dest: &add.dest,
+        };
+        self.check_exclude(&transfer)?;
+        let words = self.transfer_words(&transfer)?;
+        let checksum = self.checksum(add, &words)?;
+        let mut batches: Vec<Batch> = vec![];
+        for path in &words.paths {
+            if remote::is_git(path) {
+                let error = self.error_at(path, "git sources are not supported yet");
+                return Err(error.help("clone the repository into a build context"));
+            }
+            let is_url = remote::is_url(path);
+            let source = match is_url {
+                true => self.downloaded(path, checksum)?,
+                false => {
+                    self.check_ignored(&transfer, path);
+                    let selection = transfer.selection(path);
+                    CopySource::Files { from: main_context(), selection }
+                }
+            };
+            let unpack = add.unpack.unwrap_or(!is_url);
+            match batches.last_mut() {
+                Some(batch) if batch.unpack == unpack => batch.sources.push(source),
+                _ => batches.push(Batch { sources: vec![source], unpack }),
+            }
+        }
+        if batches.is_empty() {
+            batches.push(Batch { sources: vec![], unpack: false });
+        }
+        self.transfer(node, &transfer, &words, batches)
+    }
+
+    fn downloaded(
+        &mut self,
+        url: &str,
+        checksum: Option<Digest>,
+    ) -> Result<CopySource, Diagnostic> {
+        let span = self.span();
+        let (vertex, name) = match self.platform.download(url, checksum, &span)? {
+            Some(fetch) => {
+                let name = fetch.name.clone();
+                (self.platform.fetch_vertex(fetch, &span), name)
+            }
+            None => (self.scratch(), String::new()),
+        };
+        let from = FileSource::Vertex(vertex);
+        Ok(CopySource::Files { from, selection: Selection::literal(name) })
+    }
+
+    fn checksum(&mut self, add: &Add, words: &Words) -> Result<Option<Digest>, Diagnostic> {
+        let Some(written) = &add.checksum else { return Ok(None) };
+        let checksum = self.expand(written)?;
+        if words.paths.len() + words.heredocs.len() != 1 {
+            let message = "checksum can't be specified for multiple sources";
+            return Err(self.error_at("--checksum", message));
+        }
+        match words.paths.first() {
+            Some(path) if remote::is_git(path) => Ok(None),
+            Some(path) if remote::is_url(path) => checksum.parse().map(Some).map_err(|error| {
+                self.error_at(written, format!("invalid checksum \"{checksum}\": {error}"))
+            }),
+            Some(_) | None => {
+                let message = "checksum requires HTTP(S) or Git sources";
+                Err(self.error_at("--checksum", message))
+            }
+        }
+    }
+
+    fn check_exclude(&self, transfer: &Transfer<'_>) -> Result<(), Diagnostic> {
+        let patterns = Ignore::from_patterns(transfer.exclude);
+        patterns.map(drop).map_err(|error| self.error_at("--exclude", error.to_string()))
+    }
+
+    fn transfer_words(&mut self, transfer: &Transfer<'_>) -> Result<Words, Diagnostic> {
+        let chown = self.expand_flag(transfer.chown)?;
+        let chmod = self.expand_flag(transfer.chmod)?;
+        let (mut paths, mut heredocs) = (vec![], vec![]);
+        for source in transfer.sources {
+            match source {
+                Operand::Path(word) => paths.push(self.expand(word)?),
+                Operand::Heredoc(heredoc) => {
+                    let data = self.heredoc_data(heredoc)?;
+                    heredocs.push((heredoc.name.clone(), data.into_bytes()));
+                }
+            }
+        }
+        let dest = self.expand(transfer.dest)?;
+        Ok(Words { chown, chmod, paths, heredocs, dest })
+    }
+
+    /// The value of a flag; an empty one is none.
+    fn expand_flag(&mut self, word: Option<&str>) -> Result<Option<String>, Diagnostic> {
+        let value = word.map(|word| self.expand(word)).transpose()?;
+        Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// The file that a heredoc is.
+    fn heredoc_data(&mut self, heredoc: &Heredoc) -> Result<String, Diagnostic> {
+        let content = heredoc.content();
+        if !heredoc.expand {
+            return Ok(content);
+        }
+        let value = |name: &str| self.state.env.get(name).map(str::to_owned);
+        let expansion = expand_heredoc(&content, &value)
+            .map_err(|error| self.expansion_error(&content, &error))?;
+        self.check_variables(&expansion);
+        Ok(expansion.text)
+    }
+
+    /// Adds the vertices and the history.
+    fn transfer(
+        &mut self,
+        node: &Node,
+        transfer: &Transfer<'_>,
+        words: &Words,
+        mut batches: Vec<Batch>,
+    ) -> Result<(), Diagnostic> {
+        let mode = words.chmod.as_deref().map(|text| self.mode(transfer, text)).transpose()?;
+        // As in BuildKit: what --chmod asks for can't be done on an empty file system.
+        let link = transfer.link && mode.is_none();
+        let owner = words.chown.as_deref().map(|text| self.owner(text, link)).transpose()?;
+        if let Some(last) = batches.last_mut() {
+            let inline = |(name, data): &(String, Vec<u8>)| CopySource::Inline {
+                name: name.clone(),
+                data: data.clone(),
+            };
+            last.sources.extend(words.heredocs.iter().map(inline));
+        }
+        let dest = self.destination(transfer, &words.dest);
+        let text = self.step_text(&node.text, &[]);
+        let name = self.step_name(&text);
+        let mut onto = if link { self.scratch() } else { self.state.vertex };
+        let mut layers = vec![];
+        for Batch { sources, unpack } in batches {
+            let (dest, owner, mode) = (dest.clone(), owner.clone(), mode.clone());
+            let copy = CopyOp { onto, sources, dest, owner, mode, unpack };
+            onto = self.add(Op::Copy(Box::new(copy)), &name);
+            layers.push(onto);
+        }
+        self.state.vertex = match link {
+            true => self.stack(onto, &mut layers, &name),
+            false => onto,
+        };
+        // Each layer has its line, also where one instruction makes two of them.
+        for layer in layers {
+            self.record(created_by(transfer, words), Some(layer));
+        }
+        Ok(())
+    }
+
+    /// Puts what was copied onto an empty file system on top of the stage's own.
+    fn stack(&mut self, top: VertexId, layers: &mut [VertexId], name: &str) -> VertexId {
+        let op = Op::Stack { base: self.state.vertex, top };
+        let stack = self.add(op, &format!("LINK {name}"));
+        if let Some(last) = layers.last_mut() {
+            *last = stack;
+        }
+        stack
+    }
+
+    fn destination(&self, transfer: &Transfer<'_>, dest: &str) -> String {
+        let workdir = paths::clean(&self.state.config.config.working_dir);
+        let dest = paths::destination(&workdir, dest);
+        if transfer.parents && !dest.ends_with('/') { dest + "/" } else { dest }
+    }
+
+    fn mode(&self, transfer: &Transfer<'_>, text: &str) -> Result<Mode, Diagnostic> {
+        let written = transfer.chmod.unwrap_or(text);
+        ownership::mode(text).map_err(|error| self.error_at(written, error.to_string()))
+    }
+
+    /// Who owns the copies. Names need files to be looked up in.
+    fn owner(&self, text: &str, link: bool) -> Result<Owner, Diagnostic> {
+        let owner = ownership::owner(text);
+        match ownership::name_to_look_up(&owner) {
+            Some(name) if link || self.is_empty() => {
+                let message = format!(
+                    "invalid user index: -1: no /etc/passwd to look up `{name}` in for --chown={text}"
+                );
+                let help = match link {
+                    true => {
+                        "--link copies onto an empty file system: use numeric ids, or no --link"
+                    }
+                    false => "the stage is still empty: use numeric ids",
+                };
+                Err(self.error_at("--chown", message).help(help))
+            }
+            Some(_) | None => Ok(owner),
+        }
+    }
+
+    /// Warns about a source that `.dockerignore` hides. A file with exceptions is left alone: what
+    /// they bring back can't be told from here.
+    fn check_ignored(&mut self, transfer: &Transfer<'_>, path: &str) {
+        let ignore = self.platform.facts.request.ignore.as_ref();
+        let Some(ignore) = ignore.filter(|ignore| !ignore.has_exceptions()) else { return };
+        let is_hidden = match paths::below_root(path) {
+            root if root.is_empty() => {
+                let mut patterns = ignore.patterns().iter().map(Pattern::text);
+                patterns.any(|pattern| matches!(pattern, "*" | "**" | "**/*"))
+            }
+            below => ignore.excludes(&below),
+        };
+        if is_hidden {
+            let verb = if transfer.keyword == "ADD" { "Add" } else { "Copy" };
+            let message =
+                format!("Attempting to {verb} file \"{path}\" that is excluded by .dockerignore");
+            self.warn("CopyIgnoredFile", message);
+        }
+    }
+}
+
+impl Transfer<'_> {
+    fn selection(&self, path: &str) -> Selection {
+        let pivot = if self.parents { path.split_once("/./") } else { None };
+        let clean = match pivot {
+            Some((root, below)) => match paths::below_root(root) {
+                root if root.is_empty() => paths::below_root(below),
+                root => format!("{root}/./{}", paths::below_root(below)),
+            },
+            None => paths::below_root(path),
+        };
+        Selection {
+            wildcards: has_wildcards(&clean),
+            path: clean,
+            parents: self.parents,
+            exclude: self.exclude.to_vec(),
+        }
+    }
+}
+
+/// Whether a path has a wildcard that no backslash stands before.
+fn has_wildcards(path: &str) -> bool {
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'*' | b'?' | b'[' => return true,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+fn created_by(transfer: &Transfer<'_>, words: &Words) -> String {
+    let mut text = transfer.keyword.to_owned();
+    if transfer.parents {
+        text += " --parents";
+    }
+    for (flag, value) in [("chown", &words.chown), ("chmod", &words.chmod)] {
+        if let Some(value) = value {
+            text += &format!(" --{flag}={value}");
+        }
+    }
+    for path in &words.paths {
+        text.extend([" ", path]);
+    }
+    for (name, _) in &words.heredocs {
+        text.extend([" <<", name]);
+    }
+    text + " " + &words.dest + history::SUFFIX
+}

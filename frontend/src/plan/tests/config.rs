@@ -1,0 +1,137 @@
+use super::*;
+
+fn words(list: &Option<Vec<String>>) -> String {
+    list.as_ref().map_or("none".to_owned(), |words| words.join("|"))
+}
+
+/// CMD and ENTRYPOINT on a base that has both.
+fn commands(text: &str) -> (String, String) {
+    let config = r#"{"os":"linux","architecture":"amd64",
+        "config":{"Cmd":["c"],"Entrypoint":["e"]}}"#;
+    let plan = case(&format!("FROM base\n{text}\n")).image("base:latest", config).plan();
+    (words(&plan.config().entrypoint), words(&plan.config().cmd))
+}
+
+fn config_refusal(instruction: &str) -> String {
+    refusal(&format!("FROM alpine\n{instruction}\n"))
+}
+
+#[test]
+fn an_entrypoint_resets_only_an_inherited_cmd() {
+    let both = |e: &str, c: &str| (e.to_owned(), c.to_owned());
+    assert_eq!(commands("USER u"), both("e", "c"));
+    assert_eq!(commands("ENTRYPOINT [\"x\"]"), both("x", "none"));
+    assert_eq!(commands("CMD [\"y\"]\nENTRYPOINT [\"x\"]"), both("x", "y"));
+    assert_eq!(commands("ENTRYPOINT [\"x\"]\nCMD [\"y\"]"), both("x", "y"));
+    assert_eq!(commands("ENTRYPOINT []"), both("none", "none"));
+    assert_eq!(commands("CMD []"), both("e", "none"));
+    assert_eq!(commands("CMD y z"), both("e", "/bin/sh|-c|y z"));
+    assert_eq!(commands("SHELL [\"s\"]\nENTRYPOINT y"), both("s|y", "none"));
+}
+
+#[test]
+fn cmd_says_that_its_arguments_are_escaped_and_entrypoint_does_not() {
+    assert!(planned("FROM alpine\nCMD [\"x\"]\n").config().args_escaped);
+    assert!(!planned("FROM alpine\nENTRYPOINT x\n").config().args_escaped);
+}
+
+#[test]
+fn env_and_labels_are_expanded_keys_included() {
+    let text = "FROM scratch\nENV A=k\nENV ${A}1=\"v $A\"\nLABEL \"$A\"='$A' n=\"x\\ny\"\n";
+    let plan = planned(text);
+    assert_eq!(plan.env(), ["A=k", "k1=v k"]);
+    assert_eq!(plan.config().labels["k"], "$A");
+    assert_eq!(plan.config().labels["n"], "x\\ny");
+}
+
+#[test]
+fn workdir_is_kept_as_written_and_made_where_it_leads() {
+    let paths = |text: &str| -> (String, Vec<String>) {
+        let plan = planned(text);
+        let ops = plan.0.graph.vertices().filter_map(|(_, vertex)| match &vertex.op {
+            Op::MakeDir(op) => Some(op.path.clone()),
+            _ => None,
+        });
+        (plan.config().working_dir.clone(), ops.collect())
+    };
+    let (dir, made) = paths("FROM alpine\nWORKDIR /a\nWORKDIR b\nWORKDIR ../c/\nWORKDIR /\n");
+    assert_eq!((dir.as_str(), made.join(" ").as_str()), ("/", "/a /a/b /a/c"));
+    let (dir, made) = paths("FROM alpine\nENV D=/x/../y/\nWORKDIR $D\n");
+    assert_eq!((dir.as_str(), made.join(" ").as_str()), ("/x/../y/", "/y"));
+}
+
+#[test]
+fn a_workdir_belongs_to_the_user() {
+    let owner = |user: &str| {
+        let plan = planned(&format!("FROM alpine\nUSER {user}\nWORKDIR /w\n"));
+        let Op::MakeDir(op) = &plan.vertex(plan.target().vertex).op else { panic!("no directory") };
+        op.owner.clone()
+    };
+    use crate::{Owner, UserSpec};
+    assert_eq!(owner("1000"), Some(Owner { user: UserSpec::Id(1000), group: None }));
+    let (user, group) = (UserSpec::Name("u".to_owned()), Some(UserSpec::Name("g".to_owned())));
+    assert_eq!(owner("u:g"), Some(Owner { user, group }));
+    assert_eq!(owner("root"), None);
+    assert_eq!(owner("\"\""), None);
+}
+
+#[test]
+fn copies_ignore_the_user() {
+    assert_eq!(planned("FROM alpine\nUSER 5\nCOPY a /\n").copies()[0].owner, None);
+}
+
+#[test]
+fn exposed_ports_are_unrolled_and_checked() {
+    let plan = planned("FROM alpine\nARG PORTS=\"3000 4000/UDP\"\nEXPOSE 80-81 $PORTS\n");
+    let ports: Vec<_> = plan.config().exposed_ports.keys().map(String::as_str).collect();
+    assert_eq!(ports, ["3000/tcp", "4000/udp", "80/tcp", "81/tcp"]);
+    assert_eq!(plan.history()[1], "EXPOSE [3000/tcp 4000/udp 80/tcp 81/tcp]");
+    assert_eq!(config_refusal("EXPOSE 80/foo"), "invalid port: \"80/foo\": invalid proto: foo");
+    let refusal = config_refusal("EXPOSE 70000");
+    assert_eq!(refusal, "invalid port: \"70000\": invalid containerPort: 70000");
+}
+
+#[test]
+fn volumes_are_added_to_the_inherited_ones_as_written() {
+    let text = "FROM alpine AS a\nVOLUME /a/\nFROM a\nENV V=b\nVOLUME [\"$V\", \"/c d\"]\n";
+    let plan = planned(text);
+    let volumes: Vec<_> = plan.config().volumes.keys().map(String::as_str).collect();
+    assert_eq!(volumes, ["/a/", "/c d", "b"]);
+    assert_eq!(config_refusal("VOLUME $X"), "VOLUME specified can not be an empty string");
+}
+
+#[test]
+fn stop_signals_are_stored_as_written_if_they_exist() {
+    let plan = planned("FROM alpine\nARG S=rtmin+3\nSTOPSIGNAL $S\n");
+    assert_eq!(plan.config().stop_signal, "rtmin+3");
+    assert_eq!(config_refusal("STOPSIGNAL FOO"), "invalid signal: FOO");
+    assert_eq!(config_refusal("STOPSIGNAL 0"), "invalid signal: 0");
+}
+
+#[test]
+fn a_healthcheck_replaces_the_inherited_one_whole() {
+    let text = "FROM alpine AS a\nHEALTHCHECK --timeout=3s CMD x\nFROM a\n\
+                SHELL [\"s\"]\nHEALTHCHECK CMD [\"y\", \"z\"]\n";
+    let check = planned(text).config().healthcheck.clone().unwrap();
+    assert_eq!((check.test.join("|").as_str(), check.timeout), ("CMD|y|z", 0));
+    let parent = case(text).target("a").plan().config().healthcheck.clone().unwrap();
+    assert_eq!((parent.test.join("|").as_str(), parent.timeout), ("CMD-SHELL|x", 3_000_000_000));
+    let none = planned("FROM alpine\nHEALTHCHECK NONE\n").config().healthcheck.clone().unwrap();
+    assert_eq!(none.test, ["NONE"]);
+}
+
+#[test]
+fn the_rest_is_stored_as_it_is() {
+    let text = "FROM alpine\nMAINTAINER $me\nUSER $X\nSHELL [\"a\", \"$b\"]\n";
+    let plan = planned(text);
+    assert_eq!(plan.target().config.author.as_deref(), Some("$me"));
+    assert_eq!(plan.config().user, "");
+    assert_eq!(plan.config().shell, ["a", "$b"]);
+}
+
+#[test]
+fn errors_point_at_the_word() {
+    let error = case("FROM alpine\nRUN x\nEXPOSE 1 \\\n  80/foo\n").result().unwrap_err();
+    assert_eq!(error.line(), 4);
+    assert!(error.to_string().contains(":4:3\n"), "{error}");
+}

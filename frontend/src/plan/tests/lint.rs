@@ -1,0 +1,116 @@
+use super::*;
+use crate::ignore::Ignore;
+
+/// The warnings of the planner for instructions on a plain image.
+fn warnings(instructions: &str) -> Vec<String> {
+    planned(&format!("FROM alpine\n{instructions}\n")).warnings()
+}
+
+fn rules(instructions: &str) -> Vec<String> {
+    let rule = |warning: String| warning.split(':').next().unwrap_or_default().to_owned();
+    warnings(instructions).into_iter().map(rule).collect()
+}
+
+#[test]
+fn undefined_variables_are_named_with_what_may_be_meant() {
+    assert_eq!(
+        warnings("ENV NAME=1\nCOPY $NAEM /x"),
+        ["UndefinedVar: Usage of undefined variable '$NAEM' (did you mean $NAME?)"]
+    );
+    assert_eq!(rules("ARG A\nCOPY x$A /x"), [""; 0], "declared, if without a value");
+    assert_eq!(rules("USER ${A:-x}"), ["UndefinedVar"]);
+    assert_eq!(rules("EXPOSE 80$A"), [""; 0]);
+    assert_eq!(rules("RUN echo $A"), [""; 0]);
+    assert_eq!(rules("COPY <<E /x\n$A\nE"), ["UndefinedVar"]);
+}
+
+#[test]
+fn the_shell_form_of_commands_is_warned_about_where_no_shell_was_chosen() {
+    assert_eq!(rules("CMD x"), ["JSONArgsRecommended"]);
+    assert_eq!(rules("ENTRYPOINT x"), ["JSONArgsRecommended"]);
+    assert_eq!(rules("SHELL [\"a\"]\nCMD x"), [""; 0]);
+    assert_eq!(rules("CMD [\"x\"]"), [""; 0]);
+}
+
+#[test]
+fn what_is_set_twice_is_warned_about_where_it_has_no_effect() {
+    let plan = planned("FROM alpine\nCMD [\"a\"]\nHEALTHCHECK NONE\nCMD [\"b\"]\n");
+    let [warning] = plan.0.warnings.as_slice() else { panic!("{:?}", plan.0.warnings) };
+    assert_eq!(warning.rule, "MultipleInstructionsDisallowed");
+    assert_eq!(warning.span.start, "FROM alpine\n".len());
+    let child = "CMD [\"a\"]\nFROM alpine\nCMD [\"b\"]";
+    assert_eq!(rules(child), [""; 0]);
+}
+
+#[test]
+fn single_instructions_are_checked() {
+    assert_eq!(rules("WORKDIR a\nWORKDIR b"), ["WorkdirRelativePath"]);
+    assert_eq!(rules("WORKDIR /a\nWORKDIR b"), [""; 0]);
+    assert_eq!(
+        warnings("LABEL a b"),
+        [
+            "LegacyKeyValueFormat: \"LABEL key=value\" should be used instead of legacy \"LABEL key value\" format"
+        ]
+    );
+    assert_eq!(
+        warnings("ENV my_key=1"),
+        [
+            "SecretsUsedInArgOrEnv: Do not use ARG or ENV instructions for sensitive data (ENV \"my_key\")"
+        ]
+    );
+    assert_eq!(rules("ARG TOKEN"), ["SecretsUsedInArgOrEnv"]);
+    assert_eq!(
+        warnings("EXPOSE 80/TCP"),
+        ["ExposeProtoCasing: Defined protocol '80/TCP' in EXPOSE instruction should be lowercase"]
+    );
+    assert_eq!(
+        warnings("EXPOSE 1:2"),
+        [
+            "ExposeInvalidFormat: EXPOSE instruction should not define an IP address or host-port mapping, found '1:2'"
+        ]
+    );
+}
+
+#[test]
+fn sources_that_the_ignore_file_hides_are_warned_about() {
+    let copy = |ignore: &str, instruction: &str| {
+        let ignore = Ignore::parse(ignore).unwrap();
+        let case = case(&format!("FROM alpine\n{instruction}\n"));
+        case.with(|request| request.ignore = Some(ignore)).plan().warnings()
+    };
+    assert_eq!(
+        copy("secret\n", "COPY ./secret/x /"),
+        [
+            "CopyIgnoredFile: Attempting to Copy file \"./secret/x\" that is excluded by .dockerignore"
+        ]
+    );
+    assert!(copy("secret\n", "ADD secret /")[0].contains("Attempting to Add"));
+    assert_eq!(copy("**\n", "COPY . /").len(), 1);
+    assert_eq!(copy("*.c\n", "COPY . /").len(), 0);
+    assert_eq!(copy("secret\n!x\n", "COPY secret /").len(), 0);
+    assert_eq!(copy("secret\n", "COPY --from=scratch secret /").len(), 0);
+}
+
+#[test]
+fn checks_are_skipped_for_a_file_or_an_instruction() {
+    let with = |head: &str| planned(&format!("{head}FROM alpine\nCMD x\nWORKDIR a\n")).warnings();
+    assert_eq!(with("").len(), 2);
+    assert_eq!(with("# check=skip=JSONArgsRecommended\n").len(), 1);
+    assert_eq!(with("# check=skip=all\n").len(), 0);
+    let text = "FROM alpine\n# check=skip=JSONArgsRecommended\nCMD x\nWORKDIR a\n";
+    assert_eq!(planned(text).warnings().len(), 1);
+    let argument = case("# check=skip=all\nFROM alpine\nCMD x\n");
+    let argument = argument.arg("BUILDKIT_DOCKERFILE_CHECK", "skip=UndefinedVar");
+    assert_eq!(argument.plan().warnings().len(), 1);
+    assert!(refusal("# check=foo=1\nFROM alpine\n").starts_with("invalid check option \"foo=1\""));
+}
+
+#[test]
+fn findings_are_errors_where_the_file_says_so() {
+    let text = "# check=error=true\nFROM alpine\nCMD x\nWORKDIR a\nUSER $U\n";
+    let message = refusal(text);
+    let expected =
+        "lint violation found for rules: JSONArgsRecommended, UndefinedVar, WorkdirRelativePath";
+    assert!(message.starts_with(expected), "{message}");
+    planned("# check=error=true\nFROM alpine AS a\nCMD x\nFROM scratch\n");
+}

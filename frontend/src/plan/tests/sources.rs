@@ -1,0 +1,149 @@
+use super::*;
+use crate::{CopySource, FileSource};
+
+fn oci_layout() -> NamedContext {
+    NamedContext::OciLayout { path: "/l".into(), tag: "t".to_owned(), digest: None }
+}
+
+/// Where the first source of the last copy comes from.
+fn origin(plan: &Planned) -> &FileSource {
+    match &plan.copies().last().unwrap().sources[0] {
+        CopySource::Files { from, .. } => from,
+        CopySource::Inline { .. } => panic!("inline"),
+    }
+}
+
+#[test]
+fn scratch_is_empty_and_its_config_nearly() {
+    let plan = planned("FROM scratch\n");
+    assert_eq!(plan.names(), ["FROM scratch"]);
+    assert_eq!(plan.config().working_dir, "/");
+    assert_eq!(plan.target().config.architecture, "amd64");
+    assert_eq!(plan.target().config.os, "linux");
+}
+
+#[test]
+fn an_image_without_layers_is_scratch_with_a_config() {
+    let config = r#"{"os":"linux","architecture":"amd64","config":{"User":"u"}}"#;
+    let plan = case("FROM empty\nCOPY a /\n").image("empty:latest", config).plan();
+    assert!(matches!(plan.vertex(plan.copies()[0].onto).op, Op::Scratch));
+    assert_eq!(plan.config().user, "u");
+    assert_eq!(plan.names()[1], "[1/1] COPY a /");
+}
+
+#[test]
+fn of_a_base_only_what_is_inherited_survives() {
+    let config = r#"{"os":"linux","architecture":"arm64","variant":"v8","author":"me","os.version":"1",
+        "created":"x","docker_version":"1","config":{"Env":["A=1"],"User":"u","WorkingDir":"/w",
+        "Cmd":["c"],"Entrypoint":["e"],"Labels":{"l":"1"},"ExposedPorts":{"1/tcp":{}},
+        "Volumes":{"/v":{}},"StopSignal":"9","Healthcheck":{"Test":["NONE"]},"Shell":["s"],
+        "ArgsEscaped":true,"Hostname":"gone"}}"#;
+    let plan = case("FROM base\n").image("base:latest", config).platforms(&["linux/arm64"]).plan();
+    let written = String::from_utf8(plan.target().config.to_bytes()).unwrap();
+    for kept in [
+        "\"A=1\"",
+        "\"u\"",
+        "\"/w\"",
+        "[\"c\"]",
+        "[\"e\"]",
+        "{\"l\":\"1\"}",
+        "1/tcp",
+        "/v",
+        "\"9\"",
+        "NONE",
+        "[\"s\"]",
+        "ArgsEscaped",
+        "\"me\"",
+        "os.version",
+    ] {
+        assert!(written.contains(kept), "{kept} in {written}");
+    }
+    for lost in ["created", "docker_version", "Hostname", "v8"] {
+        assert!(!written.contains(lost), "{lost} in {written}");
+    }
+}
+
+#[test]
+fn a_platform_that_was_asked_for_is_written_whatever_the_base_says() {
+    let amd = r#"{"os":"linux","architecture":"amd64","config":{}}"#;
+    let case = || case("FROM base\nRUN x\n").image("base:latest", amd);
+    let plan = case().platforms(&["linux/arm64"]).plan();
+    assert_eq!(plan.target().config.architecture, "arm64");
+    assert_eq!(case().platforms(&["linux/arm64"]).needs(), ["base:latest linux/arm64!"]);
+    assert_eq!(
+        plan.warnings(),
+        [
+            "InvalidBaseImagePlatform: Base image base was pulled with platform \"linux/amd64\", expected \"linux/arm64\" for current build"
+        ]
+    );
+
+    let arm = r#"{"os":"linux","architecture":"arm64","config":{}}"#;
+    let plan = super::case("FROM base\nRUN x\n").image("base:latest", arm).plan();
+    assert_eq!(plan.execs()[0].platform.to_string(), "linux/arm64");
+    assert_eq!(plan.target().platform.to_string(), "linux/arm64");
+    assert_eq!(plan.target().config.architecture, "arm64");
+}
+
+#[test]
+fn the_platform_of_a_stage_is_that_of_its_base() {
+    let text = "FROM --platform=linux/s390x alpine AS a\nFROM --platform=linux/amd64 a\nRUN x\n";
+    assert_eq!(case(text).needs(), ["alpine:latest linux/s390x!"]);
+    assert_eq!(planned(text).execs()[0].platform.to_string(), "linux/s390x");
+}
+
+#[test]
+fn a_named_context_replaces_an_image_or_a_stage() {
+    let reference: oci::Reference = "other:1".parse().unwrap();
+    let image = || NamedContext::Image(reference.clone());
+    let text = "FROM alpine:latest AS a\nRUN x\nFROM a\nRUN y\nCOPY --from=tools /t /\n";
+    assert_eq!(
+        case(text).context("alpine", image()).context("tools", oci_layout()).needs(),
+        ["other:1 linux/amd64", "/l:t linux/amd64"]
+    );
+    let config = r#"{"os":"linux","architecture":"amd64","config":{"User":"u"}}"#;
+    let replaced = case(text).context("a", image()).image("other:1", config).plan();
+    assert_eq!(replaced.execs().len(), 1, "the instructions of the stage are skipped");
+    assert_eq!(replaced.config().user, "u");
+    let platform = case(text).context("a::linux/arm64", image()).plan();
+    assert_eq!(platform.execs().len(), 2);
+}
+
+#[test]
+fn a_directory_is_copied_whole_where_a_stage_stands_on_it() {
+    let plan = case("FROM dir\nRUN x\n").context("dir", NamedContext::Directory).plan();
+    let copy = plan.copies()[0];
+    assert_eq!(copy.dest, "/");
+    assert_eq!(*origin(&plan), FileSource::Context("dir".to_owned()));
+    assert_eq!(plan.vertex(plan.execs()[0].root).name, "[context dir] load from client");
+    assert_eq!(plan.history(), ["RUN /bin/sh -c x # buildkit"]);
+}
+
+#[test]
+fn files_of_a_directory_are_read_in_place() {
+    let text = "FROM scratch AS st\nFROM scratch\nCOPY --from=dir a /\n";
+    let plan = case(text).context("dir", NamedContext::Directory).plan();
+    assert_eq!((plan.copies().len(), origin(&plan)), (1, &FileSource::Context("dir".to_owned())));
+    let text = "FROM scratch AS st\nFROM scratch\nCOPY --from=st a /\n";
+    let plan = case(text).context("st", NamedContext::Directory).plan();
+    assert_eq!((plan.copies().len(), origin(&plan)), (1, &FileSource::Context("st".to_owned())));
+    assert_eq!(
+        *origin(&planned("FROM scratch\nCOPY a /\n")),
+        FileSource::Context("context".into())
+    );
+}
+
+#[test]
+fn a_context_by_url_is_a_file_system_with_one_file() {
+    let http = || NamedContext::Http("https://h/a.tar".to_owned());
+    let plan = case("FROM file\nRUN x\n").context("file", http()).plan();
+    let Op::Fetch(fetch) = &plan.vertex(plan.execs()[0].root).op else { panic!("no download") };
+    assert_eq!((fetch.name.as_str(), fetch.modified), ("a.tar", 5));
+    let plan = case("FROM scratch\nCOPY --from=file /a.tar /\n").context("file", http()).plan();
+    assert!(matches!(origin(&plan), FileSource::Vertex(id) if *id == plan.0.graph.vertices()
+        .find(|(_, vertex)| matches!(vertex.op, Op::Fetch(_))).unwrap().0));
+}
+
+#[test]
+fn copying_from_scratch_pulls_nothing() {
+    assert!(case("FROM scratch\nCOPY --from=scratch / /\n").needs().is_empty());
+}
