@@ -5,6 +5,7 @@ mod copy;
 mod history;
 mod lint;
 mod names;
+mod properties;
 mod run;
 mod sources;
 mod stages;
