@@ -1,0 +1,232 @@
+//! A process that stays outside: it keeps the caller's identity and mounts.
+//!
+//! Inside our user namespace D-Bus refuses us, `podman` takes itself for root, and `ssh` looks into
+//! root's home. So credential helpers and the like are run by a process that was forked before.
+//! It has one thread, does one thing, and ends when its socket does, thus with rbuild.
+//!
+//! A request carries four descriptors: a socket for the answer and the command's three streams. The
+//! broker forks for each, so several run at once; closing the answer's socket ends the command.
+
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+
+use super::SandboxError;
+use super::error::OrCannot;
+use super::init::{Fork, end, fork};
+use super::message::{self, Incoming, Outgoing};
+use super::streams::{FarEnds, Streams};
+
+/// The process outside. Dropping this ends it.
+pub struct Broker {
+    process: Pid,
+    socket: Mutex<UnixStream>,
+}
+
+/// A command to be run outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerCommand {
+    /// The program, looked up in the caller's `PATH`, and its arguments.
+    pub args: Vec<String>,
+    /// Variables to add to the caller's environment.
+    pub env: Vec<(String, String)>,
+    /// What it reads from its standard input.
+    #[serde(skip)]
+    pub stdin: Vec<u8>,
+}
+
+/// What a command run outside has answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerOutput {
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// How a command ended, as the broker tells it.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Ended(Option<i32>),
+    /// With the error's number.
+    NotStarted(i32),
+}
+
+impl Broker {
+    /// Forks it. Must be called before threads exist and before this process enters a namespace.
+    pub fn start() -> Result<Self, SandboxError> {
+        let (near, far) = UnixStream::pair().or_cannot("make a socket pair")?;
+        match fork().or_cannot("fork the broker")? {
+            Fork::Child => serve(far),
+            Fork::Parent(process) => Ok(Self { process, socket: Mutex::new(near) }),
+        }
+    }
+
+    /// Runs a command as the caller, outside. Dropping the future ends the command.
+    pub async fn run(&self, command: &BrokerCommand) -> Result<BrokerOutput, SandboxError> {
+        let (mut streams, far) = Streams::new()?;
+        let answer = self.request(command, far)?;
+        answer.set_nonblocking(true).or_cannot("watch a socket")?;
+        let mut answer = tokio::net::UnixStream::from_std(answer).or_cannot("watch a socket")?;
+        let mut output = BrokerOutput { code: None, stdout: Vec::new(), stderr: Vec::new() };
+        let mut text = Vec::new();
+        loop {
+            tokio::select! {
+                (stderr, bytes) = streams.next() => output.add(stderr, bytes),
+                read = answer.read_buf(&mut text) => match read {
+                    Ok(0) | Err(_) => break,
+                    Ok(_) => (),
+                },
+            }
+        }
+        streams.drain(|stderr, bytes| output.add(stderr, bytes));
+        output.code = code(command, &text)?;
+        Ok(output)
+    }
+
+    /// Like [`Broker::run`] where there is no runtime yet, for a command that writes nothing.
+    pub(super) fn run_before_threads(
+        &self,
+        command: &BrokerCommand,
+    ) -> Result<BrokerOutput, SandboxError> {
+        let (_stdout, far_stdout) = std::io::pipe().or_cannot("make a pipe")?;
+        let (_stderr, far_stderr) = std::io::pipe().or_cannot("make a pipe")?;
+        let far = FarEnds { stdout: far_stdout, stderr: far_stderr };
+        let mut text = Vec::new();
+        self.request(command, far)?.read_to_end(&mut text).or_cannot_with(|| attempt(command))?;
+        let code = code(command, &text)?;
+        Ok(BrokerOutput { code, stdout: Vec::new(), stderr: Vec::new() })
+    }
+
+    /// Sends a command and returns the socket for its answer.
+    fn request(&self, command: &BrokerCommand, far: FarEnds) -> Result<UnixStream, SandboxError> {
+        let (answer, far_answer) = UnixStream::pair().or_cannot("make a socket pair")?;
+        let stdin = in_memory(&command.stdin).or_cannot("keep a command's input")?;
+        let descriptors =
+            [far_answer.as_fd(), stdin.as_fd(), far.stdout.as_fd(), far.stderr.as_fd()];
+        let message = Outgoing::new(command, &[], descriptors.len())?;
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        message.send_head(&socket, &descriptors)?;
+        socket.write_all(&message.body).or_cannot_with(|| attempt(command))?;
+        Ok(answer)
+    }
+}
+
+impl BrokerOutput {
+    fn add(&mut self, stderr: bool, bytes: &[u8]) {
+        let stream = if stderr { &mut self.stderr } else { &mut self.stdout };
+        stream.extend_from_slice(bytes);
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let socket = self.socket.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Either fails only if the broker is gone already.
+        let _gone = socket.shutdown(std::net::Shutdown::Both);
+        let _gone = waitpid(Some(self.process), WaitOptions::empty());
+    }
+}
+
+fn attempt(command: &BrokerCommand) -> String {
+    format!("run {}", command.args.first().map_or("an empty command", String::as_str))
+}
+
+fn code(command: &BrokerCommand, text: &[u8]) -> Result<Option<i32>, SandboxError> {
+    let answer = serde_json::from_slice(text).or_cannot_with(|| attempt(command))?;
+    match answer {
+        Answer::Ended(code) => Ok(code),
+        Answer::NotStarted(number) => {
+            Err(std::io::Error::from_raw_os_error(number)).or_cannot_with(|| attempt(command))
+        }
+    }
+}
+
+/// A file with `bytes` that nobody else sees: unlike a pipe it needs no one to fill it.
+fn in_memory(bytes: &[u8]) -> std::io::Result<OwnedFd> {
+    let memory = rustix::fs::memfd_create("stdin", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(memory);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(OwnedFd::from(file))
+}
+
+/// The broker's life.
+fn serve(socket: UnixStream) -> ! {
+    let Ok(socket) = keep_only(socket) else { end(1) };
+    // Ctrl-C is rbuild's business; ended requests need no farewell.
+    set_signal(libc::SIGINT, libc::SIG_IGN);
+    set_signal(libc::SIGCHLD, libc::SIG_IGN);
+    while let Ok(Some(request)) = message::receive::<BrokerCommand>(&socket) {
+        if let Ok(Fork::Child) = fork() {
+            answer(request)
+        }
+    }
+    end(0)
+}
+
+/// Closes every descriptor but the streams and `socket`, the near end of that above all.
+fn keep_only(socket: UnixStream) -> std::io::Result<UnixStream> {
+    const FIRST: RawFd = 3;
+    let number = socket.into_raw_fd();
+    // SAFETY: this process is a fresh fork that never returns to the owners of the others.
+    unsafe {
+        if number != FIRST && libc::dup3(number, FIRST, libc::O_CLOEXEC) < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        libc::syscall(libc::SYS_close_range, FIRST + 1, u32::MAX, 0);
+        Ok(UnixStream::from_raw_fd(FIRST))
+    }
+}
+
+fn set_signal(signal: i32, action: libc::sighandler_t) {
+    // SAFETY: the actions are the kernel's own, no handler runs.
+    unsafe { libc::signal(signal, action) };
+}
+
+fn answer(request: Incoming<BrokerCommand>) -> ! {
+    set_signal(libc::SIGINT, libc::SIG_DFL);
+    set_signal(libc::SIGCHLD, libc::SIG_DFL);
+    let Ok([answer, stdin, stdout, stderr]) = <[OwnedFd; 4]>::try_from(request.descriptors) else {
+        end(1)
+    };
+    let answer = UnixStream::from(answer);
+    let result = run(&request.spec, [stdin, stdout, stderr], &answer)
+        .unwrap_or_else(|error| Answer::NotStarted(error.raw_os_error().unwrap_or(libc::EINVAL)));
+    let _nobody_reads = serde_json::to_writer(&answer, &result);
+    end(0)
+}
+
+fn run(
+    command: &BrokerCommand,
+    [stdin, stdout, stderr]: [OwnedFd; 3],
+    answer: &UnixStream,
+) -> std::io::Result<Answer> {
+    let [program, args @ ..] = &command.args[..] else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let mut child = Command::new(program)
+        .args(args)
+        .envs(command.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::from(stdin))
+        .stdout(Stdio::from(stdout))
+        .stderr(Stdio::from(stderr))
+        .spawn()?;
+    let process = Pid::from_child(&child);
+    let pidfd = pidfd_open(process, PidfdFlags::empty())?;
+    let mut polled = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(answer, PollFlags::RDHUP)];
+    poll(&mut polled, None)?;
+    if false {
+        child.kill()?;
+    }
+    Ok(Answer::Ended(child.wait()?.code()))
+}

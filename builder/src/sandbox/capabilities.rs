@@ -1,0 +1,81 @@
+//! Which capabilities a command has.
+//!
+//! Without `no_new_privs`, set-user-id programs work as the image means them; what they can gain is
+//! bounded by the bounding set. The order in [`workload`](super::workload) follows from the kernel's
+//! rules: dropping from the bounding set needs `CAP_SETPCAP`, a seccomp filter `CAP_SYS_ADMIN`,
+//! changing ids `CAP_SETUID`, so the effective set goes last.
+
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+};
+
+use super::SandboxError;
+use super::error::OrCannot;
+
+/// What a command in [`Security::Sandbox`](super::Security::Sandbox) has: Docker's default.
+pub(super) const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// Capabilities are numbered from 0; the kernel answers `EINVAL` above its last one.
+const HIGHEST_NUMBER: u32 = 63;
+
+/// Takes what is not in [`DEFAULT`] out of the bounding set.
+pub(super) fn bound() -> Result<(), SandboxError> {
+    for capability in numbered().filter(|capability| !DEFAULT.contains(*capability)) {
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) => (),
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(error) => return Err(error).or_cannot("drop capabilities"),
+        }
+    }
+    Ok(())
+}
+
+/// Leaves this process what it has of [`DEFAULT`], nothing inheritable, nothing ambient.
+pub(super) fn drop_to_default() -> Result<(), SandboxError> {
+    clear_ambient_capability_set().or_cannot("clear the ambient capabilities")?;
+    let own = capabilities(None).or_cannot("read the capabilities")?;
+    let kept = own.permitted & DEFAULT;
+    set(CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })
+}
+
+/// Puts all that this process may have into all five sets.
+pub(super) fn raise_all() -> Result<(), SandboxError> {
+    let own = capabilities(None).or_cannot("read the capabilities")?.permitted;
+    set(CapabilitySets { effective: own, permitted: own, inheritable: own })?;
+    for capability in numbered().filter(|capability| own.contains(*capability)) {
+        configure_capability_in_ambient_set(capability, true).or_cannot("raise capabilities")?;
+    }
+    Ok(())
+}
+
+fn set(sets: CapabilitySets) -> Result<(), SandboxError> {
+    set_capabilities(None, sets).or_cannot("set the capabilities")
+}
+
+fn numbered() -> impl Iterator<Item = CapabilitySet> {
+    (0..=HIGHEST_NUMBER).map(|number| CapabilitySet::from_bits_retain(1 << number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_what_docker_grants() {
+        assert_eq!(DEFAULT.bits(), 0xa804_25fb);
+    }
+}

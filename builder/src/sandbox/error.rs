@@ -1,0 +1,91 @@
+//! What can go wrong in the sandbox itself; a command that fails is an [`Exit`](super::Exit).
+
+use std::io;
+
+/// An error of the sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A namespace would leave the other threads outside.
+    #[error("cannot enter a namespace: this process already has {0} threads")]
+    Threads(usize),
+    /// The machine allows neither root's mounts nor a user namespace.
+    #[error(
+        "cannot enter a user namespace; run as root, or allow user namespaces \
+         (kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces; in Docker \
+         --security-opt seccomp=unconfined --security-opt systempaths=unconfined)"
+    )]
+    NoUserNamespace(#[source] io::Error),
+    /// There is only one id, and the command wants another.
+    #[error(
+        "cannot run as {uid}:{gid}: this user has no subordinate ids; \
+         add a range for it to /etc/subuid and /etc/subgid and install newuidmap"
+    )]
+    SingleId {
+        /// The user asked for.
+        uid: u32,
+        /// The group asked for.
+        gid: u32,
+    },
+    /// The kernel knows no such limit.
+    #[error("unknown ulimit {0:?}")]
+    UnknownUlimit(String),
+    /// The command has no words.
+    #[error("cannot run an empty command")]
+    EmptyCommand,
+    /// A word, variable or path holds a zero byte.
+    #[error("cannot pass {0:?} to a command: it holds a zero byte")]
+    ZeroByte(String),
+    /// A system call failed.
+    #[error("cannot {what}")]
+    System {
+        /// What was attempted, on which thing.
+        what: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The image or the host is not as a container needs it.
+    #[error("{0}")]
+    Unfit(String),
+    /// The container could not be set up.
+    #[error("cannot set up the container: {0}")]
+    Setup(String),
+    /// The container's first process ended without a word.
+    #[error("the container's init ended without a report ({0})")]
+    Lost(std::process::ExitStatus),
+    /// The caller stopped it.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl SandboxError {
+    /// Returns the error and its causes as one line, for a process that reports to another.
+    pub(super) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Says what was attempted when a system call fails.
+pub(super) trait OrCannot<T> {
+    /// Turns an error into [`SandboxError::System`]; `what` completes "cannot …".
+    fn or_cannot(self, what: impl Into<String>) -> Result<T, SandboxError>;
+
+    /// Like [`OrCannot::or_cannot`], for a text that costs something to make.
+    fn or_cannot_with(self, what: impl FnOnce() -> String) -> Result<T, SandboxError>;
+}
+
+impl<T, E: Into<io::Error>> OrCannot<T> for Result<T, E> {
+    fn or_cannot(self, what: impl Into<String>) -> Result<T, SandboxError> {
+        self.or_cannot_with(|| what.into())
+    }
+
+    fn or_cannot_with(self, what: impl FnOnce() -> String) -> Result<T, SandboxError> {
+        self.map_err(|error| SandboxError::System { what: what(), source: error.into() })
+    }
+}

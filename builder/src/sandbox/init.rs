@@ -1,0 +1,273 @@
+//! The two processes between rbuild and a workload. Both have one thread and run our own code.
+//!
+//! *Stage 1* is our executable started again. It reads the spec, makes a process namespace and
+//! waits for its PID 1. Only it is seen from outside, and when it ends nothing of the container is
+//! left: the kernel ends a PID 1 only after everything in its namespace.
+//!
+//! *PID 1* builds the container, starts the workload, reaps what is orphaned, reports. It ends at
+//! once, and the container with it, when the socket's other end is closed.
+
+use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open,
+    pidfd_send_signal, set_dumpable_behavior, set_parent_process_death_signal, setsid, umask,
+    waitpid,
+};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::error::OrCannot;
+use super::message::{self, Incoming, Report, Spec};
+use super::workload::Workload;
+use super::{Network, SandboxError, network, rootfs};
+
+/// The first argument of an executable that shall be a container's init.
+pub(super) const MARKER: &str = "--be-the-init-of-a-container";
+
+/// How long a workload may take to end when it is asked to.
+pub(super) const GRACE: Duration = Duration::from_millis(300);
+
+/// Becomes a container's init if this process was started as one; then it never returns.
+///
+/// Must be called first of all in `main`.
+pub fn init_if_asked() {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == MARKER) {
+        stage_one();
+    }
+}
+
+fn stage_one() -> ! {
+    // The workload must not look into the init's memory, where the spec and its secrets are.
+    let _only_hardening = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let Ok(socket) = take_socket() else { end(1) };
+    let code = match message::receive::<Spec>(&socket) {
+        Ok(None) => 0,
+        Ok(Some(incoming)) => contain(incoming, &socket).unwrap_or_else(|error| {
+            report(&socket, &Report::Failed(error.chain()));
+            1
+        }),
+        Err(error) => {
+            report(&socket, &Report::Failed(error.chain()));
+            1
+        }
+    };
+    end(code)
+}
+
+/// Ends this process without the exit handlers, which belong to nobody after a fork.
+pub(super) fn end(code: i32) -> ! {
+    // SAFETY: ends the process, whatever its state.
+    unsafe { libc::_exit(code) }
+}
+
+/// Moves the socket away from standard input and puts `/dev/null` there.
+fn take_socket() -> std::io::Result<UnixStream> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(UnixStream::from(socket))
+}
+
+fn report(mut socket: &UnixStream, report: &Report) {
+    // If rbuild is gone, so is the reader of this.
+    let _nobody_reads = serde_json::to_writer(&mut socket, report);
+    let _nobody_reads = socket.flush();
+}
+
+/// A fork's two sides.
+pub(super) enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the child's number.
+    Parent(Pid),
+}
+
+/// Forks this process, which must have one thread.
+pub(super) fn fork() -> rustix::io::Result<Fork> {
+    // SAFETY: with one thread no lock can be held by a thread that the child lacks.
+    match unsafe { libc::fork() } {
+        0 => Ok(Fork::Child),
+        number => Pid::from_raw(number)
+            .filter(|_| number > 0)
+            .map(Fork::Parent)
+            .ok_or(rustix::io::Errno::AGAIN),
+    }
+}
+
+/// Makes the process namespace and its PID 1, and waits for that.
+fn contain(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<i32, SandboxError> {
+    unshare(UnshareFlags::NEWPID).or_cannot("make a process namespace")?;
+    match fork().or_cannot("fork")? {
+        Fork::Child => {
+            let result = run(incoming, socket).unwrap_or_else(|e| Report::Failed(e.chain()));
+            report(socket, &result);
+            end(0)
+        }
+        Fork::Parent(first) => {
+            drop(incoming);
+            wait_with_life_line(first, socket).or_cannot("wait for the container")
+        }
+    }
+}
+
+fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    // SAFETY: no descriptor table is unshared, and nothing here relies on the namespaces left.
+    unsafe { unshare_unsafe(flags) }
+}
+
+fn wait_with_life_line(first: Pid, socket: &UnixStream) -> rustix::io::Result<i32> {
+    let pidfd = pidfd_open(first, PidfdFlags::empty())?;
+    loop {
+        let mut polled =
+            [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(socket, PollFlags::RDHUP)];
+        poll_patiently(&mut polled, None)?;
+        let [ended, line] = polled.map(|polled| !polled.revents().is_empty());
+        if line && !ended {
+            pidfd_send_signal(&pidfd, Signal::KILL)?;
+        }
+        if line || ended {
+            break;
+        }
+    }
+    let status = waitpid(Some(first), WaitOptions::empty())?;
+    Ok(status.and_then(|(_, status)| status.exit_status()).unwrap_or(1))
+}
+
+fn poll_patiently(polled: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> rustix::io::Result<()> {
+    match poll(polled, timeout) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// PID 1 from its first to its last breath.
+fn run(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<Report, SandboxError> {
+    set_parent_process_death_signal(Some(Signal::KILL)).or_cannot("watch the parent")?;
+    setsid().or_cannot("start a session")?;
+    umask(rustix::fs::Mode::empty());
+    enter_namespaces(&incoming.spec)?;
+    let workload = Workload::new(&incoming.spec, &incoming.bytes)?;
+    let stubs = rootfs::enter(incoming)?;
+    rustix::system::sethostname(workload.hostname()).or_cannot("set the host name")?;
+    let children = Children::watch()?;
+    let (workload, failure) = workload.start()?;
+    let status = supervise(workload, &children, socket).or_cannot("watch the workload")?;
+    if !stubs.is_empty() {
+        end_all_others();
+        stubs.remove();
+    }
+    Ok(outcome(status, failure))
+}
+
+fn enter_namespaces(spec: &Spec) -> Result<(), SandboxError> {
+    let namespaces =
+        UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
+    match spec.network {
+        Network::Host => unshare(namespaces).or_cannot("enter the container's namespaces"),
+        Network::None => {
+            unshare(namespaces | UnshareFlags::NEWNET)
+                .or_cannot("enter the container's namespaces")?;
+            network::raise_loopback()
+        }
+    }
+}
+
+fn outcome(status: WaitStatus, mut failure: impl Read) -> Report {
+    let mut message = String::new();
+    let read = failure.read_to_string(&mut message);
+    match (status.exit_status(), status.terminating_signal()) {
+        _ if read.is_ok() && !message.is_empty() => Report::Failed(message),
+        (Some(code), _) => Report::Exited(code),
+        (None, Some(signal)) => Report::Killed(signal),
+        (None, None) => Report::Failed("the workload ended in an unknown way".to_owned()),
+    }
+}
+
+/// Tells when children end.
+struct Children(OwnedFd);
+
+impl Children {
+    fn watch() -> Result<Self, SandboxError> {
+        // SAFETY: the set is initialised by `sigemptyset` before it is read; the calls only block
+        // SIGCHLD in this process and make a descriptor, which is owned here alone.
+        let number = unsafe {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGCHLD);
+            libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        if number < 0 {
+            return Err(std::io::Error::last_os_error()).or_cannot("watch for the end of children");
+        }
+        // SAFETY: the kernel has just made it for us.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(number) }))
+    }
+
+    /// Reaps all that have ended; returns the status of `awaited` if it was among them.
+    fn reap(&self, awaited: Pid) -> rustix::io::Result<Option<WaitStatus>> {
+        let mut signal = [0; size_of::<libc::signalfd_siginfo>()];
+        while rustix::io::read(&self.0, &mut signal).is_ok_and(|length| length > 0) {}
+        let mut found = None;
+        while let Some((child, status)) = rustix::process::wait(WaitOptions::NOHANG)? {
+            if child == awaited {
+                found = Some(status);
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Waits for the workload, reaps orphans, and passes on the wish to stop.
+fn supervise(
+    workload: Pid,
+    children: &Children,
+    socket: &UnixStream,
+) -> rustix::io::Result<WaitStatus> {
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            signal_all(Signal::KILL);
+            deadline = None;
+            continue;
+        }
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut polled = [
+            PollFd::new(&children.0, PollFlags::IN),
+            PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP),
+        ];
+        poll_patiently(&mut polled, timeout.as_ref())?;
+        let [child, line] = polled.map(|polled| polled.revents());
+        if line.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
+            end(1);
+        }
+        if !child.is_empty()
+            && let Some(status) = children.reap(workload)?
+        {
+            return Ok(status);
+        }
+        if line.contains(PollFlags::IN) {
+            rustix::io::read(socket, &mut [0; 1])?;
+            signal_all(Signal::TERM);
+            deadline = None;
+        }
+    }
+}
+
+/// Sends a signal to everything in the container but this PID 1.
+fn signal_all(signal: Signal) {
+    // SAFETY: for PID 1, -1 is every other process of its own namespace. That there is none is no
+    // error.
+    let _nobody_is_left = unsafe { libc::kill(-1, signal.as_raw()) };
+}
+
+fn end_all_others() {
+    signal_all(Signal::KILL);
+    while rustix::process::wait(WaitOptions::empty()).is_ok() {}
+}

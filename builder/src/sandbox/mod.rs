@@ -1,0 +1,137 @@
+//! Runs the commands of a build, each in a container of its own that ends without a trace.
+//!
+//! No daemon, no OCI runtime, no cgroups. The way of one command:
+//!
+//! ```text
+//!  main ── enter() ──▶ broker (forked, stays outside)
+//!            │
+//!            ▼  own mount namespace (or user and mount namespace), before any thread
+//!          rbuild ── Sandbox::run ──▶ stage 1: /proc/self/exe again, one thread
+//!            ▲            one socket:      │ unshare(pid), fork
+//!            │            spec, mounts,    ▼
+//!            └─────────── report, life ── PID 1: mounts, pivot_root, reaps
+//!                         line             │ fork
+//!                                          ▼
+//!                                         the workload
+//! ```
+//!
+//! * [`enter`] moves the whole process into a mount namespace, so every mount dies with it.
+//! * `spawn` starts stage 1 by `posix_spawn` of our own executable: no Rust code runs between a
+//!   fork and an exec in a process that has threads.
+//! * The socket is the life line: when rbuild ends, however it ends, both stages see its end and
+//!   the kernel ends the process namespace with PID 1.
+//! * Mounts are made detached, before the new root is entered, and attached after
+//!   `pivot_root`: no link in an image can lead a mount to the host.
+//! * Whatever a command can write is mounted `nodev`; the nodes in `/dev` are bind mounts of single
+//!   files. So root may make a device node, which belongs to the layer, but not open it.
+//!
+//! [`Level`] says how much of this the machine permits; only the deepest one that works is entered.
+
+mod broker;
+mod capabilities;
+mod container;
+mod error;
+mod init;
+mod limits;
+mod message;
+mod mounts;
+mod network;
+mod paths;
+mod rootfs;
+mod seccomp;
+mod self_namespace;
+mod spawn;
+mod streams;
+mod workload;
+
+use std::path::Path;
+
+use cache::OwnershipMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use broker::{Broker, BrokerCommand, BrokerOutput};
+pub use container::{Container, ContainerMount, Exit, MountSource, Network, Security};
+pub use error::SandboxError;
+pub use init::init_if_asked;
+pub use mounts::{bind, bind_path, tmpfs};
+
+use seccomp::Filters;
+use spawn::InitProgram;
+
+/// Mount points that every container needs in its root: path and whether it is a directory.
+///
+/// A snapshotter lays a lowest layer with these (and the targets of a command's own mounts) below
+/// the image, so that nothing has to be made in the root itself. What is missing all the same is
+/// made before the command starts and taken away after it.
+pub const STUBS: &[(&str, bool)] = &[
+    ("proc", true),
+    ("dev", true),
+    ("sys", true),
+    ("etc/resolv.conf", false),
+    ("etc/hosts", false),
+];
+
+/// How this process came to be allowed to mount, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Level {
+    /// Root with `CAP_SYS_ADMIN`: a mount namespace, real ids, real devices.
+    Root,
+    /// A user namespace with a range of subordinate ids: any id, no devices.
+    SubordinateIds,
+    /// A user namespace in which only root exists.
+    SingleId,
+}
+
+impl Level {
+    /// Returns how unpacked files keep their owners at this level.
+    pub fn ownership_map(self) -> OwnershipMap {
+        match self {
+            Self::Root | Self::SubordinateIds => OwnershipMap::Real,
+            Self::SingleId => OwnershipMap::Single,
+        }
+    }
+}
+
+/// The right to run containers: this process is in a mount namespace of its own.
+pub struct Sandbox {
+    level: Level,
+    broker: Option<Broker>,
+    init: InitProgram,
+    filters: Filters,
+}
+
+/// Moves this process into a namespace where it may mount, and leaves a [`Broker`] outside.
+///
+/// Must be the first thing in `main` after [`init_if_asked`]: it refuses when threads exist, since
+/// they would stay outside.
+pub fn enter() -> Result<Sandbox, SandboxError> {
+    self_namespace::refuse_threads()?;
+    let broker = Broker::start()?;
+    let level = self_namespace::enter(&broker)?;
+    let init = InitProgram::sealed(None)?;
+    Ok(Sandbox { level, broker: Some(broker), init, filters: Filters::default() })
+}
+
+impl Sandbox {
+    /// Moves only the calling thread, for a test that runs beside others; needs root.
+    ///
+    /// Containers must be run from this thread (a current-thread runtime on it), there is no
+    /// broker, and `init_program` is an executable that calls [`init_if_asked`].
+    pub fn for_this_thread(init_program: &Path) -> Result<Self, SandboxError> {
+        self_namespace::enter_as_root()?;
+        let init = InitProgram::sealed(Some(init_program))?;
+        Ok(Self { level: Level::Root, broker: None, init, filters: Filters::default() })
+    }
+
+    /// Returns what the machine permits.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Returns the process outside, which still is the caller; none in
+    /// [`Sandbox::for_this_thread`].
+    pub fn broker(&self) -> Option<&Broker> {
+        self.broker.as_ref()
+    }
+}

@@ -1,0 +1,54 @@
+//! What a command sees of the network.
+//!
+//! On the host's network (the only one that is always there) three things stand between a command
+//! and the host: the system call filter refuses sockets that read the host's packets (see
+//! [`seccomp`](super::seccomp)), a Landlock scope keeps abstract unix sockets of the host out of
+//! reach, and the pathname ones are not in the container's root. Loopback services can be reached.
+//! Without a network there is a namespace with a loopback device, which is brought up: programs
+//! talk to themselves through it.
+
+use std::os::fd::AsRawFd;
+
+use landlock::{RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::SandboxError;
+use super::error::OrCannot;
+
+/// Brings up the loopback device of the network namespace that this process has just entered.
+pub(super) fn raise_loopback() -> Result<(), SandboxError> {
+    let cannot = "bring up the loopback device";
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .or_cannot(cannot)?;
+    // SAFETY: a request of zeroes is a valid value of this plain structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *place = *byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request names a device and carries flags, which is what this ioctl reads.
+    let result =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(std::io::Error::last_os_error()).or_cannot(cannot)
+}
+
+/// Keeps this process and all it starts from the abstract unix sockets of others.
+///
+/// A kernel without Landlock or without this scope (before 6.12) changes nothing. Needs
+/// `CAP_SYS_ADMIN`, since `no_new_privs` stays off.
+pub(super) fn hide_abstract_sockets() -> Result<(), SandboxError> {
+    let restrict = || -> Result<RestrictionStatus, RulesetError> {
+        Ruleset::default()
+            .scope(Scope::AbstractUnixSocket)?
+            .create()?
+            .no_new_privs(false)
+            .restrict_self()
+    };
+    restrict()
+        .map_err(std::io::Error::other)
+        .or_cannot("hide the host's abstract unix sockets")
+        .map(|_how_far| ())
+}

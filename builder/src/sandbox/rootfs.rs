@@ -1,0 +1,435 @@
+//! Puts the container's file tree together and makes it the root.
+//!
+//! In this order, because each step ends what the one before needs:
+//! 1. make every mount detached, while the host's tree is there to clone from (a new `proc` is only
+//!    permitted while an old one can be seen);
+//! 2. attach the root, `pivot_root`, and let go of the host's tree;
+//! 3. attach the rest to places inside, hide parts of `/proc` and `/sys`, then the caller's mounts,
+//!    which can no longer reach what is hidden.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use rustix::fs::{
+    CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fstatfs, makedev, mkdirat,
+    mknodat, open, openat, symlinkat,
+};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{chdir, fchdir, pivot_root};
+
+use super::error::OrCannot;
+use super::message::{Incoming, MountSpec, SourceSpec, Spec};
+use super::paths::{self, Missing, Stubs};
+use super::{SandboxError, Security, mounts};
+
+/// Nodes of `/dev`: what they are, so that nothing else on the host is taken for them.
+const NODES: &[(&str, u32, u32)] = &[
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+const DEVICE_LINKS: &[(&str, &str)] = &[
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+    ("core", "/proc/kcore"),
+];
+
+const MASKED: &[&str] = &[
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+];
+
+const READ_ONLY: &[&str] = &["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+
+/// `PROC_SUPER_MAGIC`
+const PROC: i64 = 0x9fa0;
+
+/// Builds the tree that `incoming` describes and enters it. Returns what had to be made in the root.
+pub(super) fn enter(incoming: Incoming<Spec>) -> Result<Stubs, SandboxError> {
+    let Incoming { spec, bytes, descriptors } = incoming;
+    let mut descriptors = VecDeque::from(descriptors);
+    let root = descriptors.pop_front().ok_or_else(|| missing("root"))?;
+    confine(&root, spec.security).or_cannot("change the root's mount")?;
+    let system = system_mounts(&spec)?;
+    let own = own_mounts(&spec, &bytes[spec.filter_length..], descriptors)?;
+    pivot(&root)?;
+    let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .or_cannot("open the root")?;
+    let mut stubs = Stubs::default();
+    refuse_odd_directories(root.as_fd())?;
+    for mount in system {
+        mount.attach(root.as_fd(), &mut stubs)?;
+    }
+    match spec.security {
+        Security::Sandbox => hide(root.as_fd())?,
+        Security::Insecure => (),
+    }
+    for mount in own {
+        mount.attach_own(root.as_fd(), &mut stubs)?;
+    }
+    paths::make_directories(root.as_fd(), &spec.cwd, spec.uid, spec.gid)?;
+    Ok(stubs)
+}
+
+struct Mount {
+    source: OwnedFd,
+    target: String,
+}
+
+impl Mount {
+    fn new(source: OwnedFd, target: impl Into<String>) -> Self {
+        Self { source, target: target.into() }
+    }
+
+    fn attach(&self, root: BorrowedFd<'_>, stubs: &mut Stubs) -> Result<(), SandboxError> {
+        let place = self.place(root, stubs)?;
+        self.attach_to(place.fd)
+    }
+
+    /// Attaches a mount of the caller's, which must stay away from what the sandbox has made.
+    fn attach_own(&self, root: BorrowedFd<'_>, stubs: &mut Stubs) -> Result<(), SandboxError> {
+        let place = self.place(root, stubs)?;
+        if place.root {
+            return Err(self.refused("it is the root"));
+        }
+        if is_process_file(&place.fd) {
+            return Err(self.refused("it is inside /proc"));
+        }
+        self.attach_to(place.fd)
+    }
+
+    fn place(&self, root: BorrowedFd<'_>, stubs: &mut Stubs) -> Result<paths::Place, SandboxError> {
+        let directory = is_directory(&self.source)
+            .or_cannot_with(|| format!("look at the mount for {}", self.target))?;
+        let missing = if directory { Missing::Directory } else { Missing::File };
+        let place = paths::open_or_make(root, &self.target, missing, stubs)?;
+        match (directory, place.directory) {
+            (true, false) => Err(self.refused("it is a file, and what is mounted a directory")),
+            (false, true) => Err(self.refused("it is a directory, and what is mounted a file")),
+            (true, true) | (false, false) => Ok(place),
+        }
+    }
+
+    fn attach_to(&self, place: OwnedFd) -> Result<(), SandboxError> {
+        mounts::attach(&self.source, place).or_cannot_with(|| format!("mount {}", self.target))
+    }
+
+    fn refused(&self, why: &str) -> SandboxError {
+        SandboxError::Unfit(format!("cannot mount {}: {why}", self.target))
+    }
+}
+
+fn missing(what: &str) -> SandboxError {
+    SandboxError::Unfit(format!("the {what} did not arrive"))
+}
+
+fn is_directory(fd: impl AsFd) -> rustix::io::Result<bool> {
+    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
+}
+
+fn is_process_file(fd: impl AsFd) -> bool {
+    fstatfs(fd).is_ok_and(|found| found.f_type == PROC)
+}
+
+/// Takes devices away from a mount of the caller's, or gives them.
+fn confine(mount: impl AsFd, security: Security) -> rustix::io::Result<()> {
+    match security {
+        Security::Sandbox => mounts::forbid_devices(mount),
+        Security::Insecure => {
+            // In a user namespace the flag may be locked, and devices be of no use anyway.
+            let _locked = mounts::permit_devices(mount);
+            Ok(())
+        }
+    }
+}
+
+/// What every container has, in the order of attaching.
+fn system_mounts(spec: &Spec) -> Result<Vec<Mount>, SandboxError> {
+    let read_only = spec.security == Security::Sandbox;
+    let mut system = vec![
+        Mount::new(mounts::process_files()?, "/proc"),
+        Mount::new(device_directory(spec.security)?, "/dev"),
+    ];
+    system.extend(device_nodes()?);
+    system.extend([
+        Mount::new(mounts::pseudo_terminals(spec.level)?, "/dev/pts"),
+        Mount::new(mounts::shared_memory(spec.shm_size)?, "/dev/shm"),
+        Mount::new(mounts::message_queues()?, "/dev/mqueue"),
+        Mount::new(mounts::system_files(read_only)?, "/sys"),
+    ]);
+    system.extend(
+        mounts::control_groups(read_only).map(|source| Mount::new(source, "/sys/fs/cgroup")),
+    );
+    Ok(system)
+}
+
+fn device_directory(security: Security) -> Result<OwnedFd, SandboxError> {
+    let directory = mounts::device_directory(security == Security::Insecure)?;
+    fill_device_directory(&directory).or_cannot("fill /dev")?;
+    match security {
+        Security::Sandbox => (),
+        Security::Insecure => copy_devices("/dev", directory.as_fd()).or_cannot("fill /dev")?,
+    }
+    Ok(directory)
+}
+
+fn fill_device_directory(directory: &OwnedFd) -> rustix::io::Result<()> {
+    for name in ["pts", "shm", "mqueue"] {
+        mkdirat(directory, name, Mode::from_raw_mode(0o755))?;
+    }
+    for (name, target) in DEVICE_LINKS {
+        symlinkat(*target, directory, *name)?;
+    }
+    for (name, ..) in NODES {
+        make_file(directory.as_fd(), name, Mode::from_raw_mode(0o666))?;
+    }
+    Ok(())
+}
+
+fn make_file(directory: BorrowedFd<'_>, name: &str, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    openat(directory, name, flags, mode)
+}
+
+/// The nodes as bind mounts of the host's, the only ones that can be opened.
+fn device_nodes() -> Result<Vec<Mount>, SandboxError> {
+    let node = |&(name, major, minor): &(&str, u32, u32)| {
+        let path = format!("/dev/{name}");
+        let cannot = || format!("take the host's {path}");
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = open(&*path, flags, Mode::empty()).or_cannot_with(cannot)?;
+        let found = fstat(&fd).or_cannot_with(cannot)?;
+        if found.st_rdev != makedev(major, minor)
+            || FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice
+        {
+            return Err(SandboxError::Unfit(format!("the host's {path} is not that device")));
+        }
+        Ok(Mount::new(mounts::clone_one(&fd, "").or_cannot_with(cannot)?, path))
+    };
+    NODES.iter().map(node).collect()
+}
+
+/// Makes nodes for all devices of the host, as far as this process may.
+fn copy_devices(from: &str, to: BorrowedFd<'_>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, name) = (entry.file_type()?, entry.file_name());
+        let Some(name) = name.to_str() else { continue };
+        if kind.is_char_device() || kind.is_block_device() {
+            let metadata = entry.metadata()?;
+            let (file_type, mode) =
+                (FileType::from_raw_mode(metadata.mode()), Mode::from_raw_mode(metadata.mode()));
+            // What exists is a node of the container's own; what is refused is refused to all.
+            let _exists_or_refused = mknodat(to, name, file_type, mode, metadata.rdev());
+        } else if kind.is_dir() && !["pts", "shm", "mqueue"].contains(&name) {
+            mkdirat(to, name, Mode::from_raw_mode(0o755))?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let below = openat(to, name, flags, Mode::empty())?;
+            copy_devices(&format!("{from}/{name}"), below.as_fd())?;
+        }
+    }
+    Ok(())
+}
+
+/// The caller's mounts: those that came as descriptors and those that are files in memory.
+fn own_mounts(
+    spec: &Spec,
+    bytes: &[u8],
+    mut descriptors: VecDeque<OwnedFd>,
+) -> Result<Vec<Mount>, SandboxError> {
+    let mut files = Files { directory: None, rest: bytes, count: 0 };
+    let mut own = Vec::new();
+    for MountSpec { target, source } in &spec.mounts {
+        let cannot = || format!("prepare the mount for {target}");
+        let source = match source {
+            SourceSpec::Descriptor => {
+                let source = descriptors.pop_front().ok_or_else(|| missing("mount"))?;
+                confine(&source, spec.security).or_cannot_with(cannot)?;
+                source
+            }
+            SourceSpec::File { length, mode, uid, gid, read_only } => {
+                let owner = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+                let file = files.next(*length, Mode::from_raw_mode(*mode), owner)?;
+                if *read_only {
+                    mounts::make_read_only(&file).or_cannot_with(cannot)?;
+                }
+                file
+            }
+        };
+        own.push(Mount::new(source, target));
+    }
+    Ok(own)
+}
+
+/// Makes bytes into files in memory, each a mount of its own.
+///
+/// They share one tmpfs. It is attached over `/proc`, in a mount namespace that nobody else sees
+/// and that is about to lose that tree: older kernels clone only what is attached.
+struct Files<'a> {
+    directory: Option<OwnedFd>,
+    rest: &'a [u8],
+    count: usize,
+}
+
+impl Files<'_> {
+    fn next(
+        &mut self,
+        length: usize,
+        mode: Mode,
+        (uid, gid): (Uid, Gid),
+    ) -> Result<OwnedFd, SandboxError> {
+        let cannot = "make a file in memory";
+        let (data, rest) =
+            self.rest.split_at_checked(length).ok_or_else(|| missing("content of a file"))?;
+        self.rest = rest;
+        self.count += 1;
+        let name = self.count.to_string();
+        let directory = self.directory()?;
+        let file = make_file(directory, &name, mode).or_cannot(cannot)?;
+        write_all(&file, data).or_cannot(cannot)?;
+        fchown(&file, Some(uid), Some(gid)).or_cannot(cannot)?;
+        fchmod(&file, mode).or_cannot(cannot)?;
+        mounts::clone_one(directory, &*name).or_cannot(cannot)
+    }
+
+    fn directory(&mut self) -> Result<BorrowedFd<'_>, SandboxError> {
+        if self.directory.is_none() {
+            let made = mounts::file_directory()?;
+            attach_over_proc(&made).or_cannot("attach a tmpfs for files")?;
+            self.directory = Some(made);
+        }
+        self.directory.as_ref().map(AsFd::as_fd).ok_or_else(|| missing("tmpfs"))
+    }
+}
+
+fn write_all(file: &OwnedFd, mut data: &[u8]) -> rustix::io::Result<()> {
+    while !data.is_empty() {
+        let written = rustix::io::write(file, data)?;
+        data = &data[written..];
+    }
+    Ok(())
+}
+
+/// Covers `/proc`, the one directory that is surely there.
+fn attach_over_proc(mount: impl AsFd) -> rustix::io::Result<()> {
+    let place = openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    mounts::attach(mount, place)
+}
+
+/// Makes `root` the root; the host's tree goes with the last descriptor of it.
+fn pivot(root: &OwnedFd) -> Result<(), SandboxError> {
+    attach_over_proc(root).or_cannot("attach the root")?;
+    fchdir(root).or_cannot("enter the root")?;
+    pivot_root(".", ".").or_cannot("pivot into the root")?;
+    unmount(".", UnmountFlags::DETACH).or_cannot("detach the host's tree")?;
+    chdir("/").or_cannot("enter the root")
+}
+
+/// Refuses a `/proc`, `/dev` or `/sys` that is no directory: replacing it would change the layer.
+fn refuse_odd_directories(root: BorrowedFd<'_>) -> Result<(), SandboxError> {
+    for name in ["proc", "dev", "sys"] {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(found) = openat(root, name, flags, Mode::empty()) else { continue };
+        let kind = fstat(&found).or_cannot_with(|| format!("look at /{name}"))?.st_mode;
+        let what = match FileType::from_raw_mode(kind) {
+            FileType::Directory => continue,
+            FileType::Symlink => "a symbolic link",
+            _ => "a file",
+        };
+        return Err(SandboxError::Unfit(format!(
+            "/{name} of the image is {what}; a command needs an ordinary directory there"
+        )));
+    }
+    Ok(())
+}
+
+/// Hides what tells about the host and makes read-only what would change it.
+fn hide(root: BorrowedFd<'_>) -> Result<(), SandboxError> {
+    let mut masks = Masks::new(root)?;
+    for path in MASKED {
+        masks.cover(path)?;
+    }
+    for path in thermal_throttles() {
+        masks.cover(&path)?;
+    }
+    READ_ONLY.iter().try_for_each(|path| freeze(root, path))
+}
+
+/// `/sys/devices/system/cpu/cpu*/thermal_throttle`: how hot the host is, thus what it does.
+fn thermal_throttles() -> Vec<String> {
+    let directory = "sys/devices/system/cpu";
+    if rustix::fs::stat(&*format!("/{directory}/cpu0/thermal_throttle")).is_err() {
+        return Vec::new();
+    }
+    let Ok(entries) = std::fs::read_dir(format!("/{directory}")) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| name.strip_prefix("cpu").is_some_and(|rest| rest.parse::<u32>().is_ok()))
+        .map(|name| format!("{directory}/{name}/thermal_throttle"))
+        .collect()
+}
+
+/// Opens a place below our own `/proc` or `/sys`, if this kernel has it.
+fn open_hidden(root: BorrowedFd<'_>, path: &str) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(root, path, flags, Mode::empty()).ok()
+}
+
+fn freeze(root: BorrowedFd<'_>, path: &str) -> Result<(), SandboxError> {
+    let Some(place) = open_hidden(root, path) else { return Ok(()) };
+    let cannot = || format!("make /{path} read-only");
+    let clone = mounts::clone_one(&place, "").or_cannot_with(cannot)?;
+    mounts::make_read_only(&clone).or_cannot_with(cannot)?;
+    mounts::attach(clone, place).or_cannot_with(cannot)
+}
+
+/// What is put over hidden files and directories. Both are taken by descriptor from mounts that
+/// were made here, so nothing in the image can stand in for them.
+struct Masks<'a> {
+    root: BorrowedFd<'a>,
+    null: OwnedFd,
+    empty: Option<OwnedFd>,
+}
+
+impl<'a> Masks<'a> {
+    fn new(root: BorrowedFd<'a>) -> Result<Self, SandboxError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let null =
+            openat(root, "dev/null", flags, Mode::empty()).or_cannot("open the new /dev/null")?;
+        Ok(Self { root, null, empty: None })
+    }
+
+    fn cover(&mut self, path: &str) -> Result<(), SandboxError> {
+        let Some(place) = open_hidden(self.root, path) else { return Ok(()) };
+        let cannot = || format!("hide /{path}");
+        if !is_directory(&place).or_cannot_with(cannot)? {
+            let null = mounts::clone_one(&self.null, "").or_cannot_with(cannot)?;
+            return mounts::attach(null, place).or_cannot_with(cannot);
+        }
+        let Some(empty) = &self.empty else {
+            mounts::attach(mounts::empty_directory()?, place).or_cannot_with(cannot)?;
+            self.empty = open_hidden(self.root, path);
+            return Ok(());
+        };
+        let empty = mounts::clone_one(empty, "").or_cannot_with(cannot)?;
+        mounts::attach(empty, place).or_cannot_with(cannot)
+    }
+}

@@ -1,0 +1,146 @@
+//! The compiled programs, run by a small interpreter of classic BPF.
+
+use super::*;
+
+/// Answers as the kernel would for one call.
+fn decide(network: Network, architecture: u32, number: u32, arguments: [u64; 3]) -> u32 {
+    let profile: Profile = serde_json::from_str(PROFILE).unwrap();
+    let program = compile(&profile, network);
+    let mut data = Vec::new();
+    data.extend(number.to_le_bytes());
+    data.extend(architecture.to_le_bytes());
+    data.extend(0_u64.to_le_bytes());
+    for argument in arguments {
+        data.extend(argument.to_le_bytes());
+    }
+    run(&program, &data)
+}
+
+fn run(program: &[sock_filter], data: &[u8]) -> u32 {
+    let (mut at, mut accumulator) = (0, 0_u32);
+    loop {
+        let sock_filter { code, jt, jf, k } = program[at];
+        at += 1;
+        let branch = |holds: bool| usize::from(if holds { jt } else { jf });
+        match code {
+            0x20 => {
+                let word = &data[k as usize..k as usize + 4];
+                accumulator = u32::from_le_bytes(word.try_into().unwrap());
+            }
+            0x54 => accumulator &= k,
+            0x05 => at += k as usize,
+            0x15 => at += branch(accumulator == k),
+            0x25 => at += branch(accumulator > k),
+            0x35 => at += branch(accumulator >= k),
+            0x06 => return k,
+            other => panic!("instruction {other:#x}"),
+        }
+    }
+}
+
+fn native(network: Network, name: &str, arguments: [u64; 3]) -> u32 {
+    let number = (TABLES[0].number)(name).unwrap();
+    decide(network, TABLES[0].audit_architecture, number, arguments)
+}
+
+#[test]
+fn every_name_of_the_profile_is_a_system_call() {
+    let profile: Profile = serde_json::from_str(PROFILE).unwrap();
+    for name in profile.always.iter().chain(&profile.absent) {
+        let known = TABLES.iter().any(|table| (table.number)(name).is_some());
+        assert!(known || !cfg!(target_arch = "x86_64"), "{name}");
+    }
+}
+
+#[test]
+fn a_program_fits_what_the_kernel_takes() {
+    let profile: Profile = serde_json::from_str(PROFILE).unwrap();
+    let length = compile(&profile, Network::Host).len();
+    assert!(length < 4096, "{length}");
+}
+
+#[test]
+fn ordinary_calls_pass_and_dangerous_ones_do_not() {
+    for name in ["read", "openat", "execve", "chroot", "ptrace", "mknodat", "fchownat"] {
+        assert_eq!(native(Network::Host, name, [0; 3]), ALLOW, "{name}");
+    }
+    for name in ["mount", "keyctl", "io_uring_setup", "bpf", "unshare", "open_by_handle_at"] {
+        assert_eq!(native(Network::Host, name, [0; 3]), REFUSE, "{name}");
+    }
+    assert_eq!(native(Network::Host, "clone3", [0; 3]), ABSENT);
+}
+
+#[test]
+fn each_call_gets_the_answer_that_the_profile_gives_it() {
+    let profile: Profile = serde_json::from_str(PROFILE).unwrap();
+    for table in TABLES {
+        let listed = unconditional(&profile, table);
+        let arguments = conditional(&profile, table, Network::Host);
+        let newest = *listed.keys().last().unwrap();
+        for number in (0..=newest).filter(|number| !arguments.contains_key(number)) {
+            let expected = listed.get(&number).copied().unwrap_or(REFUSE);
+            let answer = decide(Network::Host, table.audit_architecture, number, [0; 3]);
+            assert_eq!(answer, expected, "{} {number}", table.name);
+        }
+    }
+}
+
+#[test]
+fn a_call_newer_than_the_profile_is_absent() {
+    let newest = decide(Network::None, TABLES[0].audit_architecture, 5000, [0; 3]);
+    assert_eq!(newest, ABSENT);
+}
+
+#[test]
+fn clone_makes_processes_but_no_namespaces() {
+    let (thread, user_namespace) = (0x3d_0f00, 0x1000_0000);
+    assert_eq!(native(Network::Host, "clone", [thread, 0, 0]), ALLOW);
+    assert_eq!(native(Network::Host, "clone", [user_namespace, 0, 0]), REFUSE);
+}
+
+#[test]
+fn sockets_of_the_kernel_crypto_and_of_virtual_machines_are_refused() {
+    for (family, expected) in [(1, ALLOW), (2, ALLOW), (38, REFUSE), (39, ALLOW), (40, REFUSE)] {
+        assert_eq!(native(Network::None, "socket", [family, 1, 0]), expected, "{family}");
+    }
+}
+
+#[test]
+fn on_the_host_network_raw_sockets_only_ping() {
+    const CLOEXEC: u64 = 0o2_000_000;
+    let cases = [
+        ([2, 3 | CLOEXEC, 1], ALLOW),  // ICMP
+        ([10, 3, 58], ALLOW),          // ICMPv6
+        ([16, 3, 0], ALLOW),           // netlink
+        ([2, 1, 6], ALLOW),            // TCP
+        ([2, 3 | CLOEXEC, 6], REFUSE), // all TCP packets
+        ([2, 3, 255], REFUSE),         // any packet
+        ([10, 3, 17], REFUSE),         // all UDP packets
+        ([17, 3, 3], REFUSE),          // packet socket
+        ([2, 10, 3], REFUSE),          // packet socket, the old way
+    ];
+    for (arguments, expected) in cases {
+        assert_eq!(native(Network::Host, "socket", arguments), expected, "{arguments:?}");
+        assert_eq!(native(Network::None, "socket", arguments), ALLOW, "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_high_half_of_an_argument_hides_nothing() {
+    assert_eq!(native(Network::Host, "socket", [0xffff_ffff_0000_0026, 3, 0]), REFUSE);
+}
+
+#[test]
+fn a_foreign_calling_convention_is_absent() {
+    assert_eq!(decide(Network::Host, 0x1234, 0, [0; 3]), ABSENT);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn i386_has_a_table_and_x32_has_none() {
+    let (x86_64, x86) = (TABLES[0].audit_architecture, TABLES[1].audit_architecture);
+    assert_eq!(decide(Network::Host, x86, 3, [0; 3]), ALLOW, "read");
+    assert_eq!(decide(Network::Host, x86, 102, [0; 3]), REFUSE, "socketcall");
+    assert_eq!(decide(Network::Host, x86, 359, [38, 0, 0]), REFUSE, "socket(AF_ALG)");
+    assert_eq!(decide(Network::Host, x86_64, X32_BIT, [0; 3]), ABSENT, "x32 read");
+}

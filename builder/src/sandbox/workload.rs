@@ -1,0 +1,338 @@
+//! The last steps from PID 1 to the command itself.
+//!
+//! The order is the kernel's: limits, Landlock and the filter need rights that the later steps take
+//! away, and ids come before capabilities. Every descriptor is closed first of all: an image may name
+//! `/proc/self/fd/7` as its working directory.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io::{PipeReader, PipeWriter};
+use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::process::{Pid, fchdir, getcwd, setsid, umask};
+use rustix::thread::{
+    Gid, Uid, set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::error::OrCannot;
+use super::init::{Fork, end, fork};
+use super::limits::Limit;
+use super::message::Spec;
+use super::{Level, Network, SandboxError, Security, capabilities, network, seccomp};
+
+/// What a shell answers for a command that it does not find.
+const NOT_FOUND: i32 = 127;
+/// … and for one that it cannot start.
+const NOT_EXECUTABLE: i32 = 126;
+
+/// How long a file may be open for writing: a process that rbuild forks while it writes a layer has
+/// its descriptors until it executes, a moment later.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// Where the pipe goes on which a failure before the command is told.
+const FAILURE: RawFd = 3;
+
+/// All that is needed of the spec once the root is entered.
+pub(super) struct Workload {
+    command: Command,
+    filter: Vec<u8>,
+    hostname: String,
+    cwd: String,
+    limits: Vec<Limit>,
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+    level: Level,
+    network: Network,
+    security: Security,
+}
+
+/// Words and variables as `execve` takes them.
+struct Command {
+    /// As the user wrote it.
+    name: String,
+    /// What to try, in order.
+    candidates: Vec<CString>,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+impl Workload {
+    /// Takes what it needs of `spec`; `bytes` begin with the filter.
+    pub(super) fn new(spec: &Spec, bytes: &[u8]) -> Result<Self, SandboxError> {
+        Ok(Self {
+            command: Command::new(&spec.args, &spec.env)?,
+            filter: bytes[..spec.filter_length].to_vec(),
+            hostname: spec.hostname.clone(),
+            cwd: spec.cwd.clone(),
+            limits: spec.limits.clone(),
+            uid: Uid::from_raw(spec.uid),
+            gid: Gid::from_raw(spec.gid),
+            groups: spec.groups.iter().copied().map(Gid::from_raw).collect(),
+            level: spec.level,
+            network: spec.network,
+            security: spec.security,
+        })
+    }
+
+    /// Its host's name, as the kernel takes it.
+    pub(super) fn hostname(&self) -> &[u8] {
+        self.hostname.as_bytes()
+    }
+
+    /// Starts it. The pipe ends with the start, or tells why there was none.
+    pub(super) fn start(self) -> Result<(Pid, PipeReader), SandboxError> {
+        let (failure, failed) = std::io::pipe().or_cannot("make a pipe")?;
+        match fork().or_cannot("fork")? {
+            Fork::Child => {
+                let Err(error) = self.become_command(failed);
+                tell(&error)
+            }
+            Fork::Parent(child) => Ok((child, failure)),
+        }
+    }
+
+    fn become_command(&self, failed: PipeWriter) -> Result<Infallible, SandboxError> {
+        close_all_but_streams(failed)?;
+        setsid().or_cannot("start a session")?;
+        reset_signals();
+        umask(Mode::from_raw_mode(0o022));
+        self.own_the_streams()?;
+        self.limits.iter().try_for_each(Limit::apply)?;
+        self.give_up_rights()?;
+        enter_directory(&self.cwd)?;
+        self.take_ids()?;
+        self.set_capabilities()?;
+        self.command.execute()
+    }
+
+    /// Puts `/dev/null` on standard input; a user who is not root must be able to reopen
+    /// `/dev/stdout`, so the pipes become theirs.
+    fn own_the_streams(&self) -> Result<(), SandboxError> {
+        let null = std::fs::File::open("/dev/null").or_cannot("open /dev/null")?;
+        rustix::stdio::dup2_stdin(&null).or_cannot("open /dev/null")?;
+        if self.uid.is_root() {
+            return Ok(());
+        }
+        for stream in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
+            rustix::fs::fchown(stream, Some(self.uid), None).or_cannot("pass on the output")?;
+        }
+        Ok(())
+    }
+
+    fn give_up_rights(&self) -> Result<(), SandboxError> {
+        match self.security {
+            Security::Insecure => return Ok(()),
+            Security::Sandbox => capabilities::bound()?,
+        }
+        match self.network {
+            Network::Host => network::hide_abstract_sockets()?,
+            Network::None => (),
+        }
+        seccomp::install(&self.filter)
+    }
+
+    fn take_ids(&self) -> Result<(), SandboxError> {
+        let cannot = || format!("become {}:{}", self.uid.as_raw(), self.gid.as_raw());
+        match self.level {
+            Level::Root | Level::SubordinateIds => {
+                set_thread_groups(&self.groups).or_cannot_with(cannot)?;
+            }
+            // The kernel denies setgroups there, and no other group exists.
+            Level::SingleId => (),
+        }
+        set_thread_res_gid(self.gid, self.gid, self.gid).or_cannot_with(cannot)?;
+        if self.security == Security::Insecure {
+            set_keep_capabilities(true).or_cannot_with(cannot)?;
+        }
+        set_thread_res_uid(self.uid, self.uid, self.uid).or_cannot_with(cannot)
+    }
+
+    fn set_capabilities(&self) -> Result<(), SandboxError> {
+        match self.security {
+            Security::Sandbox => capabilities::drop_to_default(),
+            Security::Insecure => capabilities::raise_all(),
+        }
+    }
+}
+
+fn tell(error: &SandboxError) -> ! {
+    // SAFETY: `close_all_but_streams` has put the pipe there; before that, writing may fail.
+    let failed = unsafe { BorrowedFd::borrow_raw(FAILURE) };
+    let _nobody_reads = rustix::io::write(failed, error.chain().as_bytes());
+    end(1)
+}
+
+/// Gives every signal its default action and blocks none.
+fn reset_signals() {
+    /// `struct sigaction` of the kernel, whose zeroes are the default action.
+    type Action = [u64; 4];
+    const SIZE_OF_SIGNAL_SET: usize = 8;
+    const LAST_SIGNAL: i32 = 64;
+    // SAFETY: sets default actions and an empty mask in a process with one thread; no handler runs.
+    // A signal that cannot be changed answers an error, which changes nothing. The C library's own
+    // function would refuse the two signals that it keeps for itself.
+    unsafe {
+        let default: Action = [0; 4];
+        for signal in 1..=LAST_SIGNAL {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<Action>(),
+                SIZE_OF_SIGNAL_SET,
+            );
+        }
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+/// Closes every descriptor but the streams and `failed`, which becomes [`FAILURE`].
+fn close_all_but_streams(failed: PipeWriter) -> Result<(), SandboxError> {
+    let failed = failed.into_raw_fd();
+    // SAFETY: the descriptors belong to values of a process that never uses them again: it ends by
+    // `execve` or `_exit`, without dropping them.
+    let result = unsafe {
+        if failed != FAILURE {
+            libc::dup3(failed, FAILURE, libc::O_CLOEXEC);
+        }
+        libc::syscall(libc::SYS_close_range, FAILURE + 1, u32::MAX, 0)
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(std::io::Error::last_os_error()).or_cannot("close descriptors")
+}
+
+/// Enters the working directory; a path through `/proc/self/fd` leads nowhere.
+fn enter_directory(path: &str) -> Result<(), SandboxError> {
+    let cannot = || format!("enter the working directory {path}");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+        .or_cannot_with(cannot)?;
+    fchdir(directory).or_cannot_with(cannot)?;
+    let now = getcwd(Vec::new()).or_cannot_with(cannot)?;
+    if now.as_bytes().starts_with(b"/") {
+        return Ok(());
+    }
+    Err(SandboxError::Unfit(format!("the working directory {path} is outside the container")))
+}
+
+impl Command {
+    fn new(args: &[String], env: &[(String, String)]) -> Result<Self, SandboxError> {
+        let name = args.first().ok_or(SandboxError::EmptyCommand)?.clone();
+        let variable = |(name, value): &(String, String)| c_string(&format!("{name}={value}"));
+        let search = env.iter().rev().find(|(name, _)| name == "PATH");
+        let search = search.map_or("", |(_, value)| value.as_str());
+        let candidates: Result<_, _> =
+            candidates(&name, search).iter().map(|path| c_string(path)).collect();
+        Ok(Self {
+            candidates: candidates?,
+            args: args.iter().map(|arg| c_string(arg)).collect::<Result<_, _>>()?,
+            env: env.iter().map(variable).collect::<Result<_, _>>()?,
+            name,
+        })
+    }
+
+    /// Becomes the command, or ends as a shell would that cannot.
+    fn execute(&self) -> ! {
+        let (args, env) = (pointers(&self.args), pointers(&self.env));
+        let mut denied = None;
+        for candidate in &self.candidates {
+            let error = execute(candidate, &args, &env);
+            match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR) => (),
+                Some(libc::EACCES) => denied = Some(error),
+                _ => self.give_up(NOT_EXECUTABLE, &reason(&error)),
+            }
+        }
+        match denied {
+            Some(error) => self.give_up(NOT_EXECUTABLE, &reason(&error)),
+            None if self.name.contains('/') => self.give_up(NOT_FOUND, "no such file or directory"),
+            None => self.give_up(NOT_FOUND, "executable file not found in $PATH"),
+        }
+    }
+
+    fn give_up(&self, code: i32, why: &str) -> ! {
+        let message = format!("exec: {:?}: {why}\n", self.name);
+        let _nobody_reads = rustix::io::write(rustix::stdio::stderr(), message.as_bytes());
+        end(code)
+    }
+}
+
+/// Executes a file, or returns why not.
+fn execute(
+    file: &CStr,
+    args: &[*const libc::c_char],
+    env: &[*const libc::c_char],
+) -> std::io::Error {
+    let begin = Instant::now();
+    loop {
+        // SAFETY: all are strings with their end, in arrays with theirs.
+        unsafe { libc::execve(file.as_ptr(), args.as_ptr(), env.as_ptr()) };
+        let error = std::io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ETXTBSY) || begin.elapsed() > BUSY {
+            return error;
+        }
+        std::thread::sleep(BUSY / 100);
+    }
+}
+
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string().to_lowercase();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+fn c_string(text: &str) -> Result<CString, SandboxError> {
+    CString::new(text).map_err(|_| SandboxError::ZeroByte(text.to_owned()))
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// The paths to try for a command; one with a slash is its own.
+fn candidates(name: &str, search: &str) -> Vec<String> {
+    if name.contains('/') {
+        return vec![name.to_owned()];
+    }
+    if name.is_empty() {
+        return Vec::new();
+    }
+    search
+        .split(':')
+        .filter(|directory| !directory.is_empty())
+        .map(|directory| format!("{directory}/{name}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_looked_up_and_a_path_is_not() {
+        assert_eq!(candidates("sh", "/usr/bin:/bin"), ["/usr/bin/sh", "/bin/sh"]);
+        assert_eq!(candidates("./sh", "/usr/bin"), ["./sh"]);
+        assert!(candidates("", "/usr/bin").is_empty());
+        assert!(candidates("sh", "").is_empty());
+    }
+
+    #[test]
+    fn a_zero_byte_is_refused() {
+        let args = ["a\0b".to_owned()];
+        assert!(matches!(Command::new(&args, &[]), Err(SandboxError::ZeroByte(_))));
+    }
+
+    #[test]
+    fn the_last_path_counts() {
+        let path = |value: &str| ("PATH".to_owned(), value.to_owned());
+        let command = Command::new(&["sh".to_owned()], &[path("/a"), path("/b")]).unwrap();
+        assert_eq!(command.candidates, [c"/b/sh".to_owned()]);
+    }
+}

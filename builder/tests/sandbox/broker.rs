@@ -1,0 +1,59 @@
+//! The process that stays outside.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use builder::sandbox::{Broker, BrokerCommand, Sandbox};
+
+use crate::support::processes_with;
+#[test]
+fn the_broker_stays_outside() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let outside = fs::read_link("/proc/thread-self/ns/mnt").unwrap();
+    let broker = Broker::start().unwrap();
+    let sandbox = Sandbox::for_this_thread(Path::new(env!("CARGO_BIN_EXE_rbuild"))).unwrap();
+    assert!(sandbox.broker().is_none());
+    assert_ne!(fs::read_link("/proc/thread-self/ns/mnt").unwrap(), outside);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let run = |args: &[&str], stdin: &[u8]| {
+        let command = BrokerCommand {
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            env: vec![("ADDED".into(), "yes".into())],
+            stdin: stdin.to_vec(),
+        };
+        runtime.block_on(broker.run(&command))
+    };
+    let seen = run(&["readlink", "/proc/self/ns/mnt"], b"").unwrap();
+    assert_eq!(String::from_utf8(seen.stdout).unwrap().trim_end(), outside.to_str().unwrap());
+    let big = vec![b'x'; 1 << 20];
+    let seen = run(&["sh", "-c", "cat; echo $ADDED >&2; exit 3"], &big).unwrap();
+    assert_eq!((seen.code, seen.stdout == big, &seen.stderr[..]), (Some(3), true, &b"yes\n"[..]));
+    let error = run(&["no-such-helper"], b"").unwrap_err();
+    assert_eq!(error.to_string(), "cannot run no-such-helper");
+    let seen = run(&["sh", "-c", "kill -9 $$"], b"").unwrap();
+    assert_eq!(seen.code, None);
+}
+
+#[test]
+fn a_command_of_the_broker_ends_when_nobody_waits() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mark = "31415.4";
+    let broker = Broker::start().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let command =
+        BrokerCommand { args: vec!["sleep".into(), mark.into()], ..BrokerCommand::default() };
+    runtime.block_on(async {
+        let wait = tokio::time::timeout(Duration::from_millis(100), broker.run(&command));
+        assert!(wait.await.is_err());
+    });
+    let begin = Instant::now();
+    while processes_with(mark) > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(2), "still there");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
