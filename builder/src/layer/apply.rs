@@ -1,0 +1,600 @@
+//! Unpacks a tar into a directory: a layer into the store, or an archive for `ADD`.
+//!
+//! Nothing outside the directory is ever touched: names are resolved inside it by the kernel (see
+//! [`place`](super::place)), everything is created anew, never through a link that is there, and
+//! owner, mode, attributes and time are set on the object just created. Unpacking a layer twice
+//! gives the same directory, whatever the clock says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CString, OsStr};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use oci::DiffId;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::normalise::reset_root;
+use super::place::{Inside, Root, open_inside, open_plain};
+use super::read::{Kind, Member, Members, ReadError};
+use super::walk::{self, Meta};
+use super::{CAPABILITY, DESCRIBES_ROOT, OPAQUE, WHITEOUT, WHITEOUT_META, WHITEOUT_OPAQUE};
+
+/// How an archive is unpacked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// A view of what the layer will lie on, for [`inherit`]; `None`: not known (yet).
+    pub below: Option<BorrowedFd<'a>>,
+    /// What names that begin with `.wh.` mean.
+    pub whiteouts: Whiteouts,
+    /// Owns everything, instead of whom the archive names.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// What names that begin with `.wh.` mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// Deleted names and opaque directories: the archive is a layer, the directory a new one.
+    #[default]
+    Apply,
+    /// Nothing: the archive's files are added to those in the directory.
+    Keep,
+}
+
+/// An archive that was unpacked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Digest of the whole archive.
+    pub diff_id: DiffId,
+    /// Length of the whole archive.
+    pub size: u64,
+    /// Directories that have entries but are none themselves. What they are like depends on the
+    /// layers below, so a layer with such directories belongs to its chain ID; see [`inherit`].
+    pub implied_directories: Vec<PathBuf>,
+    /// How many device nodes were left out because this user can't make any.
+    pub skipped_devices: u64,
+}
+
+/// Why an archive could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It could not be read, or a file's content not be written.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Something could not be done in the directory.
+    #[error("cannot {action} `{name}` of the archive")]
+    Entry {
+        /// What was attempted.
+        action: &'static str,
+        /// Name of the member.
+        name: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A member must not be unpacked.
+    #[error("`{name}` in the archive: {problem}")]
+    Refused {
+        /// Name of the member.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// Unpacks the uncompressed archive `tar` into the directory `into` and digests all of it.
+///
+/// A layer's directory is new and empty. Of two members of one name the last counts; a directory
+/// that comes again keeps what is in it.
+pub fn unpack(
+    tar: impl Read,
+    into: BorrowedFd<'_>,
+    options: &Options<'_>,
+) -> Result<Applied, ApplyError> {
+    let mut members = Members::new(tar);
+    let mut unpacker = Unpacker::new(into, options);
+    if options.whiteouts == Whiteouts::Apply {
+        reset_root(into).map_err(on("prepare", b"/"))?;
+    }
+    while let Some(member) = members.next()? {
+        unpacker.member(&member, &mut members)?;
+    }
+    let (digest, size) = members.finish()?;
+    let skipped_devices = unpacker.skipped_devices;
+    let implied_directories = unpacker.finish()?;
+    Ok(Applied { diff_id: DiffId(digest), size, implied_directories, skipped_devices })
+}
+
+/// Gives the `implied` directories of the layer in `dir` owner, mode and time of those in `below`;
+/// where there is none they are root's, 0755, of 1970.
+pub fn inherit(
+    dir: BorrowedFd<'_>,
+    implied: &[PathBuf],
+    below: Option<BorrowedFd<'_>>,
+) -> Result<(), ApplyError> {
+    for path in implied {
+        let path = Inside::new(path.as_os_str().as_bytes());
+        inherit_one(dir, &path, below)
+            .map_err(on("set owner, mode and time of", path.as_bytes()))?;
+    }
+    Ok(())
+}
+
+fn inherit_one(
+    dir: BorrowedFd<'_>,
+    path: &Inside,
+    below: Option<BorrowedFd<'_>>,
+) -> rustix::io::Result<()> {
+    let Some((parent, name)) = path.split() else { return Ok(()) };
+    let implied = walk::open_dir(open_inside(dir, &parent)?.as_fd(), &name)?;
+    let example = below.map(|below| open_plain(below, path)).transpose()?.flatten();
+    let (uid, gid, mode, mtime) = match example {
+        Some(example) => {
+            let meta = Meta::of_fd(example.as_fd())?;
+            (meta.uid, meta.gid, meta.mode, meta.mtime)
+        }
+        None => (0, 0, 0o755, 0),
+    };
+    set_owner_and_mode(implied.as_fd(), (uid, gid), mode)?;
+    rustix::fs::futimens(implied, &walk::whole_second(mtime))
+}
+
+/// What the name of a member of a layer says.
+enum Meaning<'n> {
+    Entry,
+    Deleted(&'n [u8]),
+    Opaque,
+    /// Left behind by aufs, the storage that whiteouts come from.
+    Nothing,
+}
+
+/// A name in an open directory, and its path for messages and bookkeeping.
+struct Spot<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a CString,
+    path: &'a Inside,
+}
+
+impl Spot<'_> {
+    fn meta(&self) -> Result<Meta, ApplyError> {
+        Meta::of(self.dir, self.name).map_err(on("look at", self.path.as_bytes()))
+    }
+}
+
+struct Unpacker<'a> {
+    root: Root<'a>,
+    options: &'a Options<'a>,
+    book: Book,
+    root_mtime: Option<i64>,
+    skipped_devices: u64,
+}
+
+/// What is left to be done to directories when all members are there.
+#[derive(Default)]
+struct Book {
+    times: BTreeMap<Inside, i64>,
+    implied: BTreeSet<Inside>,
+}
+
+impl Book {
+    /// Forgets what was removed.
+    fn forget(&mut self, path: &Inside) {
+        self.times.remove(path);
+        self.implied.remove(path);
+        let start = path.join(b"");
+        let below = |at: &&Inside| at.is_below(path);
+        let times = self.times.range(&start..).map(|(at, _)| at).take_while(below);
+        let implied = self.implied.range(&start..).take_while(below);
+        for gone in times.chain(implied).cloned().collect::<Vec<_>>() {
+            self.times.remove(&gone);
+            self.implied.remove(&gone);
+        }
+    }
+}
+
+impl<'a> Unpacker<'a> {
+    fn new(into: BorrowedFd<'a>, options: &'a Options<'a>) -> Self {
+        let root = Root::new(into);
+        Self { root, options, book: Book::default(), root_mtime: None, skipped_devices: 0 }
+    }
+
+    fn member<R: Read>(
+        &mut self,
+        member: &Member,
+        members: &mut Members<R>,
+    ) -> Result<(), ApplyError> {
+        let path = Inside::new(&member.name);
+        let Some((parent, name)) = path.split() else { return self.root_entry(member) };
+        match self.meaning(&parent, &name)? {
+            Meaning::Entry => self.entry(&parent, &name, &path, member, members),
+            Meaning::Deleted(deleted) => self.delete(&parent, deleted),
+            Meaning::Opaque => self.hide_below(&parent),
+            Meaning::Nothing => Ok(()),
+        }
+    }
+
+    fn meaning<'n>(&self, parent: &Inside, name: &'n CString) -> Result<Meaning<'n>, ApplyError> {
+        if self.options.whiteouts == Whiteouts::Keep {
+            return Ok(Meaning::Entry);
+        }
+        let name = name.to_bytes();
+        let mut above = parent.as_bytes().split(|&byte| byte == b'/');
+        if name == WHITEOUT_OPAQUE {
+            return Ok(Meaning::Opaque);
+        }
+        if name.starts_with(WHITEOUT_META)
+            || above.clone().any(|part| part.starts_with(WHITEOUT_META))
+        {
+            return Ok(Meaning::Nothing);
+        }
+        if above.any(|part| part.starts_with(WHITEOUT)) {
+            return Err(refused(parent.as_bytes(), "a deleted name is no directory"));
+        }
+        match name.strip_prefix(WHITEOUT) {
+            None => Ok(Meaning::Entry),
+            Some(b"" | b"." | b"..") => Err(refused(name, "it deletes no name that there can be")),
+            Some(deleted) => Ok(Meaning::Deleted(deleted)),
+        }
+    }
+
+    /// The directory itself: a link or file in its place would lead every other member astray.
+    fn root_entry(&mut self, member: &Member) -> Result<(), ApplyError> {
+        if member.kind != Kind::Directory {
+            return Err(refused(&member.name, "the root can only be a directory"));
+        }
+        let dir = self.root.dir();
+        let set = || {
+            if self.options.whiteouts == Whiteouts::Apply {
+                rustix::fs::fsetxattr(dir, DESCRIBES_ROOT, b"y", XattrFlags::empty())?;
+            }
+            set_owner_and_mode(dir, self.owner(member), member.mode)
+        };
+        set().map_err(on("set owner and mode of", b"/"))?;
+        self.root_mtime = Some(member.mtime);
+        Ok(())
+    }
+
+    fn entry<R: Read>(
+        &mut self,
+        parent: &Inside,
+        name: &CString,
+        path: &Inside,
+        member: &Member,
+        members: &mut Members<R>,
+    ) -> Result<(), ApplyError> {
+        self.make_directories(parent)?;
+        // The descriptor is borrowed apart from `self`, which the methods below change.
+        let dir = self.directory_fd(parent)?;
+        let spot = Spot { dir: dir.as_fd(), name, path };
+        let done = match &member.kind {
+            Kind::File => self.file(&spot, member, members),
+            Kind::Directory => self.directory(&spot, member),
+            Kind::Symlink(target) => self.symlink(&spot, target, member),
+            Kind::Hardlink(target) => self.hardlink(&spot, target, member),
+            Kind::Character(0, 0) if self.options.whiteouts == Whiteouts::Apply => {
+                self.whiteout(&spot)
+            }
+            Kind::Character(major, minor) => {
+                self.special(&spot, FileType::CharacterDevice, (*major, *minor), member)
+            }
+            Kind::Block(major, minor) => {
+                self.special(&spot, FileType::BlockDevice, (*major, *minor), member)
+            }
+            Kind::Fifo => self.special(&spot, FileType::Fifo, (0, 0), member),
+        };
+        self.root.keep(parent, dir);
+        done
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        spot: &Spot<'_>,
+        member: &Member,
+        members: &mut Members<R>,
+    ) -> Result<(), ApplyError> {
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let file = self.make(spot, || rustix::fs::openat(spot.dir, spot.name, flags, mode))?;
+        let mut end = 0;
+        members.content(member, |offset, bytes| {
+            end = offset + bytes.len() as u64;
+            write_at(file.as_fd(), offset, bytes)
+        })?;
+        let finish = || {
+            if end < member.size {
+                rustix::fs::ftruncate(&file, member.size)?;
+            }
+            set_owner_and_mode(file.as_fd(), self.owner(member), member.mode)?;
+            if let Some(capability) = &member.capability {
+                rustix::fs::fsetxattr(&file, CAPABILITY, capability, XattrFlags::empty())?;
+            }
+            rustix::fs::futimens(&file, &walk::whole_second(member.mtime))
+        };
+        finish().map_err(on("set owner, mode, capabilities and time of", spot.path.as_bytes()))
+    }
+
+    fn directory(&mut self, spot: &Spot<'_>, member: &Member) -> Result<(), ApplyError> {
+        let dir = self.new_or_same_directory(spot)?;
+        set_owner_and_mode(dir.as_fd(), self.owner(member), member.mode)
+            .map_err(on("set owner and mode of", spot.path.as_bytes()))?;
+        self.book.implied.remove(spot.path);
+        self.book.times.insert(spot.path.clone(), member.mtime);
+        Ok(())
+    }
+
+    /// A directory that replaces a deleted name shows nothing of what lies below.
+    fn new_or_same_directory(&mut self, spot: &Spot<'_>) -> Result<OwnedFd, ApplyError> {
+        let make = || rustix::fs::mkdirat(spot.dir, spot.name, Mode::from_raw_mode(0o700));
+        let mut is_opaque = false;
+        match make() {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let meta = spot.meta()?;
+                if meta.kind != FileType::Directory {
+                    is_opaque = self.options.whiteouts == Whiteouts::Apply && meta.is_whiteout();
+                    self.make(spot, make)?;
+                }
+            }
+            Err(error) => return Err(on("create", spot.path.as_bytes())(error)),
+        }
+        let dir = walk::open_dir(spot.dir, spot.name).map_err(on("open", spot.path.as_bytes()))?;
+        if is_opaque {
+            mark_opaque(dir.as_fd()).map_err(on("make opaque", spot.path.as_bytes()))?;
+        }
+        Ok(dir)
+    }
+
+    fn symlink(
+        &mut self,
+        spot: &Spot<'_>,
+        target: &[u8],
+        member: &Member,
+    ) -> Result<(), ApplyError> {
+        self.make(spot, || rustix::fs::symlinkat(target, spot.dir, spot.name))?;
+        let finish = || {
+            set_owner_of_link(spot, self.owner(member))?;
+            walk::set_mtime(spot.dir, spot.name, member.mtime)
+        };
+        finish().map_err(on("set owner and time of", spot.path.as_bytes()))
+    }
+
+    fn special(
+        &mut self,
+        spot: &Spot<'_>,
+        kind: FileType,
+        (major, minor): (u32, u32),
+        member: &Member,
+    ) -> Result<(), ApplyError> {
+        let device = rustix::fs::makedev(major, minor);
+        let mode = Mode::from_raw_mode(0o600);
+        let made = self.make(spot, || {
+            match rustix::fs::mknodat(spot.dir, spot.name, kind, mode, device) {
+                Err(Errno::PERM) if kind != FileType::Fifo => Ok(false),
+                made => made.map(|()| true),
+            }
+        })?;
+        if !made {
+            self.skipped_devices += 1;
+            return Ok(());
+        }
+        self.set_all_by_name(spot, member)
+            .map_err(on("set owner, mode and time of", spot.path.as_bytes()))
+    }
+
+    /// For what can't be opened: a pipe or device node that was just made, hence no link.
+    fn set_all_by_name(&self, spot: &Spot<'_>, member: &Member) -> rustix::io::Result<()> {
+        set_owner_of_link(spot, self.owner(member))?;
+        rustix::fs::chmodat(
+            spot.dir,
+            spot.name,
+            Mode::from_raw_mode(member.mode),
+            AtFlags::empty(),
+        )?;
+        walk::set_mtime(spot.dir, spot.name, member.mtime)
+    }
+
+    fn hardlink(
+        &mut self,
+        spot: &Spot<'_>,
+        target: &[u8],
+        member: &Member,
+    ) -> Result<(), ApplyError> {
+        let target = Inside::new(target);
+        if target == *spot.path {
+            return Ok(());
+        }
+        let Some((parent, name)) = target.split() else {
+            return Err(refused(&member.name, "it is a hard link to the root"));
+        };
+        let action = "create the hard link";
+        let dir =
+            open_inside(self.root.dir(), &parent).map_err(on(action, spot.path.as_bytes()))?;
+        let meta = Meta::of(dir.as_fd(), &name).map_err(on(action, spot.path.as_bytes()))?;
+        if meta.kind == FileType::Directory {
+            return Err(refused(&member.name, "it is a hard link to a directory"));
+        }
+        self.make(spot, || rustix::fs::linkat(&dir, &name, spot.dir, spot.name, AtFlags::empty()))?;
+        self.update(spot, &meta, member)
+            .map_err(on("set owner, mode and time of", spot.path.as_bytes()))
+    }
+
+    /// What a hard link says of its target counts if it differs; to say it again would cost a file
+    /// its capabilities.
+    fn update(&self, spot: &Spot<'_>, meta: &Meta, member: &Member) -> rustix::io::Result<()> {
+        if meta.is_whiteout() {
+            return Ok(());
+        }
+        let is_link = meta.kind == FileType::Symlink;
+        if (meta.uid, meta.gid) != self.owner(member) {
+            set_owner_of_link(spot, self.owner(member))?;
+        }
+        if !is_link && (meta.mode != member.mode || (meta.uid, meta.gid) != self.owner(member)) {
+            let mode = Mode::from_raw_mode(member.mode);
+            rustix::fs::chmodat(spot.dir, spot.name, mode, AtFlags::empty())?;
+        }
+        walk::set_mtime(spot.dir, spot.name, member.mtime)
+    }
+
+    fn delete(&mut self, parent: &Inside, deleted: &[u8]) -> Result<(), ApplyError> {
+        self.make_directories(parent)?;
+        let dir = self.directory_fd(parent)?;
+        let path = parent.join(deleted);
+        if let Some((_, name)) = path.split() {
+            self.whiteout(&Spot { dir: dir.as_fd(), name: &name, path: &path })?;
+        }
+        self.root.keep(parent, dir);
+        Ok(())
+    }
+
+    /// Hides what lies below; what this layer has under the name stays.
+    fn whiteout(&mut self, spot: &Spot<'_>) -> Result<(), ApplyError> {
+        let device = rustix::fs::makedev(0, 0);
+        let kind = FileType::CharacterDevice;
+        match rustix::fs::mknodat(spot.dir, spot.name, kind, Mode::empty(), device) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) if spot.meta()?.kind == FileType::Directory => {
+                let dir = walk::open_dir(spot.dir, spot.name)
+                    .map_err(on("open", spot.path.as_bytes()))?;
+                mark_opaque(dir.as_fd()).map_err(on("make opaque", spot.path.as_bytes()))
+            }
+            Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(on("delete", spot.path.as_bytes())(error)),
+        }
+    }
+
+    /// Overlays merge the roots of all layers, whatever their marks say.
+    fn hide_below(&mut self, path: &Inside) -> Result<(), ApplyError> {
+        self.make_directories(path)?;
+        let Some((parent, name)) = path.split() else { return Ok(()) };
+        let dir = self.directory_fd(&parent)?;
+        let marked = walk::open_dir(dir.as_fd(), &name).and_then(|dir| mark_opaque(dir.as_fd()));
+        marked.map_err(on("make opaque", path.as_bytes()))
+    }
+
+    /// Makes the directories that a member implies.
+    fn make_directories(&mut self, path: &Inside) -> Result<(), ApplyError> {
+        let mut missing = vec![];
+        let mut at = path.clone();
+        loop {
+            match self.root.open(&at) {
+                Ok(_) => break,
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) => return Err(on("open", at.as_bytes())(error)),
+            }
+            let Some((parent, name)) = at.split() else { break };
+            missing.push((parent.clone(), name, std::mem::replace(&mut at, parent)));
+        }
+        missing
+            .iter()
+            .rev()
+            .try_for_each(|(parent, name, path)| self.make_implied(parent, name, path))
+    }
+
+    fn make_implied(
+        &mut self,
+        parent: &Inside,
+        name: &CString,
+        path: &Inside,
+    ) -> Result<(), ApplyError> {
+        let dir = self.directory_fd(parent)?;
+        let spot = Spot { dir: dir.as_fd(), name, path };
+        if Meta::of(spot.dir, name).is_ok_and(|meta| !meta.is_whiteout()) {
+            return Err(refused(path.as_bytes(), "it is no directory, and a member lies in it"));
+        }
+        let made = self.new_or_same_directory(&spot)?;
+        set_owner_and_mode(made.as_fd(), (0, 0), 0o755)
+            .map_err(on("set owner and mode of", path.as_bytes()))?;
+        self.book.implied.insert(path.clone());
+        Ok(())
+    }
+
+    fn directory_fd(&mut self, path: &Inside) -> Result<OwnedFd, ApplyError> {
+        self.root.take(path).map_err(on("open", path.as_bytes()))
+    }
+
+    /// Makes something new, in place of what is there.
+    fn make<T>(
+        &mut self,
+        spot: &Spot<'_>,
+        make: impl Fn() -> rustix::io::Result<T>,
+    ) -> Result<T, ApplyError> {
+        match make() {
+            Err(Errno::EXIST) => {
+                walk::remove(spot.dir, spot.name).map_err(on("replace", spot.path.as_bytes()))?;
+                self.book.forget(spot.path);
+                make().map_err(on("create", spot.path.as_bytes()))
+            }
+            made => made.map_err(on("create", spot.path.as_bytes())),
+        }
+    }
+
+    fn owner(&self, member: &Member) -> (u32, u32) {
+        self.options.owner.unwrap_or((member.uid, member.gid))
+    }
+
+    /// Sets what later members would have changed, and returns the implied directories.
+    fn finish(mut self) -> Result<Vec<PathBuf>, ApplyError> {
+        for (path, mtime) in std::mem::take(&mut self.book.times) {
+            let Some((parent, name)) = path.split() else { continue };
+            let dir = self.root.open(&parent).map_err(on("open", parent.as_bytes()))?;
+            walk::set_mtime(dir, &name, mtime).map_err(on("set the time of", path.as_bytes()))?;
+        }
+        let implied = |path: &Inside| Path::new(OsStr::from_bytes(path.as_bytes())).to_owned();
+        let implied: Vec<_> = self.book.implied.iter().map(implied).collect();
+        if self.options.whiteouts == Whiteouts::Apply {
+            inherit(self.root.dir(), &implied, self.options.below)?;
+        }
+        if let Some(mtime) = self.root_mtime {
+            rustix::fs::futimens(self.root.dir(), &walk::whole_second(mtime))
+                .map_err(on("set the time of", b"/"))?;
+        } else if self.options.whiteouts == Whiteouts::Apply {
+            reset_root(self.root.dir()).map_err(on("set the time of", b"/"))?;
+        }
+        Ok(implied)
+    }
+}
+
+pub(crate) fn write_at(file: BorrowedFd<'_>, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = rustix::io::pwrite(file, bytes, offset)?;
+        bytes = &bytes[count..];
+        offset += count as u64;
+    }
+    Ok(())
+}
+
+/// The mode comes last: a change of owner clears setuid.
+fn set_owner_and_mode(
+    fd: BorrowedFd<'_>,
+    (uid, gid): (u32, u32),
+    mode: u32,
+) -> rustix::io::Result<()> {
+    rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))
+}
+
+fn set_owner_of_link(spot: &Spot<'_>, (uid, gid): (u32, u32)) -> rustix::io::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    rustix::fs::chownat(spot.dir, spot.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn mark_opaque(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    rustix::fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty())
+}
+
+fn on(action: &'static str, name: &[u8]) -> impl Fn(Errno) -> ApplyError {
+    move |error| ApplyError::Entry {
+        action,
+        name: String::from_utf8_lossy(name).into_owned(),
+        source: error.into(),
+    }
+}
+
+fn refused(name: &[u8], problem: &'static str) -> ApplyError {
+    ApplyError::Refused { name: String::from_utf8_lossy(name).into_owned(), problem }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! Archives that readers disagree on: the same entries as GNU tar, or a refusal.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::layer::samples::Dice;
+
+/// Blocks of an archive.
+#[derive(Default)]
+struct Archive(Vec<u8>);
+
+impl Archive {
+    fn header(mut self, gnu: bool, change: impl FnOnce(&mut Header)) -> Self {
+        let mut header = if gnu { Header::new_gnu() } else { Header::new_ustar() };
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(0);
+        change(&mut header);
+        header.set_cksum();
+        self.0.extend_from_slice(header.as_bytes());
+        self
+    }
+
+    fn named(self, kind: u8, name: &str, size: u64) -> Self {
+        self.header(true, |header| {
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(EntryType::new(kind));
+            header.set_size(size);
+        })
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self.0.resize(self.0.len().next_multiple_of(BLOCK), 0);
+        self
+    }
+
+    fn file(self, name: &str, content: &[u8]) -> Self {
+        self.named(b'0', name, content.len() as u64).bytes(content)
+    }
+
+    fn records(self, records: &[(&str, &str)]) -> Self {
+        let line = |(key, value): &(&str, &str)| {
+            let rest = key.len() + value.len() + 3;
+            let length = (rest + 1..).find(|length| length - length.to_string().len() == rest);
+            format!("{} {key}={value}\n", length.unwrap())
+        };
+        let body: String = records.iter().map(line).collect();
+        self.named(b'x', "pax", body.len() as u64).bytes(body.as_bytes())
+    }
+
+    fn end(self) -> Vec<u8> {
+        let mut bytes = self.0;
+        bytes.resize(bytes.len() + 2 * BLOCK, 0);
+        bytes
+    }
+}
+
+fn members(bytes: &[u8]) -> Result<Vec<Member>, ReadError> {
+    let mut members = Members::new(bytes);
+    let mut found = vec![];
+    while let Some(member) = members.next()? {
+        found.push(member);
+    }
+    members.finish()?;
+    Ok(found)
+}
+
+fn names(bytes: &[u8]) -> Vec<String> {
+    members(bytes).unwrap().iter().map(|member| lossy(&member.name)).collect()
+}
+
+fn names_by_gnu_tar(bytes: &[u8]) -> Vec<String> {
+    let mut tar = Command::new("tar")
+        .args(["-tPf", "-", "--quoting-style=literal"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    tar.stdin.take().unwrap().write_all(bytes).unwrap();
+    let output = tar.wait_with_output().unwrap().stdout;
+    String::from_utf8(output).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn problem(bytes: &[u8]) -> String {
+    members(bytes).unwrap_err().to_string()
+}
+
+#[test]
+fn odd_archives_have_the_entries_that_gnu_tar_sees() {
+    let inner = Archive::default().file("smuggled", b"x").end();
+    let size = inner.len().to_string();
+    let long = "l".repeat(300);
+    let archives = [
+        ("a plain one", Archive::default().file("a", b"1").file("b", &[7; 600]).end()),
+        (
+            "a size in the records, 0 in the header",
+            Archive::default()
+                .records(&[("size", &size)])
+                .named(b'0', "outer", 0)
+                .bytes(&inner)
+                .file("after", b"")
+                .end(),
+        ),
+        (
+            "a size in the records, another in the header",
+            Archive::default()
+                .records(&[("size", &size)])
+                .named(b'0', "outer", 512)
+                .bytes(&inner)
+                .file("after", b"")
+                .end(),
+        ),
+        (
+            "the last of two equal records",
+            Archive::default()
+                .records(&[("path", "first"), ("path", "second"), ("size", "1"), ("size", &size)])
+                .named(b'0', "header", 0)
+                .bytes(&inner)
+                .file("after", b"")
+                .end(),
+        ),
+        (
+            "records before a long name",
+            Archive::default()
+                .records(&[("size", "3")])
+                .named(b'L', "././@LongLink", 301)
+                .bytes(format!("{long}\0").as_bytes())
+                .named(b'0', "short", 0)
+                .bytes(b"abc")
+                .file("after", b"")
+                .end(),
+        ),
+        (
+            "a hard link with a size",
+            Archive::default().file("a", b"1").named(b'1', "link", 600).file("after", b"").end(),
+        ),
+        ("no end", Archive::default().file("a", b"1").0),
+        ("something after the end", Archive::default().file("a", b"1").end().repeat(2)),
+        ("nothing at all", vec![0; 1024]),
+        (
+            "a file with a slash at its end",
+            Archive::default().named(b'0', "dir/", 0).file("dir/f", b"").end(),
+        ),
+    ];
+    for (what, bytes) in archives {
+        assert_eq!(names(&bytes), names_by_gnu_tar(&bytes), "{what}");
+    }
+}
+
+#[test]
+fn what_readers_disagree_on_is_refused() {
+    let two_names = Archive::default()
+        .named(b'L', "././@LongLink", 2)
+        .bytes(b"x\0")
+        .records(&[("path", "y")])
+        .file("z", b"")
+        .end();
+    assert!(problem(&two_names).contains("two different names"));
+    let full_directory = Archive::default().named(b'5', "d/", 512).bytes(&[1; 512]).end();
+    assert!(problem(&full_directory).contains("has a content"));
+    let twice =
+        Archive::default().records(&[("path", "a")]).records(&[("path", "b")]).file("c", b"");
+    assert!(problem(&twice.end()).contains("two extension headers"));
+    for (key, value) in
+        [("size", "-1"), ("size", "12x"), ("uid", "99999999999"), ("gid", "4294967295")]
+    {
+        let bad = Archive::default().records(&[(key, value)]).file("f", b"").end();
+        assert!(problem(&bad).contains(key), "{key}={value}: {}", problem(&bad));
+    }
+}
+
+#[test]
+fn pax_sparse_files_are_refused_by_name() {
+    let versions: [&[(&str, &str)]; 3] = [
+        &[("GNU.sparse.size", "10"), ("GNU.sparse.numblocks", "1")],
+        &[("GNU.sparse.map", "0,1"), ("GNU.sparse.name", "real"), ("GNU.sparse.size", "10")],
+        &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "10")],
+    ];
+    for records in versions {
+        let bytes = Archive::default().records(records).file("holes", b"x").end();
+        assert_eq!(
+            problem(&bytes),
+            "`holes` in the archive: sparse files in PAX format are not supported"
+        );
+    }
+}
+
+#[test]
+fn old_gnu_sparse_files_read_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(dir.path().join("holes")).unwrap();
+    let mut content = vec![0; 2_000_000];
+    for at in (0..30).map(|piece| piece * 65_536) {
+        content[at..at + 3].copy_from_slice(b"abc");
+        rustix::io::pwrite(&file, b"abc", at as u64).unwrap();
+    }
+    file.set_len(2_000_000).unwrap();
+    let tar = Command::new("tar")
+        .args(["--format=gnu", "--sparse", "-cf", "-", "holes"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(tar.stdout.len() < 400_000, "the archive is sparse");
+    let mut members = Members::new(&tar.stdout[..]);
+    let member = members.next().unwrap().unwrap();
+    let mut read = vec![0; member.size as usize];
+    members
+        .content(&member, |offset, bytes| {
+            read[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        })
+        .unwrap();
+    assert!(read == content);
+    assert_eq!(members.next().unwrap(), None);
+}
+
+#[test]
+fn a_sparse_map_that_does_not_fit_is_refused() {
+    let sparse = |offset: u64, length: u64, stored: u64, size: u64| {
+        Archive::default()
+            .header(true, |header| {
+                header.set_entry_type(EntryType::GNUSparse);
+                header.set_size(stored);
+                let gnu = header.as_gnu_mut().unwrap();
+                gnu.name[0] = b's';
+                gnu.set_real_size(size);
+                gnu.sparse[0].set_offset(offset);
+                gnu.sparse[0].set_length(length);
+            })
+            .bytes(&vec![1; stored as usize])
+            .end()
+    };
+    assert!(members(&sparse(512, 512, 512, 2000)).is_ok());
+    for (offset, length, stored, size) in
+        [(512, 512, 512, 600), (0, 512, 1024, 2000), (0, 1024, 512, 2000)]
+    {
+        assert!(problem(&sparse(offset, length, stored, size)).contains("sparse"));
+    }
+}
+
+#[test]
+fn extension_headers_have_a_limit() {
+    for kind in [b'x', b'L', b'K'] {
+        let bytes = Archive::default().named(kind, "big", 2 << 20).bytes(&vec![b'a'; 2 << 20]);
+        assert!(problem(&bytes.file("f", b"").end()).contains("1 MiB"));
+    }
+}
+
+#[test]
+fn global_records_are_ignored() {
+    let records = b"15 comment=abc\n13 path=evil\n";
+    let bytes = Archive::default().named(b'g', "global", records.len() as u64).bytes(records);
+    assert_eq!(names(&bytes.file("f", b"").end()), ["f"]);
+}
+
+#[test]
+fn a_record_may_have_a_newline_in_its_value() {
+    let value = "a\nsize=7\nb";
+    let records = [("SCHILY.xattr.security.capability", value), ("size", "1")];
+    let bytes =
+        Archive::default().records(&records).named(b'0', "f", 0).bytes(b"x").file("g", b"").end();
+    let found = members(&bytes).unwrap();
+    assert_eq!(found[0].capability.as_deref(), Some(value.as_bytes()));
+    assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn times_are_rounded_down_and_may_be_negative() {
+    for (value, seconds) in
+        [("5", 5), ("5.9", 5), ("-5", -5), ("-5.5", -6), ("-0.5", -1), ("-5.0", -5)]
+    {
+        let bytes = Archive::default().records(&[("mtime", value)]).file("f", b"").end();
+        assert_eq!(members(&bytes).unwrap()[0].mtime, seconds, "{value}");
+    }
+    let negative =
+        Archive::default().header(true, |header| header.as_old_mut().mtime = [0xff; 12]).end();
+    assert_eq!(members(&negative).unwrap()[0].mtime, -1);
+}
+
+#[test]
+fn big_numbers_in_base_256_are_read() {
+    let bytes = Archive::default()
+        .header(true, |header| {
+            header.set_uid(3_000_000);
+            header.set_gid(4_000_000_000);
+            header.set_mtime(90_000_000_000);
+        })
+        .end();
+    let member = &members(&bytes).unwrap()[0];
+    assert_eq!((member.uid, member.gid, member.mtime), (3_000_000, 4_000_000_000, 90_000_000_000));
+}
+
+#[test]
+fn damaged_archives_are_errors_and_never_panics() {
+    let good = Archive::default()
+        .records(&[("path", "long"), ("mtime", "1.5")])
+        .file("a", &[3; 700])
+        .named(b'L', "x", 3)
+        .bytes(b"ab\0")
+        .file("b", b"c")
+        .end();
+    let mut dice = Dice(7);
+    for round in 0..3000 {
+        let mut bad = good.clone();
+        for _ in 0..=dice.roll(4) {
+            let at = dice.roll(bad.len() as u64) as usize;
+            bad[at] = dice.roll(256) as u8;
+        }
+        if round % 2 == 0 {
+            fix_checksums(&mut bad);
+        }
+        bad.truncate(dice.roll(bad.len() as u64 + 1) as usize);
+        let _any_outcome_but_a_panic = members(&bad);
+    }
+}
+
+fn fix_checksums(archive: &mut [u8]) {
+    for block in archive.chunks_exact_mut(BLOCK) {
+        let mut header = Header::from_byte_slice(block).clone();
+        header.set_cksum();
+        block.copy_from_slice(header.as_bytes());
+    }
+}
+
+#[test]
+fn only_a_tar_looks_like_one() {
+    assert!(looks_like_tar(&Archive::default().file("a", b"").end()));
+    assert!(!looks_like_tar(&[0; 1024]));
+    assert!(!looks_like_tar(&[b'x'; 1024]));
+    assert!(!looks_like_tar(b"short"));
+}

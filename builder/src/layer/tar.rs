@@ -1,0 +1,246 @@
+//! Writes a layer's directory as a tar: the same bytes for the same files, always.
+//!
+//! Entries come depth first, names in byte order, a directory before what is in it, the root not at
+//! all. User and group names, access and change times are empty. A second name of an inode is a
+//! hard link to the first.
+
+use std::collections::HashMap;
+use std::io::{self, BufWriter, Write};
+
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::FileType;
+
+use super::header::{BLOCK, Header, padding};
+use super::walk::{self, Meta, TreeError, Visit, Walk};
+use super::{BUFFER, CAPABILITY, OPAQUE, WHITEOUT, WHITEOUT_OPAQUE};
+
+/// Why a layer's tar could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    /// The directory could not be read.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The tar could not be passed on.
+    #[error("cannot write the tar of a layer")]
+    Write(#[source] io::Error),
+    /// A file has fewer bytes than it had a moment ago.
+    #[error("`/{0}` of a layer became shorter while it was read")]
+    Shrunk(String),
+}
+
+/// Writes the tar of the layer in `dir` to `out` and returns its length.
+///
+/// No time in it is later than `latest`: so `SOURCE_DATE_EPOCH` is applied, after the fact and to
+/// a layer that stays as it is.
+pub fn write_tree(
+    dir: BorrowedFd<'_>,
+    out: &mut impl Write,
+    latest: Option<i64>,
+) -> Result<u64, TarError> {
+    let mut writing =
+        Writing { out: BufWriter::with_capacity(BUFFER, out), header: vec![], latest };
+    let size = stream(dir, &mut writing)?;
+    writing.out.flush().map_err(TarError::Write)?;
+    Ok(size)
+}
+
+/// Takes the parts of a tar as they come.
+pub(crate) trait Sink {
+    /// An entry begins. Returns the length of its header in the tar.
+    fn header(&mut self, header: &Header<'_>) -> io::Result<u64>;
+
+    /// Bytes of the entry's content, or what fills blocks.
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+struct Writing<W: Write> {
+    out: BufWriter<W>,
+    header: Vec<u8>,
+    latest: Option<i64>,
+}
+
+impl<W: Write> Sink for Writing<W> {
+    fn header(&mut self, header: &Header<'_>) -> io::Result<u64> {
+        let mtime = self.latest.map_or(header.mtime, |latest| header.mtime.min(latest));
+        self.header.clear();
+        Header { mtime, ..*header }.encode(&mut self.header);
+        self.out.write_all(&self.header)?;
+        Ok(self.header.len() as u64)
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)
+    }
+}
+
+/// Walks the layer in `dir` and gives its tar to `sink`. Returns the tar's length.
+pub(crate) fn stream(dir: BorrowedFd<'_>, sink: &mut impl Sink) -> Result<u64, TarError> {
+    let mut streamer = Streamer {
+        walk: Walk::new(dir)?,
+        sink,
+        size: 0,
+        first_names: HashMap::new(),
+        buffer: vec![0; BUFFER],
+        name: vec![],
+    };
+    while let Some(visit) = streamer.walk.next()? {
+        match visit {
+            Visit::Entry(meta) => streamer.entry(&meta)?,
+            Visit::Leave => {}
+        }
+    }
+    // Two blocks of zeros are the end of a tar.
+    streamer.content(&[0; 2 * BLOCK])?;
+    Ok(streamer.size)
+}
+
+struct Streamer<'s, S> {
+    walk: Walk,
+    sink: &'s mut S,
+    size: u64,
+    /// Where an inode with several names was met first.
+    first_names: HashMap<(u32, u32, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+    name: Vec<u8>,
+}
+
+impl<S: Sink> Streamer<'_, S> {
+    fn entry(&mut self, meta: &Meta) -> Result<(), TarError> {
+        if meta.is_whiteout() {
+            return self.whiteout();
+        }
+        match meta.kind {
+            FileType::Directory => self.directory(meta),
+            FileType::RegularFile => self.file(meta),
+            FileType::Symlink => self.symlink(meta),
+            FileType::CharacterDevice => self.special(b'3', meta),
+            FileType::BlockDevice => self.special(b'4', meta),
+            FileType::Fifo => self.special(b'6', meta),
+            FileType::Socket | FileType::Unknown => Ok(()),
+        }
+    }
+
+    fn whiteout(&mut self) -> Result<(), TarError> {
+        let path = self.walk.path();
+        let (directory, base) = path.split_at(path.len() - self.walk.name().count_bytes());
+        self.name = [directory, WHITEOUT, base].concat();
+        self.header_of_name(|name| Header::whiteout(name))
+    }
+
+    fn directory(&mut self, meta: &Meta) -> Result<(), TarError> {
+        self.name = [self.walk.path(), b"/"].concat();
+        self.header_of_name(|name| Header { kind: b'5', ..header(name, meta) })?;
+        self.walk.enter()?;
+        if self.is_opaque()? {
+            self.name = [self.walk.path(), b"/", WHITEOUT_OPAQUE].concat();
+            self.header_of_name(|name| Header::whiteout(name))?;
+        }
+        Ok(())
+    }
+
+    fn is_opaque(&self) -> Result<bool, TreeError> {
+        let mark = walk::xattr(self.walk.dir(), OPAQUE);
+        Ok(mark.map_err(TreeError::on("read attributes of", self.walk.path()))?.as_deref()
+            == Some(b"y"))
+    }
+
+    fn file(&mut self, meta: &Meta) -> Result<(), TarError> {
+        let file = walk::open_file(self.walk.dir(), self.walk.name())
+            .map_err(TreeError::on("open", self.walk.path()))?;
+        let capability = walk::xattr(file.as_fd(), CAPABILITY)
+            .map_err(TreeError::on("read attributes of", self.walk.path()))?;
+        let capability = capability.as_deref();
+        self.name = self.walk.path().to_vec();
+        if let Some(first) = self.first_name(meta) {
+            let (link, kind) = (first.as_slice(), b'1');
+            return self.header_of_name(|name| Header {
+                link,
+                kind,
+                capability,
+                ..header(name, meta)
+            });
+        }
+        let size = meta.size;
+        self.header_of_name(|name| Header { size, capability, ..header(name, meta) })?;
+        self.file_content(file.as_fd(), size)
+    }
+
+    fn file_content(&mut self, file: BorrowedFd<'_>, size: u64) -> Result<(), TarError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut remaining = size;
+        while remaining > 0 {
+            let wanted = buffer.len().min(usize::try_from(remaining).unwrap_or(usize::MAX));
+            let count = rustix::io::read(file, &mut buffer[..wanted])
+                .map_err(TreeError::on("read", self.walk.path()))?;
+            if count == 0 {
+                return Err(TarError::Shrunk(
+                    String::from_utf8_lossy(self.walk.path()).into_owned(),
+                ));
+            }
+            self.content(&buffer[..count])?;
+            remaining -= count as u64;
+        }
+        self.buffer = buffer;
+        self.content(&[0; BLOCK][..padding(size)])
+    }
+
+    fn symlink(&mut self, meta: &Meta) -> Result<(), TarError> {
+        let target = rustix::fs::readlinkat(self.walk.dir(), self.walk.name(), vec![])
+            .map_err(TreeError::on("read the link", self.walk.path()))?;
+        self.named_inode(b'2', target.as_bytes(), meta)
+    }
+
+    fn special(&mut self, kind: u8, meta: &Meta) -> Result<(), TarError> {
+        self.named_inode(kind, b"", meta)
+    }
+
+    fn named_inode(&mut self, kind: u8, link: &[u8], meta: &Meta) -> Result<(), TarError> {
+        self.name = self.walk.path().to_vec();
+        let first = self.first_name(meta);
+        let (kind, link) = first.as_ref().map_or((kind, link), |first| (b'1', first));
+        let device = if matches!(kind, b'3' | b'4') { meta.device } else { (0, 0) };
+        self.header_of_name(|name| Header { link, kind, device, ..header(name, meta) })
+    }
+
+    /// The name under which this inode is in the tar already; else the present one is remembered.
+    fn first_name(&mut self, meta: &Meta) -> Option<Vec<u8>> {
+        if meta.links < 2 {
+            return None;
+        }
+        let first = self.first_names.get(&meta.inode).cloned();
+        if first.is_none() {
+            self.first_names.insert(meta.inode, self.name.clone());
+        }
+        first
+    }
+
+    fn header_of_name<'a>(
+        &'a mut self,
+        header: impl FnOnce(&'a [u8]) -> Header<'a>,
+    ) -> Result<(), TarError> {
+        self.size += self.sink.header(&header(&self.name)).map_err(TarError::Write)?;
+        Ok(())
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> Result<(), TarError> {
+        self.size += bytes.len() as u64;
+        self.sink.content(bytes).map_err(TarError::Write)
+    }
+}
+
+/// The header of an entry without content; a plain file unless the caller says otherwise.
+fn header<'a>(name: &'a [u8], meta: &Meta) -> Header<'a> {
+    Header {
+        name,
+        link: b"",
+        kind: b'0',
+        mode: meta.mode,
+        uid: meta.uid,
+        gid: meta.gid,
+        size: 0,
+        mtime: meta.mtime,
+        device: (0, 0),
+        capability: None,
+        is_whiteout: false,
+    }
+}
