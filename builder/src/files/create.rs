@@ -1,0 +1,144 @@
+//! Making one file, link, device or directory in an open directory, and giving it its metadata.
+//!
+//! Everything goes by descriptor, or by name in an open directory without following links, on
+//! what was made here a moment ago. The order matters: a change of owner clears setuid and
+//! capabilities, an access list changes permissions, and writing changes times.
+
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid};
+use rustix::io::{self, Errno};
+
+use super::meta::{self, Kind, Meta, Time, timespec};
+use super::owner::Ids;
+use super::root::READ_DIRECTORY;
+use super::xattrs::{self, Xattr};
+
+/// The metadata that something made gets.
+#[derive(Clone, Debug)]
+pub(crate) struct Attributes {
+    pub(crate) ids: Ids,
+    /// Permissions with setuid, setgid and sticky.
+    pub(crate) mode: u32,
+    pub(crate) xattrs: Vec<Xattr>,
+    /// Access and modification time; `None`: now.
+    pub(crate) times: Option<(Time, Time)>,
+}
+
+/// Gives an open file or directory its metadata.
+pub(crate) fn dress(file: impl AsFd, attributes: &Attributes) -> io::Result<()> {
+    let (uid, gid) = ids(attributes.ids);
+    rustix::fs::fchown(&file, uid, gid)?;
+    for xattr in &attributes.xattrs {
+        xattrs::set(&file, xattr);
+    }
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(attributes.mode))?;
+    if let Some(times) = attributes.times {
+        set_times(&file, times)?;
+    }
+    Ok(())
+}
+
+/// Sets access and modification time.
+pub(crate) fn set_times(file: impl AsFd, times: (Time, Time)) -> io::Result<()> {
+    rustix::fs::futimens(file, &timestamps(times))
+}
+
+fn timestamps((accessed, modified): (Time, Time)) -> Timestamps {
+    Timestamps { last_access: timespec(accessed), last_modification: timespec(modified) }
+}
+
+fn ids(ids: Ids) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)))
+}
+
+/// Makes an empty file that was not there.
+pub(crate) fn file(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))
+}
+
+/// Makes a directory that was not there and opens it; only root may enter until it is dressed.
+pub(crate) fn directory(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o700))?;
+    rustix::fs::openat(&dir, name, READ_DIRECTORY, Mode::empty())
+}
+
+/// Makes a directory on the way to something else.
+pub(crate) fn parent(dir: impl AsFd, name: &OsStr, ids: Ids, mode: u32) -> io::Result<()> {
+    let made = directory(dir, name)?;
+    dress(made, &Attributes { ids, mode, xattrs: vec![], times: None })
+}
+
+/// Makes a symbolic link. Its permissions are the kernel's business.
+pub(crate) fn symlink(
+    target: &CStr,
+    dir: impl AsFd,
+    name: &OsStr,
+    attributes: &Attributes,
+) -> io::Result<()> {
+    rustix::fs::symlinkat(target, &dir, name)?;
+    dress_at(dir, name, attributes)
+}
+
+/// Makes a FIFO or a device.
+pub(crate) fn special(
+    kind: FileType,
+    device: u64,
+    dir: impl AsFd,
+    name: &OsStr,
+    attributes: &Attributes,
+) -> io::Result<()> {
+    rustix::fs::mknodat(&dir, name, kind, Mode::from_raw_mode(0o600), device)?;
+    dress_at(&dir, name, attributes)?;
+    // No call sets the mode of what can't be opened without following links. Nothing but the copy
+    // writes here, and the name was made just now: it is no link.
+    rustix::fs::chmodat(dir, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())
+}
+
+/// Gives what can't be opened its owner and times.
+fn dress_at(dir: impl AsFd, name: &OsStr, attributes: &Attributes) -> io::Result<()> {
+    let (uid, gid) = ids(attributes.ids);
+    rustix::fs::chownat(&dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    match attributes.times {
+        Some(times) => {
+            let times = timestamps(times);
+            rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Removes `name` and, if it is a directory, all that is below it. Missing is fine.
+pub(crate) fn remove_all(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    let Some(found) = Meta::find(&dir, name)? else { return Ok(()) };
+    if found.kind() != Kind::Directory {
+        return rustix::fs::unlinkat(dir, name, AtFlags::empty());
+    }
+    let below = rustix::fs::openat(&dir, name, READ_DIRECTORY, Mode::empty())?;
+    for name in meta::names(&below)? {
+        remove_all(&below, &name)?;
+    }
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+}
+
+/// Removes what is not a directory to make room for something new; tells whether it is one.
+pub(crate) fn make_room(dir: impl AsFd, name: &OsStr) -> io::Result<Room> {
+    match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(Room::Free),
+        Err(Errno::ISDIR | Errno::PERM) if is_directory(&dir, name)? => Ok(Room::Directory),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a name can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Free,
+    Directory,
+}
+
+fn is_directory(dir: impl AsFd, name: &OsStr) -> io::Result<bool> {
+    Ok(Meta::find(dir, name)?.is_some_and(|found| found.kind() == Kind::Directory))
+}

@@ -1,0 +1,125 @@
+//! What of a directory is taken: `.dockerignore`, `--exclude` and the pattern of `--parents` at once.
+//!
+//! All three are the same pattern language. `.dockerignore` counts from the root of the context,
+//! the other two from the directory that is copied; `--parents` takes what its pattern matches,
+//! which is to leave out everything (`**`) but that.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use frontend::ignore::{self, Ignore};
+
+use super::error::FilesError;
+use super::meta::Kind;
+
+/// Whether an entry is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is, and what is below it is asked about.
+    Yes,
+    /// It is if something below it is; `implied` if the patterns of the copy say so, not those of
+    /// the context.
+    ForBelow {
+        /// Whether the copy makes it only for the sake of what is below.
+        implied: bool,
+    },
+    /// It is not, and nothing below it.
+    No,
+}
+
+/// What of a directory is taken.
+pub(crate) struct Filter<'a> {
+    patterns: Vec<Patterns<'a>>,
+    /// The directory that is copied, from the root of its source.
+    top: PathBuf,
+}
+
+/// One of the lists of patterns, with what it said of each directory on the way here.
+struct Patterns<'a> {
+    ignore: Cow<'a, Ignore>,
+    /// Whether they are the context's, with paths from the root of the source.
+    of_context: bool,
+    above: Vec<ignore::Verdict>,
+    last: ignore::Verdict,
+}
+
+impl<'a> Filter<'a> {
+    /// Puts the context's patterns together with those of `--exclude` and of `--parents`.
+    pub(crate) fn of(
+        ignore: Option<&'a Ignore>,
+        exclude: &[String],
+        include: Option<&str>,
+    ) -> Result<Self, FilesError> {
+        let patterns = |ignore, of_context| Patterns {
+            ignore,
+            of_context,
+            above: vec![],
+            last: ignore::Verdict::default(),
+        };
+        let of_copy = |lines: &[String]| {
+            let bad = |_| FilesError::Pattern { pattern: lines.join(" ") };
+            Ok(patterns(Cow::Owned(Ignore::from_patterns(lines).map_err(bad)?), false))
+        };
+        let mut all = vec![];
+        all.extend(ignore.map(|ignore| patterns(Cow::Borrowed(ignore), true)));
+        if !exclude.is_empty() {
+            all.push(of_copy(exclude)?);
+        }
+        // No pattern is the whole tree.
+        if let Some(pattern) = include.filter(|pattern| !pattern.is_empty()) {
+            all.push(of_copy(&["**".to_owned(), format!("!{pattern}")])?);
+        }
+        Ok(Self { patterns: all, top: PathBuf::new() })
+    }
+
+    /// Begins a walk below `top`.
+    pub(crate) fn start(&mut self, top: &Path) {
+        self.top = top.to_owned();
+        for patterns in &mut self.patterns {
+            let mut said = ignore::Verdict::default();
+            if patterns.of_context {
+                let mut path = PathBuf::new();
+                for name in top {
+                    path.push(name);
+                    said = patterns.ignore.judge(&path.to_string_lossy(), said);
+                }
+            }
+            patterns.above = vec![said];
+        }
+    }
+
+    /// Judges the entry at `path`, from the root of the source, in the directory entered last.
+    pub(crate) fn judge(&mut self, path: &Path, kind: Kind) -> Taken {
+        let (mut for_below, mut implied) = (false, false);
+        for patterns in &mut self.patterns {
+            let top = if patterns.of_context { Path::new("") } else { &self.top };
+            let path = path.strip_prefix(top).unwrap_or(path).to_string_lossy();
+            let above = patterns.above.last().copied().unwrap_or_default();
+            let said = patterns.ignore.judge(&path, above);
+            patterns.last = said;
+            if !said.excluded() {
+                continue;
+            }
+            if kind != Kind::Directory || !patterns.ignore.may_include_below_judged(&path, said) {
+                return Taken::No;
+            }
+            for_below = true;
+            implied |= !patterns.of_context;
+        }
+        if for_below { Taken::ForBelow { implied } } else { Taken::Yes }
+    }
+
+    /// Goes on in the directory that was judged last.
+    pub(crate) fn enter(&mut self) {
+        for patterns in &mut self.patterns {
+            patterns.above.push(patterns.last);
+        }
+    }
+
+    /// Goes back to the directory above.
+    pub(crate) fn leave(&mut self) {
+        for patterns in &mut self.patterns {
+            patterns.above.pop();
+        }
+    }
+}

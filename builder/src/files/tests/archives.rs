@@ -1,0 +1,287 @@
+//! ADD of archives.
+
+use std::io::Write as _;
+
+use super::{Copy, Tree};
+
+/// An archive being written.
+struct Archive(tar::Builder<Vec<u8>>);
+
+impl Archive {
+    fn new() -> Self {
+        Self(tar::Builder::new(vec![]))
+    }
+
+    fn entry(mut self, kind: tar::EntryType, path: &str, mode: u32, data: &[u8]) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(12);
+        header.set_gid(34);
+        header.set_mtime(1_000_000_000);
+        if matches!(kind, tar::EntryType::Symlink | tar::EntryType::Link) {
+            header.set_link_name_literal(data).unwrap();
+            header.set_size(0);
+            header.set_cksum();
+            self.0.append(&header, &[][..]).unwrap();
+        } else {
+            header.set_size(data.len() as u64);
+            header.set_cksum();
+            self.0.append(&header, data).unwrap();
+        }
+        self
+    }
+
+    fn file(self, path: &str, data: &str) -> Self {
+        self.entry(tar::EntryType::Regular, path, 0o640, data.as_bytes())
+    }
+
+    fn dir(self, path: &str, mode: u32) -> Self {
+        self.entry(tar::EntryType::Directory, path, mode, b"")
+    }
+
+    fn symlink(self, path: &str, target: &str) -> Self {
+        self.entry(tar::EntryType::Symlink, path, 0o777, target.as_bytes())
+    }
+
+    fn hard_link(self, path: &str, target: &str) -> Self {
+        self.entry(tar::EntryType::Link, path, 0o644, target.as_bytes())
+    }
+
+    fn pax(mut self, key: &str, value: &[u8]) -> Self {
+        self.0.append_pax_extensions([(key, value)]).unwrap();
+        self
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+}
+
+fn add(archive: impl AsRef<[u8]>, dest: &str, to: &Tree) -> Result<(), super::FilesError> {
+    Copy::new("a", dest).unpack().run(&Tree::new().file("a", archive), to)
+}
+
+fn added(archive: Archive, dest: &str) -> Tree {
+    let to = Tree::new();
+    add(archive.bytes(), dest, &to).unwrap();
+    to
+}
+
+#[test]
+fn every_compression_is_told_by_content() {
+    let plain = Archive::new().file("f", "x").bytes();
+    let mut gzip = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    let mut bzip2 = bzip2::write::BzEncoder::new(vec![], bzip2::Compression::fast());
+    bzip2.write_all(&plain).unwrap();
+    let options = lzma_rust2::XzOptions::with_preset(1);
+    let mut xz = lzma_rust2::XzWriter::new(vec![], options).unwrap();
+    xz.write_all(&plain).unwrap();
+    let zstd = zstd::encode_all(&plain[..], 1).unwrap();
+    let mut skippable = vec![0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9];
+    skippable.extend_from_slice(&zstd);
+    let archives = [
+        plain,
+        gzip.finish().unwrap(),
+        bzip2.finish().unwrap(),
+        xz.finish().unwrap(),
+        zstd,
+        skippable,
+    ];
+    for (number, archive) in archives.iter().enumerate() {
+        let to = Tree::new();
+        add(archive, "/x", &to).unwrap();
+        assert_eq!(to.list(), ["x", "x/f"], "archive {number}");
+    }
+}
+
+#[test]
+fn what_is_no_archive_is_copied() {
+    let mut gzip = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    gzip.write_all(b"no tar").unwrap();
+    for other in [&b""[..], &[0; 2048], b"text", &gzip.finish().unwrap()] {
+        let to = Tree::new();
+        add(other, "/x", &to).unwrap();
+        assert_eq!(to.list(), ["x"]);
+        assert_eq!(std::fs::read(to.at("x")).unwrap(), other);
+    }
+}
+
+#[test]
+fn copy_never_unpacks() {
+    let from = Tree::new().file("a", Archive::new().file("f", "x").bytes());
+    assert_eq!(Copy::new("a", "/x").to_empty(&from).show("x"), "f 0644 0:0");
+}
+
+#[test]
+fn an_archive_behind_a_link_is_unpacked() {
+    let from = Tree::new().file("a", Archive::new().file("f", "x").bytes()).link("l", "a");
+    assert_eq!(Copy::new("l", "/x").unpack().to_empty(&from).list(), ["x", "x/f"]);
+}
+
+#[test]
+fn entries_keep_owner_mode_and_time_and_chmod_is_not_for_them() {
+    let from = Tree::new().file("a", Archive::new().dir("d/", 0o710).file("d/f", "x").bytes());
+    let copy = Copy::new("a", "/x").unpack().chmod(frontend::Mode::Octal(0o777));
+    let to = copy.to_empty(&from);
+    assert_eq!((to.show("x/d"), to.show("x/d/f")), ("d 0710 12:34".into(), "f 0640 12:34".into()));
+    assert_eq!(
+        (to.modified("x/d"), to.modified("x/d/f")),
+        ((1_000_000_000, 0), (1_000_000_000, 0))
+    );
+}
+
+#[test]
+fn chown_is_for_every_entry_but_not_for_implied_parents() {
+    let from = Tree::new().file("a", Archive::new().file("implied/f", "x").bytes());
+    let to = Copy::new("a", "/x").unpack().chown(50, 60).to_empty(&from);
+    assert_eq!((to.show("x"), to.show("x/implied")), ("d 0755 50:60".into(), "d 0755 0:0".into()));
+    assert_eq!(to.show("x/implied/f"), "f 0640 50:60");
+}
+
+#[test]
+fn the_archives_root_entry_changes_nothing() {
+    let to = added(Archive::new().dir("./", 0o700).file("./f", "x"), "/x");
+    assert_eq!((to.show("x"), to.show("x/f")), ("d 0755 0:0".into(), "f 0640 12:34".into()));
+    let error = add(Archive::new().symlink(".", "/etc").bytes(), "/x", &to).unwrap_err();
+    assert!(matches!(error, super::FilesError::Archive { .. }));
+}
+
+#[test]
+fn names_stay_within_the_destination() {
+    let archive = Archive::new().file("/abs", "a").file("../../up", "b").file("in/../x", "c");
+    let to = added(archive, "/d/e");
+    assert_eq!(to.list(), ["d", "d/e", "d/e/abs", "d/e/up", "d/e/x"]);
+}
+
+#[test]
+fn links_resolve_within_the_destination_and_keep_their_text() {
+    let archive = Archive::new()
+        .dir("real/", 0o755)
+        .symlink("abs", "/real")
+        .symlink("up", "../../../real")
+        .file("abs/f", "x")
+        .file("up/g", "y");
+    let to = added(archive, "/d");
+    assert_eq!((to.read("d/real/f"), to.read("d/real/g")), ("x".to_owned(), "y".to_owned()));
+    assert_eq!(
+        (to.show("d/abs"), to.show("d/up")),
+        ("l 12:34 -> /real".into(), "l 12:34 -> ../../../real".into())
+    );
+}
+
+#[test]
+fn existing_links_resolve_within_the_destination_too() {
+    let to = Tree::new().dir("d/dir", 0o755).link("d/link", "/dir");
+    add(Archive::new().file("link/f", "x").bytes(), "/d", &to).unwrap();
+    assert_eq!(to.read("d/dir/f"), "x");
+}
+
+#[test]
+fn a_destination_through_an_absolute_link_is_found_in_the_root() {
+    let to = Tree::new().dir("dir", 0o755).link("link", "/dir");
+    for dest in ["/link", "/link/", "/link/below"] {
+        add(Archive::new().file("f", "x").bytes(), dest, &to).unwrap();
+    }
+    assert_eq!(to.list(), ["dir", "dir/below", "dir/below/f", "dir/f", "link"]);
+}
+
+#[test]
+fn an_entry_through_a_link_that_leads_nowhere_is_an_error() {
+    let to = Tree::new();
+    let archive = Archive::new().symlink("l", "../../../outside").file("l/f", "x");
+    let error = add(archive.bytes(), "/x", &to).unwrap_err();
+    assert_eq!(error.to_string(), "cannot unpack `a`: entry `l/f`");
+    assert_eq!(to.list(), ["x", "x/l"]);
+}
+
+#[test]
+fn hard_links_are_made_within_the_destination() {
+    let outside = Tree::new().file("secret", "s");
+    let secret = outside.at("secret");
+    let archive = Archive::new().file("f", "x").hard_link("h", "/f").hard_link("i", "../f");
+    let to = added(archive, "/x");
+    assert_eq!((to.read("x/h"), to.read("x/i")), ("x".to_owned(), "x".to_owned()));
+    let archive = Archive::new().hard_link("h", secret.to_str().unwrap());
+    assert!(add(archive.bytes(), "/x", &Tree::new()).is_err());
+}
+
+#[test]
+fn directories_merge_and_any_other_clash_removes_what_was_there() {
+    let to = Tree::new().file("x/d/kept", "").file("x/gone/deep/er", "").link("x/l", "/etc");
+    let archive = Archive::new().dir("d/", 0o711).file("gone", "file").dir("l/", 0o755);
+    add(archive.bytes(), "/x", &to).unwrap();
+    assert_eq!(to.list(), ["x", "x/d", "x/d/kept", "x/gone", "x/l"]);
+    assert_eq!((to.show("x/d"), to.show("x/l")), ("d 0711 12:34".into(), "d 0755 12:34".into()));
+}
+
+#[test]
+fn a_directory_entry_over_a_link_does_not_touch_what_it_leads_to() {
+    let to = Tree::new().dir("x/target", 0o755).link("x/l", "target");
+    add(Archive::new().dir("l/", 0o777).bytes(), "/x", &to).unwrap();
+    assert_eq!((to.show("x/target"), to.show("x/l")), ("d 0755 0:0".into(), "d 0777 12:34".into()));
+}
+
+#[test]
+fn a_file_as_destination_is_an_error() {
+    let to = Tree::new().file("x", "f");
+    let error = add(Archive::new().file("f", "").bytes(), "/x", &to).unwrap_err();
+    assert_eq!(error.to_string(), "mkdir /x: not a directory");
+}
+
+#[test]
+fn whiteout_names_are_ordinary_files() {
+    let to = added(Archive::new().file("keep", "").file(".wh.keep", ""), "/x");
+    assert_eq!(to.list(), ["x", "x/.wh.keep", "x/keep"]);
+}
+
+#[test]
+fn attributes_and_fractions_of_seconds_come_from_the_pax_header() {
+    let archive = Archive::new().pax("SCHILY.xattr.user.a", b"b").file("f", "x");
+    let archive = archive.pax("mtime", b"5.25").file("g", "");
+    let archive = archive.pax("SCHILY.xattr.user.overlay.opaque", b"y").dir("d", 0o755);
+    let to = added(archive, "/x");
+    let xattrs = |path| super::super::xattrs::read(std::fs::File::open(to.at(path)).unwrap());
+    assert_eq!(xattrs("x/f").unwrap(), [("user.a".into(), b"b".to_vec())]);
+    assert_eq!(to.modified("x/g"), (5, 250_000_000));
+    let mut names = [0; 64];
+    let dir = std::fs::File::open(to.at("x/d")).unwrap();
+    assert_eq!(rustix::fs::flistxattr(dir, &mut names).unwrap(), 0);
+}
+
+#[test]
+fn a_truncated_archive_is_an_error() {
+    let plain = Archive::new().file("f", &"x".repeat(100_000)).bytes();
+    let mut gzip = flate2::write::GzEncoder::new(vec![], flate2::Compression::none());
+    gzip.write_all(&plain).unwrap();
+    let gzip = gzip.finish().unwrap();
+    for cut in [&plain[..50_000], &gzip[..50_000]] {
+        let error = add(cut, "/x", &Tree::new()).unwrap_err();
+        assert_eq!(error.to_string(), "cannot unpack `a`: entry `f`");
+    }
+}
+
+#[test]
+fn a_sparse_map_that_would_be_taken_for_content_is_refused() {
+    let archive = Archive::new().pax("GNU.sparse.major", b"1").file("f", "1\n0\n1\nx");
+    assert!(add(archive.bytes(), "/x", &Tree::new()).is_err());
+}
+
+#[test]
+fn bytes_behind_the_end_of_an_archive_count() {
+    let mut archive = Archive::new().file("f", "x").bytes();
+    archive.extend_from_slice(b"and more");
+    let to = Tree::new();
+    add(&archive, "/x", &to).unwrap();
+    assert_eq!(to.list(), ["x", "x/f"]);
+}
+
+#[test]
+fn wildcards_may_match_several_archives() {
+    let from = Tree::new()
+        .file("1.tar", Archive::new().file("one", "").bytes())
+        .file("2.tar", Archive::new().file("two", "").bytes());
+    assert_eq!(Copy::new("*.tar", "/x").unpack().to_empty(&from).list(), ["x", "x/one", "x/two"]);
+}
