@@ -1,5 +1,30 @@
 //! Builds images: plans with `frontend`, remembers with `cache`, talks with `registry-client`.
+//!
+//! ```text
+//! Dockerfile ──parse──▶ AST ──pin, plan──▶ Graph ──solve──▶ Snapshot ──assemble──▶ Image ──export──▶ Output
+//! ```
+//!
+//! [`build::build`] is that line. What goes on below it:
+//!
+//! * [`solver`] decides which vertices must run, with [`cache`] alone as long as that answers;
+//! * [`worker`] runs an op: [`files`] copies, [`sandbox`] runs commands, [`snapshot`] mounts what
+//!   they start from, [`layer`] turns what they wrote into a tar and back;
+//! * [`pin`] looks sources up, [`context`] is the directory that COPY reads,
+//!   [`image`] and [`export`] make of a snapshot what the user asked for;
+//! * [`event`] is all that a build says while it runs, [`cli`] is the command line.
+//!
+//! The library never prints and never reads the environment; only [`cli`] does.
 
+pub mod build;
 pub mod cli;
+pub mod context;
 pub mod event;
+pub mod export;
+pub mod files;
+pub mod image;
+pub mod layer;
+pub mod pin;
+pub mod sandbox;
+pub mod snapshot;
 pub mod solver;
+pub mod worker;

@@ -1,2 +1,13 @@
-//! To be written.
-fn main() {}
+//! The command `rbuild`.
+
+use std::process::ExitCode;
+
+// musl's own allocator makes two threads wait for each other.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    builder::sandbox::init_if_asked();
+    builder::cli::main()
+}

@@ -52,6 +52,9 @@ pub enum CacheError {
         /// The directory.
         root: PathBuf,
     },
+    /// A layer is not unpacked here.
+    #[error("layer {0} is not in the store any more; is something else deleting it?")]
+    MissingLayer(oci::DiffId),
     /// A blob is not here.
     #[error("blob {0} is not in the store")]
     MissingBlob(Digest),

@@ -39,6 +39,7 @@ pub enum SourceRef {
 
 /// What a [`SourceRef`] is today.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "almost all are images")]
 pub enum Pinned {
     /// An image.
     Image(PinnedImage),

@@ -1,3 +1,191 @@
-//! The command line: arguments, one file per command, progress, report.
+//! The command line: parses, calls, renders. Nothing below it prints or reads the environment.
 
-pub mod progress;
+mod args;
+mod build;
+mod csv;
+mod outputs;
+mod progress;
+mod report;
+mod settings;
+mod values;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cache::Cache;
+use clap::ValueEnum;
+use registry_client::{Client, ClientOptions, Credentials, RegistriesConf};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use self::args::BuildArgs;
+use self::build::UsageError;
+use self::progress::ProgressMode;
+use self::settings::Settings;
+use crate::build::{BuildError, Report, Request, Services};
+use crate::event::Events;
+use crate::sandbox::{self, Sandbox, SandboxError};
+use crate::worker::Host;
+
+/// The exit code of a build that the user ended.
+const STOPPED: u8 = 130;
+
+/// Runs the command line and returns the exit code.
+pub fn main() -> ExitCode {
+    let args = match args::parse(std::env::args_os()) {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    // Before any thread exists: what runs from here on is in a namespace of its own.
+    match sandbox::enter() {
+        Ok(sandbox) => build(&args, sandbox),
+        Err(error) => fail(&error),
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    let _nobody_reads_it = error.print();
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+#[allow(clippy::print_stderr, reason = "the command line is what prints")]
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {}", report::chain(error));
+    ExitCode::FAILURE
+}
+
+/// Why a build could not begin or end.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    #[error(transparent)]
+    Cache(#[from] cache::CacheError),
+    #[error(transparent)]
+    Registries(#[from] registry_client::RegistriesConfError),
+    #[error("cannot read the credentials in {path}")]
+    Credentials { path: PathBuf, source: registry_client::CredentialsError },
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot start threads")]
+    Runtime(#[source] std::io::Error),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+fn build(args: &BuildArgs, sandbox: Sandbox) -> ExitCode {
+    let settings = Settings::read();
+    let store = args.root.clone().unwrap_or_else(|| settings.store());
+    match try_build(args, &settings, &store, sandbox) {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "the command line is what prints")]
+fn try_build(
+    args: &BuildArgs,
+    settings: &Settings,
+    store: &Path,
+    sandbox: Sandbox,
+) -> Result<ExitCode, StartError> {
+    let mode = progress_mode(args, settings)?;
+    remove_old_iidfile(args)?;
+    let request = build::request(args, settings)?;
+    let (dockerfile, tags) = (request.dockerfile.clone(), request.tags.clone());
+    let cache = Cache::open(store, sandbox.level().ownership_map())?;
+    let registry = registry(settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    let (events, receiver) = Events::channel();
+    let shown = progress::show(mode, receiver, std::io::stderr()).map_err(UsageError::from)?;
+    let services = Services {
+        cache,
+        registry,
+        sandbox: Arc::new(sandbox),
+        host: Host { resolv_conf: PathBuf::from("/etc/resolv.conf") },
+        events,
+        stop: CancellationToken::new(),
+    };
+    let done = runtime.block_on(run(request, services));
+    runtime.shutdown_background();
+    let _it_showed_what_it_could = shown.join();
+    match done {
+        Ok(report) => {
+            build::write_files(args, &report, &tags)?;
+            build::print_result(mode, &report, store);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprintln!("{}", report::draw(&error, &dockerfile));
+            let stopped = matches!(error, BuildError::Stopped);
+            Ok(if stopped { ExitCode::from(STOPPED) } else { ExitCode::FAILURE })
+        }
+    }
+}
+
+async fn run(request: Request, services: Services) -> Result<Report, BuildError> {
+    let stop = services.stop.clone();
+    let interrupted = async {
+        if let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            stop.cancel();
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        report = crate::build::build(request, services) => report,
+        () = interrupted => unreachable!("waits for ever"),
+    }
+}
+
+/// What the flags say, else what `BUILDKIT_PROGRESS` says.
+fn progress_mode(args: &BuildArgs, settings: &Settings) -> Result<ProgressMode, UsageError> {
+    match (args.progress.unwrap_or_default(), args.quiet) {
+        (ProgressMode::Auto | ProgressMode::Quiet, true) => Ok(ProgressMode::Quiet),
+        (other, true) => Err(UsageError::QuietAndProgress(other)),
+        (ProgressMode::Auto, false) => {
+            match settings.variable("BUILDKIT_PROGRESS").filter(|mode| !mode.is_empty()) {
+                Some(mode) => {
+                    ProgressMode::from_str(&mode, true).map_err(|_| UsageError::Progress(mode))
+                }
+                None => Ok(ProgressMode::Auto),
+            }
+        }
+        (mode, false) => Ok(mode),
+    }
+}
+
+/// An old file must not be taken for that of a build that failed.
+fn remove_old_iidfile(args: &BuildArgs) -> Result<(), StartError> {
+    let Some(path) = &args.iidfile else { return Ok(()) };
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(UsageError::Write { path: path.display().to_string(), source }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn registry(settings: &Settings) -> Result<Client, StartError> {
+    let hosts = RegistriesConf::load(&settings.registries_conf())?;
+    let credentials = match settings.docker_config() {
+        Some(path) => match std::fs::read(&path) {
+            Ok(bytes) => Credentials::from_docker_config(&bytes)
+                .map_err(|source| StartError::Credentials { path, source })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Credentials::default(),
+            Err(source) => return Err(StartError::Read { path, source }),
+        },
+        None => Credentials::default(),
+    };
+    let user_agent = concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned();
+    Ok(Client::new(ClientOptions { hosts, credentials, user_agent, ..ClientOptions::default() }))
+}

@@ -48,6 +48,7 @@ pub struct Index {
 
 /// What a tag can point at.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and never many at a time")]
 pub enum ManifestOrIndex {
     /// One image.
     Manifest(Manifest),

@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Ways of showing a build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum ProgressMode {
+pub(crate) enum ProgressMode {
     /// `tty` on a terminal, else `plain`.
     #[default]
     Auto,
@@ -48,11 +48,11 @@ pub enum ProgressMode {
 /// Why a build cannot be shown in this way.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot show progress as `tty`: standard error is not a terminal")]
-pub struct NoTerminal;
+pub(crate) struct NoTerminal;
 
 /// What is left to say when a build has been shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// The steps that failed, in the order in which they did.
     pub failed: Vec<FailedStep>,
     /// The warnings, in the order in which they came.
@@ -61,7 +61,7 @@ pub struct Shown {
 
 /// A step that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailedStep {
+pub(crate) struct FailedStep {
     /// Its name, such as `[build 2/5] RUN make`.
     pub name: String,
     /// Why it failed.
@@ -81,7 +81,7 @@ trait Renderer: Send {
 }
 
 /// Shows `events` on standard error until their senders are gone.
-pub fn show(
+pub(crate) fn show(
     mode: ProgressMode,
     events: Receiver<Event>,
     out: Stderr,

@@ -1,0 +1,264 @@
+//! The whole flow on one screen: parse, pin and plan, solve, assemble, export.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cache::{Cache, CacheError};
+use frontend::{
+    Diagnostic, Dockerfile, Op, Pinned, Pins, Plan, PlanRequest, Planning, Source, Span, Target,
+};
+use futures_util::future::try_join_all;
+use oci::{Digest, Reference};
+use registry_client::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::BuildContext;
+use crate::event::Events;
+use crate::export::{self, ExportError, Output};
+use crate::image::{self, Image};
+use crate::pin::{PinError, Pinner};
+use crate::sandbox::Sandbox;
+use crate::solver::{Need, OpError, SolveError, Solved, Solver};
+use crate::worker::{BlobError, Blobs, Host, LocalWorker, Secrets};
+
+/// What to build, and what to make of it.
+#[derive(Debug)]
+pub struct Request {
+    /// The Dockerfile.
+    pub dockerfile: Source,
+    /// Target, arguments, platforms and all else that planning wants to know.
+    pub plan: PlanRequest,
+    /// The local build contexts; the main one is `context`.
+    pub contexts: BTreeMap<String, Arc<BuildContext>>,
+    /// The values of secrets by their id.
+    pub secrets: Secrets,
+    /// Names of the image.
+    pub tags: Vec<Reference>,
+    /// What to make of the result.
+    pub outputs: Vec<Output>,
+    /// How many commands may run at a time.
+    pub jobs: usize,
+    /// Ask registries also for what was built here.
+    pub pull: bool,
+}
+
+/// What a build works with.
+#[derive(Clone)]
+pub struct Services {
+    /// The store.
+    pub cache: Cache,
+    /// Registries.
+    pub registry: Client,
+    /// What RUN runs in.
+    pub sandbox: Arc<Sandbox>,
+    /// What a RUN sees of this machine.
+    pub host: Host,
+    /// Where to tell what happens.
+    pub events: Events,
+    /// Cancelled when the user wishes to end the build.
+    pub stop: CancellationToken,
+}
+
+/// What came of a build.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The image; nothing where no output asked for one.
+    pub image: Option<image::Result>,
+    /// Where the outputs went.
+    pub exported: Vec<Exported>,
+    /// What the build checks found.
+    pub warnings: Vec<frontend::Warning>,
+}
+
+/// Where an output went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exported {
+    /// Into the store, under these names.
+    Store(Vec<Reference>),
+    /// Nowhere.
+    Nothing,
+    /// Into a file or a directory.
+    Path(PathBuf),
+    /// To standard output.
+    Stdout,
+    /// Into registries, under these names, with this digest.
+    Registry(Vec<Reference>, Digest),
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The Dockerfile is wrong.
+    #[error(transparent)]
+    Dockerfile(#[from] Diagnostic),
+    /// Something that the Dockerfile names can't be looked up.
+    #[error("{source}")]
+    Pin {
+        /// Where the Dockerfile names it.
+        span: Span,
+        /// Why.
+        source: PinError,
+    },
+    /// A step failed.
+    #[error("{source}")]
+    Step {
+        /// Its name.
+        name: String,
+        /// The instruction.
+        span: Span,
+        /// Why.
+        source: OpError,
+    },
+    /// A layer's blob could not be made or had.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// An output could not be written.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The store can't be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The user ended it.
+    #[error("the build was stopped")]
+    Stopped,
+}
+
+impl From<SolveError> for BuildError {
+    fn from(error: SolveError) -> Self {
+        match error {
+            SolveError::Stopped => Self::Stopped,
+            SolveError::Step { vertex: _, name, span, source } => Self::Step { name, span, source },
+        }
+    }
+}
+
+/// Builds. When it returns, with success or not, nothing of it is running any more.
+pub async fn build(request: Request, services: Services) -> Result<Report, BuildError> {
+    let dockerfile = frontend::parse(request.dockerfile.clone())?;
+    let plan = plan(&dockerfile, &request, &services).await?;
+    let blobs = Arc::new(Blobs::new(&services, base_images(&plan), plan.source_date_epoch));
+    let worker = LocalWorker::new(&services, blobs.clone(), &request, &plan);
+    let done = run(&request, &services, &plan, &worker, &blobs).await;
+    worker.settle().await;
+    done
+}
+
+async fn run(
+    request: &Request,
+    services: &Services,
+    plan: &Plan,
+    worker: &LocalWorker,
+    blobs: &Arc<Blobs>,
+) -> Result<Report, BuildError> {
+    let targets: Vec<_> = plan.targets.iter().map(|target| target.vertex).collect();
+    let solver = Solver {
+        cache: &services.cache,
+        worker,
+        events: services.events.clone(),
+        jobs: request.jobs,
+        stop: services.stop.clone(),
+    };
+    let need = request.outputs.iter().map(Output::need).max().unwrap_or(Need::Identity);
+    let solved = solver.solve(&plan.graph, &targets, need).await?;
+    let finish = finish(request, services, plan, &solved, worker, blobs);
+    tokio::select! {
+        biased;
+        () = services.stop.cancelled() => Err(BuildError::Stopped),
+        report = finish => report,
+    }
+}
+
+/// Plans; what planning must know is looked up all at once, as often as it takes.
+async fn plan(
+    dockerfile: &Dockerfile,
+    request: &Request,
+    services: &Services,
+) -> Result<Plan, BuildError> {
+    let pinner = Pinner {
+        cache: services.cache.clone(),
+        registry: services.registry.clone(),
+        events: services.events.clone(),
+        pull: request.pull,
+    };
+    let mut pins = Pins::new();
+    loop {
+        match frontend::plan(dockerfile, &request.plan, &pins)? {
+            Planning::Ready(plan) => return Ok(*plan),
+            Planning::Needs(needs) => {
+                let pin = async |(source, span): (frontend::SourceRef, Span)| match pinner
+                    .pin(&source)
+                    .await
+                {
+                    Ok(pinned) => Ok((source, pinned)),
+                    Err(source) => Err(BuildError::Pin { span, source }),
+                };
+                let found = try_join_all(needs.into_iter().map(pin));
+                let found: Vec<(_, Pinned)> = tokio::select! {
+                    biased;
+                    () = services.stop.cancelled() => return Err(BuildError::Stopped),
+                    found = found => found?,
+                };
+                pins.extend(found);
+            }
+        }
+    }
+}
+
+fn base_images(plan: &Plan) -> Vec<&frontend::PinnedImage> {
+    let image = |op| match op {
+        &Op::Image(ref image) => Some(&**image),
+        Op::Scratch
+        | Op::Exec(_)
+        | Op::Copy(_)
+        | Op::MakeDir(_)
+        | Op::Fetch(_)
+        | Op::Stack { .. } => None,
+    };
+    plan.graph.vertices().filter_map(|(_, vertex)| image(&vertex.op)).collect()
+}
+
+/// Assembles and exports what was solved.
+async fn finish(
+    request: &Request,
+    services: &Services,
+    plan: &Plan,
+    solved: &Solved,
+    worker: &LocalWorker,
+    blobs: &Arc<Blobs>,
+) -> Result<Report, BuildError> {
+    let mut first = None;
+    let mut exported = vec![];
+    for output in &request.outputs {
+        let image = match output.image_options() {
+            Some(options) => Some(assemble(plan, solved, options, output, blobs).await?),
+            None => None,
+        };
+        let job = export::Job { services, plan, solved, worker, blobs, image: image.as_ref() };
+        exported.push(export::export(output, &job).await?);
+        first = first.or(image);
+    }
+    let image = first;
+    Ok(Report { image, exported, warnings: plan.warnings.clone() })
+}
+
+async fn assemble(
+    plan: &Plan,
+    solved: &Solved,
+    options: &export::ImageOptions,
+    output: &Output,
+    blobs: &Arc<Blobs>,
+) -> Result<image::Result, BuildError> {
+    let assemble = async |target: &Target| -> Result<Image, BuildError> {
+        let snapshot = &solved[target.vertex].snapshot;
+        let layers = blobs.layers(snapshot, options.compression, output.needs_base_blobs()).await?;
+        Ok(image::assemble(
+            target,
+            &layers,
+            |vertex| solved[vertex].created,
+            plan.source_date_epoch,
+        ))
+    };
+    let images = try_join_all(plan.targets.iter().map(assemble)).await?;
+    Ok(image::combine(images, plan.force_index))
+}

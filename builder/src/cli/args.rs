@@ -1,0 +1,205 @@
+//! The command line as typed: flags of `docker buildx build`, in clap's words.
+//!
+//! Only shapes are checked here; what a value means is decided where it is used.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+
+use super::progress::ProgressMode;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rbuild",
+    version,
+    about = "Builds container images from Dockerfiles, without a daemon and without root",
+    override_usage = "rbuild [build] [FLAGS] PATH|-",
+    next_line_help = false,
+    max_term_width = 110,
+    disable_help_subcommand = true,
+    args_override_self = true
+)]
+pub(crate) struct Cli {
+    /// What to build.
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+}
+
+/// Flags of `rbuild build`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Build context: a directory
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) context: String,
+
+    /// Dockerfile, relative to the working directory [default: PATH/Dockerfile]; `-`: stdin
+    #[arg(short, long, value_name = "FILE", help_heading = "Input")]
+    pub(crate) file: Option<String>,
+    /// Stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE", help_heading = "Input")]
+    pub(crate) target: Option<String>,
+    /// Value of an ARG; NAME alone takes it from the environment
+    #[arg(long, value_name = "NAME[=VALUE]", help_heading = "Input")]
+    pub(crate) build_arg: Vec<String>,
+    /// Further context: directory, docker-image://REF or oci-layout://DIR[:TAG][@DIGEST]
+    #[arg(long, value_name = "NAME=SOURCE", help_heading = "Input")]
+    pub(crate) build_context: Vec<String>,
+    /// Platforms to build for, such as linux/amd64
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', help_heading = "Input")]
+    pub(crate) platform: Vec<String>,
+    /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]
+    #[arg(long, value_name = "SECRET", help_heading = "Input")]
+    pub(crate) secret: Vec<String>,
+
+    /// Name of the image in the store
+    #[arg(short, long, value_name = "NAME[:TAG]", help_heading = "Output")]
+    pub(crate) tag: Vec<String>,
+    /// DIR, or type=oci|docker|local|tar|image|registry|cacheonly[,dest=PATH][,…]
+    #[arg(short, long, value_name = "OUTPUT", help_heading = "Output")]
+    pub(crate) output: Vec<String>,
+    /// Push the image to the registries that its names tell
+    #[arg(long, help_heading = "Output")]
+    pub(crate) push: bool,
+    /// Label of the image
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Output")]
+    pub(crate) label: Vec<String>,
+    /// Write the image's ID to FILE
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write digests and names as JSON to FILE
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) metadata_file: Option<PathBuf>,
+
+    /// Run every step, whatever the cache holds
+    #[arg(long, help_heading = "Cache")]
+    pub(crate) no_cache: bool,
+    /// Run every step of these stages
+    #[arg(long, value_name = "STAGE", value_delimiter = ',', help_heading = "Cache")]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Ask registries also for images that were built here
+    #[arg(long, help_heading = "Cache")]
+    pub(crate) pull: bool,
+    /// Directory of the store [default: $XDG_DATA_HOME/rbuild, root: /var/lib/rbuild]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "RBUILD_ROOT",
+        hide_env_values = true,
+        help_heading = "Cache"
+    )]
+    pub(crate) root: Option<PathBuf>,
+
+    /// Network of RUN: default, none or host
+    #[arg(long, value_name = "MODE", help_heading = "RUN")]
+    pub(crate) network: Option<String>,
+    /// Further line of /etc/hosts
+    #[arg(long, value_name = "HOST:IP", help_heading = "RUN")]
+    pub(crate) add_host: Vec<String>,
+    /// Grant network.host or security.insecure
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',', help_heading = "RUN")]
+    pub(crate) allow: Vec<String>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "BYTES", help_heading = "RUN")]
+    pub(crate) shm_size: Option<String>,
+    /// Limit, such as nofile=1024:2048
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "RUN")]
+    pub(crate) ulimit: Vec<String>,
+    /// How many RUN steps at a time [default: number of CPUs]
+    #[arg(long, value_name = "N", help_heading = "RUN")]
+    pub(crate) jobs: Option<usize>,
+
+    /// auto, plain, tty, quiet, rawjson or none
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        hide_possible_values = true,
+        help_heading = "Display"
+    )]
+    pub(crate) progress: Option<ProgressMode>,
+    /// Print the image's ID alone
+    #[arg(short, long, help_heading = "Display")]
+    pub(crate) quiet: bool,
+
+    /// Taken for the sake of scripts; means nothing here.
+    #[command(flatten)]
+    pub(crate) ignored: Ignored,
+}
+
+/// Flags of other builders that mean nothing to this one.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Ignored {
+    #[arg(long, hide = true)]
+    builder: Option<String>,
+    #[arg(short = 'D', long, hide = true)]
+    debug: bool,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    rm: Option<Option<bool>>,
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    #[arg(long, hide = true)]
+    compress: bool,
+}
+
+/// Reads the command line. The word `build` may be left out, and global flags may stand before it.
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<BuildArgs, clap::Error> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(place) = place_of_command(&arguments) {
+        arguments.remove(place);
+    }
+    Ok(Cli::try_parse_from(arguments)?.build)
+}
+
+/// Where the word `build` stands as the command: first, or behind `--root DIR`.
+fn place_of_command(arguments: &[OsString]) -> Option<usize> {
+    let mut place = 1;
+    while let Some(argument) = arguments.get(place) {
+        match argument.to_str() {
+            Some("build") => return Some(place),
+            Some("--root") => place += 2,
+            Some(other) if other.starts_with("--root=") => place += 1,
+            _ => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> BuildArgs {
+        parse(line.split(' ').map(OsString::from)).unwrap()
+    }
+
+    #[test]
+    fn the_word_build_may_be_left_out() {
+        for line in [
+            "rbuild -t app:1.2 .",
+            "rbuild build -t app:1.2 .",
+            "rbuild --root /s build -t app:1.2 .",
+        ] {
+            let args = parsed(line);
+            assert_eq!(
+                (args.tag, args.context.as_str()),
+                (vec!["app:1.2".to_owned()], "."),
+                "{line}"
+            );
+        }
+        assert_eq!(parsed("rbuild build build").context, "build");
+    }
+
+    #[test]
+    fn help_is_grouped_and_fits_a_screen() {
+        let error = parse(["rbuild", "--help"].map(OsString::from)).unwrap_err();
+        let help = error.to_string();
+        for heading in ["Input:", "Output:", "Cache:", "RUN:", "Display:"] {
+            assert!(help.contains(heading), "{help}");
+        }
+        assert!(help.lines().count() <= 50, "{} lines\n{help}", help.lines().count());
+    }
+}

@@ -1,0 +1,275 @@
+//! `rbuild build`: from flags and files to a [`Request`], and from its outcome to the last lines.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use frontend::{NamedContext, NetworkMode, PlanRequest, Source};
+use oci::{Platform, Reference};
+use serde_json::json;
+
+use super::args::BuildArgs;
+use super::outputs::{self, OutputError};
+use super::progress::{NoTerminal, ProgressMode};
+use super::settings::Settings;
+use super::values::{self, ValueError};
+use crate::build::{Exported, Report, Request};
+use crate::context::{self, BuildContext, ContextError};
+use crate::worker::Secrets;
+
+/// Why a command line can't be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UsageError {
+    /// A flag's value is wrong.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// An output is wrong.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The context is no directory.
+    #[error("unable to prepare context: path \"{0}\" not found")]
+    NoContext(String),
+    /// A kind of context that can't be read yet.
+    #[error("a context from {0} is not supported yet: give a directory")]
+    ContextKind(&'static str),
+    /// A context can't be read.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The Dockerfile can't be read.
+    #[error("failed to read dockerfile: cannot open {path}: {source}")]
+    Dockerfile {
+        /// Its path.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Both flags ask for opposite things.
+    #[error("--no-cache and --no-cache-filter cannot currently be used together")]
+    NoCacheTwice,
+    /// Quiet and another way of showing progress.
+    #[error("progress={0:?} and quiet cannot be used together")]
+    QuietAndProgress(ProgressMode),
+    /// The environment asks for an unknown way of showing progress.
+    #[error("invalid progress mode {0} in BUILDKIT_PROGRESS")]
+    Progress(String),
+    /// There is no terminal to draw on.
+    #[error(transparent)]
+    NoTerminal(#[from] NoTerminal),
+    /// A file could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Reads everything that the flags name.
+pub(crate) fn request(args: &BuildArgs, settings: &Settings) -> Result<Request, UsageError> {
+    if args.no_cache && !args.no_cache_filter.is_empty() {
+        return Err(UsageError::NoCacheTwice);
+    }
+    let tags = outputs::tags(args)?;
+    let outputs = outputs::outputs(args, &tags, std::io::stdout().is_terminal())?;
+    let (dockerfile, main) = dockerfile_and_context(args)?;
+    let (named, mut contexts) = named_contexts(args)?;
+    let ignore = main.ignore().cloned();
+    contexts.insert("context".to_owned(), Arc::new(main));
+    Ok(Request {
+        plan: plan_request(args, settings, named, ignore)?,
+        dockerfile,
+        contexts,
+        secrets: secrets(args, settings)?,
+        tags,
+        outputs,
+        jobs: args
+            .jobs
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |jobs| jobs.get())),
+        pull: args.pull,
+    })
+}
+
+fn plan_request(
+    args: &BuildArgs,
+    settings: &Settings,
+    contexts: BTreeMap<String, NamedContext>,
+    ignore: Option<frontend::ignore::Ignore>,
+) -> Result<PlanRequest, UsageError> {
+    let mut build_args = values::pairs(&args.build_arg, |name| settings.variable(name))?;
+    if let Some(epoch) = settings.variable("SOURCE_DATE_EPOCH").filter(|epoch| !epoch.is_empty()) {
+        build_args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
+    }
+    Ok(PlanRequest {
+        target: args.target.clone(),
+        build_args,
+        labels: values::labels(&args.label)?,
+        platforms: platforms(args, settings)?,
+        build_platform: Platform::host(),
+        contexts,
+        no_cache: args.no_cache,
+        no_cache_stages: args.no_cache_filter.iter().map(|stage| stage.to_lowercase()).collect(),
+        network: values::network(args.network.as_deref())?,
+        entitlements: entitlements(args)?,
+        extra_hosts: values::hosts(&args.add_host)?,
+        shm_size: args.shm_size.as_deref().map(values::bytes).transpose()?,
+        ulimits: args.ulimit.iter().map(|limit| values::ulimit(limit)).collect::<Result<_, _>>()?,
+        ignore,
+    })
+}
+
+fn platforms(args: &BuildArgs, settings: &Settings) -> Result<Vec<Platform>, UsageError> {
+    let default =
+        settings.variable("DOCKER_DEFAULT_PLATFORM").filter(|platform| !platform.is_empty());
+    let names = if args.platform.is_empty() {
+        default.into_iter().collect()
+    } else {
+        args.platform.clone()
+    };
+    Ok(names.iter().map(|name| values::platform(name)).collect::<Result<_, _>>()?)
+}
+
+/// `--network=host` grants itself, as it does in buildx.
+fn entitlements(args: &BuildArgs) -> Result<BTreeSet<String>, UsageError> {
+    let mut granted = values::entitlements(&args.allow)?;
+    if values::network(args.network.as_deref())? == NetworkMode::Host {
+        granted.insert("network.host".to_owned());
+    }
+    Ok(granted)
+}
+
+fn dockerfile_and_context(args: &BuildArgs) -> Result<(Source, BuildContext), UsageError> {
+    let directory = Path::new(&args.context);
+    if args.context == "-" {
+        return Err(UsageError::ContextKind("standard input"));
+    }
+    if !directory.is_dir() {
+        let is_url = args.context.contains("://") || args.context.starts_with("git@");
+        return Err(match is_url {
+            true => UsageError::ContextKind("a URL"),
+            false => UsageError::NoContext(args.context.clone()),
+        });
+    }
+    if args.file.as_deref() == Some("-") {
+        let mut text = String::new();
+        let read = std::io::Read::read_to_string(&mut std::io::stdin().lock(), &mut text);
+        read.map_err(|source| UsageError::Dockerfile { path: "-".to_owned(), source })?;
+        return Ok((Source::new("Dockerfile", text), BuildContext::open(directory, None)?));
+    }
+    let path = args.file.as_ref().map_or_else(|| directory.join("Dockerfile"), PathBuf::from);
+    let found = context::read_dockerfile(&path)?;
+    let name = match &args.file {
+        Some(file) => file.clone(),
+        None => found.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    Ok((Source::new(name, found.text), BuildContext::open(directory, Some(&found.path))?))
+}
+
+type Contexts = (BTreeMap<String, NamedContext>, BTreeMap<String, Arc<BuildContext>>);
+
+fn named_contexts(args: &BuildArgs) -> Result<Contexts, UsageError> {
+    let (mut named, mut local) = Contexts::default();
+    for text in &args.build_context {
+        let (name, context) = values::named_context(text)?;
+        if let values::ContextValue::Directory(path) = &context {
+            local.insert(name.clone(), Arc::new(BuildContext::open(path, None)?));
+        }
+        named.insert(name, context.into());
+    }
+    Ok((named, local))
+}
+
+fn secrets(args: &BuildArgs, settings: &Settings) -> Result<Secrets, UsageError> {
+    let secret = |text: &String| values::secret(text, settings);
+    Ok(Secrets::new(args.secret.iter().map(secret).collect::<Result<_, _>>()?))
+}
+
+/// Writes `--iidfile` and `--metadata-file`.
+pub(crate) fn write_files(
+    args: &BuildArgs,
+    report: &Report,
+    tags: &[Reference],
+) -> Result<(), UsageError> {
+    let write = |path: &Path, text: String| {
+        let temporary = path.with_extension("rbuild-tmp");
+        let written =
+            std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+        written.map_err(|source| UsageError::Write { path: path.display().to_string(), source })
+    };
+    if let (Some(path), Some(image)) = (&args.iidfile, &report.image) {
+        write(path, image.id().to_string())?;
+    }
+    if let Some(path) = &args.metadata_file {
+        let metadata =
+            report.image.as_ref().map_or_else(|| json!({}), |image| metadata(image, tags));
+        write(path, serde_json::to_string_pretty(&metadata).expect("plain data serialises"))?;
+    }
+    Ok(())
+}
+
+fn metadata(image: &crate::image::Result, tags: &[Reference]) -> serde_json::Value {
+    let mut metadata = json!({
+        "containerimage.descriptor": image.descriptor,
+        "containerimage.digest": image.descriptor.digest,
+    });
+    if let (None, [single]) = (&image.index, image.images.as_slice()) {
+        metadata["containerimage.config.digest"] = json!(single.config_descriptor.digest);
+    }
+    if !tags.is_empty() {
+        let names: Vec<_> = tags.iter().map(Reference::to_string).collect();
+        metadata["image.name"] = json!(names.join(","));
+    }
+    metadata
+}
+
+/// Says where everything is, and the one command that runs or loads it.
+pub(crate) fn print_result(mode: ProgressMode, report: &Report, store: &Path) {
+    let mut err = std::io::stderr().lock();
+    let mut line = |text: String| {
+        let _nobody_reads_it = writeln!(err, "{text}");
+    };
+    if mode == ProgressMode::Quiet {
+        if let Some(image) = &report.image {
+            let _nobody_reads_it = writeln!(std::io::stdout(), "{}", image.id());
+        }
+        return;
+    }
+    for exported in &report.exported {
+        if let Some(text) = describe(exported, report, store) {
+            line(text);
+        }
+    }
+}
+
+fn describe(exported: &Exported, report: &Report, store: &Path) -> Option<String> {
+    let digest =
+        report.image.as_ref().map(|image| image.descriptor.digest.to_string()).unwrap_or_default();
+    Some(match exported {
+        Exported::Store(names) => match names.first() {
+            Some(name) => format!(
+                "{} is in {} ({digest}); run it with: podman run --rm oci:{}:{name}",
+                name.familiar(),
+                store.display(),
+                store.display(),
+            ),
+            None => format!(
+                "the image {digest} is in {} without a name; give it one with -t",
+                store.display()
+            ),
+        },
+        Exported::Nothing => return None,
+        Exported::Path(path) => match &report.image {
+            Some(_) => format!(
+                "the image is in {0} ({digest}); load it with: podman load -i {0}",
+                path.display()
+            ),
+            None => format!("the files are in {}", path.display()),
+        },
+        Exported::Stdout => return None,
+        Exported::Registry(names, digest) => {
+            let first = names.first().map(Reference::to_string).unwrap_or_default();
+            format!("{first} is pushed ({digest}); run it with: podman run --rm {first}")
+        }
+    })
+}

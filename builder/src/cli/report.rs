@@ -1,0 +1,76 @@
+//! What the user sees of an error: what, where, excerpt, what to do.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use frontend::{Diagnostic, Source};
+
+use crate::build::BuildError;
+use crate::files::FilesError;
+use crate::pin::PinError;
+use crate::solver::OpError;
+
+/// Draws `error`, which a build of `dockerfile` ended with.
+pub(crate) fn draw(error: &BuildError, dockerfile: &Source) -> String {
+    let diagnostic = |span: &frontend::Span, message: String, help: Option<String>| {
+        let diagnostic = Diagnostic::new(dockerfile, span.clone(), message);
+        match help {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        }
+    };
+    match error {
+        BuildError::Dockerfile(diagnostic) => format!("error: {diagnostic}"),
+        BuildError::Pin { span, source } => {
+            format!("error: {}", diagnostic(span, chain(source), pin_help(source)))
+        }
+        BuildError::Step { name: _, span, source } => {
+            format!("error: {}", diagnostic(span, chain(source), step_help(source)))
+        }
+        BuildError::Stopped => "error: stopped".to_owned(),
+        BuildError::Blob(_) | BuildError::Export(_) | BuildError::Cache(_) => {
+            format!("error: {}", chain(error))
+        }
+    }
+}
+
+/// An error and its causes, each once.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            let _infallible = write!(text, ": {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn pin_help(error: &PinError) -> Option<String> {
+    let PinError::Registry { image, source } = error else { return None };
+    let host = image.split('/').next().unwrap_or_default();
+    if source.is_not_found() {
+        Some(format!(
+            "is `{image}` spelled right? A stage must be defined before the instruction that names it"
+        ))
+    } else if source.is_unauthorized() {
+        Some(format!(
+            "the credentials for {host} are read from $DOCKER_CONFIG/config.json or ~/.docker/config.json"
+        ))
+    } else if source.is_unreachable() {
+        Some(format!("does {host} run, and can this machine reach it?"))
+    } else {
+        None
+    }
+}
+
+fn step_help(error: &OpError) -> Option<String> {
+    match error {
+        OpError::Failed(error) => error.downcast_ref::<FilesError>().and_then(FilesError::help),
+        OpError::Stopped | OpError::LayersGone(_) | OpError::MadeIsGone(_) | OpError::Cache(_) => {
+            None
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What the environment says: the only place that reads it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// Paths and variables that the command line does not give.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    home: Option<PathBuf>,
+    is_root: bool,
+}
+
+impl Settings {
+    /// Reads the environment.
+    pub(crate) fn read() -> Self {
+        Self {
+            home: env::var_os("HOME").map(PathBuf::from),
+            is_root: rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// The value of a variable, if it is set and text.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        env::var(name).ok()
+    }
+
+    /// The store: one for each user.
+    pub(crate) fn store(&self) -> PathBuf {
+        let data_home =
+            env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        match (self.is_root, data_home, &self.home) {
+            (true, _, _) => PathBuf::from("/var/lib/rbuild"),
+            (false, Some(data_home), _) => data_home.join("rbuild"),
+            (false, None, Some(home)) => home.join(".local/share/rbuild"),
+            (false, None, None) => env::temp_dir().join("rbuild"),
+        }
+    }
+
+    /// Where registries are configured: the file that is named, else the usual places in turn.
+    pub(crate) fn registries_conf(&self) -> Vec<PathBuf> {
+        if let Some(named) = env::var_os("CONTAINERS_REGISTRIES_CONF") {
+            return vec![named.into()];
+        }
+        let own = self.home.as_deref().map(|home| home.join(".config/containers/registries.conf"));
+        let first = own
+            .into_iter()
+            .chain([PathBuf::from("/etc/containers/registries.conf")])
+            .find(|p| p.exists());
+        first.into_iter().collect()
+    }
+
+    /// Docker's `config.json`, where credentials are.
+    pub(crate) fn docker_config(&self) -> Option<PathBuf> {
+        let directory = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+        let directory =
+            directory.or_else(|| self.home.as_deref().map(|home| home.join(".docker")))?;
+        Some(directory.join("config.json"))
+    }
+}
+
+/// `path`, with `~/` standing for the home directory.
+pub(crate) fn expand_home(path: &str, settings: &Settings) -> PathBuf {
+    match (path.strip_prefix("~/"), &settings.home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => Path::new(path).to_owned(),
+    }
+}

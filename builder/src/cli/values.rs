@@ -1,0 +1,338 @@
+//! Values of flags: from text to what the library works with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use frontend::{NamedContext, NetworkMode};
+use oci::{Digest, Platform, Reference};
+
+use super::csv::{self, CsvError};
+use super::settings::{Settings, expand_home};
+
+/// Why a flag's value is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ValueError {
+    /// A pair without a name.
+    #[error("invalid key-value pair \"{0}\": empty key")]
+    EmptyKey(String),
+    /// No platform.
+    #[error("invalid --platform: {0}")]
+    Platform(#[from] oci::ParsePlatformError),
+    /// No network mode.
+    #[error("network mode \"{0}\" is not supported: it is default, none or host")]
+    Network(String),
+    /// No entitlement.
+    #[error("unknown entitlement {0}")]
+    Entitlement(String),
+    /// No host and address.
+    #[error("invalid host {0}: it must be HOST:IP or HOST=IP")]
+    Host(String),
+    /// No size.
+    #[error("invalid size \"{0}\": it must be a number with one of the units b, k, m, g")]
+    Size(String),
+    /// No limit.
+    #[error("invalid ulimit argument: {0}: it must be NAME=SOFT[:HARD]")]
+    Ulimit(String),
+    /// A named context without a name or a value.
+    #[error("invalid context value: {0}, expected key=value")]
+    Context(String),
+    /// A named context of a kind that can't be read.
+    #[error("named context `{name}`: {reason}")]
+    ContextKind {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A secret that is no CSV record.
+    #[error("invalid secret `{0}`: {1}")]
+    SecretCsv(String, CsvError),
+    /// A secret with a key that is not known.
+    #[error("unexpected key '{key}' in secret `{secret}`")]
+    SecretKey {
+        /// The key.
+        key: String,
+        /// The whole value.
+        secret: String,
+    },
+    /// A secret without an id.
+    #[error("secret missing ID in `{0}`")]
+    SecretId(String),
+    /// A secret's file can't be read.
+    #[error("failed to stat secret `{id}`: {path}: {source}")]
+    SecretFile {
+        /// Its id.
+        id: String,
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A secret is too large.
+    #[error("secret `{0}` is larger than 500 KiB")]
+    SecretSize(String),
+}
+
+/// `NAME=VALUE` pairs; a bare `NAME` takes its value from `variable`, and is nothing without one.
+pub(crate) fn pairs(
+    texts: &[String],
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>, ValueError> {
+    let mut pairs = BTreeMap::new();
+    for text in texts {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text.as_str(), variable(text)),
+        };
+        if name.is_empty() {
+            return Err(ValueError::EmptyKey(text.clone()));
+        }
+        pairs.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    Ok(pairs)
+}
+
+/// `--label`: a bare name has an empty value.
+pub(crate) fn labels(texts: &[String]) -> Result<Vec<(String, String)>, ValueError> {
+    let label = |text: &String| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        match name {
+            "" => Err(ValueError::EmptyKey(text.clone())),
+            name => Ok((name.to_owned(), value.to_owned())),
+        }
+    };
+    texts.iter().map(label).collect()
+}
+
+/// One platform; `local` is that of this machine.
+pub(crate) fn platform(text: &str) -> Result<Platform, ValueError> {
+    if text.eq_ignore_ascii_case("local") {
+        return Ok(Platform::host());
+    }
+    Ok(text.trim().parse()?)
+}
+
+/// `--network`.
+pub(crate) fn network(text: Option<&str>) -> Result<NetworkMode, ValueError> {
+    match text {
+        None | Some("" | "default") => Ok(NetworkMode::Default),
+        Some("none") => Ok(NetworkMode::None),
+        Some("host") => Ok(NetworkMode::Host),
+        Some(other) => Err(ValueError::Network(other.to_owned())),
+    }
+}
+
+/// `--allow`.
+pub(crate) fn entitlements(texts: &[String]) -> Result<BTreeSet<String>, ValueError> {
+    let known = |text: &&String| ["network.host", "security.insecure"].contains(&text.as_str());
+    match texts.iter().find(|text| !known(text)) {
+        Some(unknown) => Err(ValueError::Entitlement(unknown.clone())),
+        None => Ok(texts.iter().cloned().collect()),
+    }
+}
+
+/// `--add-host`: `HOST=IP` or `HOST:IP`, an IPv6 address perhaps in brackets.
+pub(crate) fn hosts(texts: &[String]) -> Result<Vec<(String, String)>, ValueError> {
+    let mut hosts = vec![];
+    for text in texts {
+        let invalid = || ValueError::Host(text.clone());
+        let (name, addresses) =
+            text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
+        for address in addresses.split(',') {
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
+                return Err(invalid());
+            }
+            hosts.push((name.to_owned(), address.to_owned()));
+        }
+    }
+    Ok(hosts)
+}
+
+/// A size in bytes, with a unit of 1024 or its powers.
+pub(crate) fn bytes(text: &str) -> Result<u64, ValueError> {
+    let invalid = || ValueError::Size(text.to_owned());
+    let lower = text.to_lowercase();
+    let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match lower[digits.len()..].trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(invalid()),
+    };
+    let number: u64 = digits.parse().map_err(|_| invalid())?;
+    number.checked_mul(1 << shift).ok_or_else(invalid)
+}
+
+/// `NAME=SOFT[:HARD]`; -1 is unlimited.
+pub(crate) fn ulimit(text: &str) -> Result<(String, i64, i64), ValueError> {
+    let invalid = || ValueError::Ulimit(text.to_owned());
+    let (name, limits) = text.split_once('=').ok_or_else(invalid)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let number =
+        |limit: &str| limit.parse::<i64>().ok().filter(|limit| *limit >= -1).ok_or_else(invalid);
+    Ok((name.to_owned(), number(soft)?, number(hard)?))
+}
+
+/// What `--build-context` gives for a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ContextValue {
+    /// A local directory.
+    Directory(PathBuf),
+    /// Anything else.
+    Other(NamedContext),
+}
+
+impl From<ContextValue> for NamedContext {
+    fn from(value: ContextValue) -> Self {
+        match value {
+            ContextValue::Directory(_) => Self::Directory,
+            ContextValue::Other(context) => context,
+        }
+    }
+}
+
+/// `--build-context NAME=VALUE`.
+pub(crate) fn named_context(text: &str) -> Result<(String, ContextValue), ValueError> {
+    let (name, value) = text.split_once('=').ok_or_else(|| ValueError::Context(text.to_owned()))?;
+    let refused = |reason: String| ValueError::ContextKind { name: name.to_owned(), reason };
+    let context = if let Some(image) = value.strip_prefix("docker-image://") {
+        let reference: Reference =
+            image.parse().map_err(|error| refused(format!("`{image}`: {error}")))?;
+        ContextValue::Other(NamedContext::Image(reference))
+    } else if let Some(layout) = value.strip_prefix("oci-layout://") {
+        ContextValue::Other(oci_layout(layout).map_err(refused)?)
+    } else if value.starts_with("http://") || value.starts_with("https://") {
+        ContextValue::Other(NamedContext::Http(value.to_owned()))
+    } else if value.contains("://") {
+        return Err(refused(format!("`{value}` is not supported")));
+    } else {
+        let path = PathBuf::from(value);
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => ContextValue::Directory(path),
+            Ok(_) => return Err(refused(format!("`{value}` is not a directory"))),
+            Err(error) => return Err(refused(format!("failed to get `{value}`: {error}"))),
+        }
+    };
+    Ok((familiar_name(name), context))
+}
+
+/// A context's name as a Dockerfile writes it: `docker.io/library/alpine:latest` is `alpine`.
+fn familiar_name(name: &str) -> String {
+    let (image, platform) =
+        name.split_once("::").map_or((name, None), |(image, platform)| (image, Some(platform)));
+    let image = match image.parse::<Reference>() {
+        Ok(reference) => {
+            let familiar = reference.familiar();
+            familiar.strip_suffix(":latest").map_or(familiar.clone(), str::to_owned)
+        }
+        Err(_) => image.to_lowercase(),
+    };
+    platform.map_or(image.clone(), |platform| format!("{image}::{platform}"))
+}
+
+/// `path[:tag][@digest]`.
+fn oci_layout(text: &str) -> Result<NamedContext, String> {
+    let (rest, digest) = match text.split_once('@') {
+        Some((rest, digest)) => {
+            (rest, Some(digest.parse::<Digest>().map_err(|error| error.to_string())?))
+        }
+        None => (text, None),
+    };
+    let (path, tag) = match rest.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, tag),
+        _ => (rest, "latest"),
+    };
+    Ok(NamedContext::OciLayout { path: PathBuf::from(path), tag: tag.to_owned(), digest })
+}
+
+/// No secret is larger, in bytes.
+const SECRET_LIMIT: usize = 500 << 10;
+
+/// `--secret id=ID[,src=FILE][,env=NAME][,type=file|env]`: its id and its value.
+pub(crate) fn secret(text: &str, settings: &Settings) -> Result<(String, Vec<u8>), ValueError> {
+    let (mut id, mut source, mut variable, mut is_variable) = (None, None, None, false);
+    for (key, value) in
+        csv::pairs(text).map_err(|error| ValueError::SecretCsv(text.to_owned(), error))?
+    {
+        match key.as_str() {
+            "id" => id = Some(value),
+            "src" | "source" => source = Some(value),
+            "env" => variable = Some(value),
+            "type" if value == "env" => is_variable = true,
+            "type" if value == "file" => {}
+            _ => return Err(ValueError::SecretKey { key, secret: text.to_owned() }),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| ValueError::SecretId(text.to_owned()))?;
+    if is_variable && variable.is_none() {
+        variable = source.take();
+    }
+    let named_by_id = || settings.variable(&id).filter(|_| source.is_none());
+    let value = match variable
+        .map_or_else(named_by_id, |name| Some(settings.variable(&name).unwrap_or_default()))
+    {
+        Some(value) => value.into_bytes(),
+        None => {
+            let path = expand_home(source.as_deref().unwrap_or(&id), settings);
+            let failed =
+                |source| ValueError::SecretFile { id: id.clone(), path: path.clone(), source };
+            std::fs::read(&path).map_err(failed)?
+        }
+    };
+    if value.len() > SECRET_LIMIT {
+        return Err(ValueError::SecretSize(id));
+    }
+    Ok((id, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(bytes("64m").unwrap(), 64 << 20);
+        assert_eq!(bytes("1GiB").unwrap(), 1 << 30);
+        assert_eq!(bytes("17").unwrap(), 17);
+        assert!(bytes("m").is_err() && bytes("1x").is_err());
+    }
+
+    #[test]
+    fn hosts_split_at_the_first_equals_sign_or_colon() {
+        let host = |text: &str| hosts(&[text.to_owned()]).map(|hosts| hosts[0].clone());
+        assert_eq!(host("a:1.2.3.4").unwrap(), ("a".to_owned(), "1.2.3.4".to_owned()));
+        assert_eq!(host("a=::1").unwrap().1, "::1");
+        assert_eq!(host("a:[::1]").unwrap().1, "::1");
+        assert!(host("a").is_err() && host("a:b").is_err());
+    }
+
+    #[test]
+    fn a_context_has_the_name_that_a_dockerfile_writes() {
+        assert_eq!(familiar_name("docker.io/library/alpine:latest"), "alpine");
+        assert_eq!(familiar_name("alpine:3"), "alpine:3");
+        assert_eq!(familiar_name("alpine::linux/arm64"), "alpine::linux/arm64");
+        assert_eq!(familiar_name("Base"), "base");
+    }
+
+    #[test]
+    fn a_layout_may_have_a_tag_and_a_digest() {
+        let NamedContext::OciLayout { path, tag, .. } = oci_layout("/a/b:1.2").unwrap() else {
+            panic!()
+        };
+        assert_eq!((path, tag), (PathBuf::from("/a/b"), "1.2".to_owned()));
+        let NamedContext::OciLayout { path, tag, .. } = oci_layout("./a").unwrap() else {
+            panic!()
+        };
+        assert_eq!((path, tag), (PathBuf::from("./a"), "latest".to_owned()));
+    }
+
+    #[test]
+    fn ulimits_have_a_soft_and_a_hard_part() {
+        assert_eq!(ulimit("nofile=1:2").unwrap(), ("nofile".to_owned(), 1, 2));
+        assert_eq!(ulimit("core=-1").unwrap(), ("core".to_owned(), -1, -1));
+        assert!(ulimit("nofile").is_err());
+    }
+}

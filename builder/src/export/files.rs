@@ -1,0 +1,59 @@
+//! The target's files: in a directory, or as a tar.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use frontend::Selection;
+
+use super::{Destination, ExportError, Job};
+use crate::build::Exported;
+use crate::files::{self, CopyOptions, Ids, Root};
+use crate::layer;
+
+/// Copies the target's files into `dest`; with several platforms, each into a directory of its own.
+pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Exported, ExportError> {
+    for target in &job.plan.targets {
+        let snapshot = job.solved[target.vertex].snapshot.clone();
+        let directory = match job.plan.targets.as_slice() {
+            [_] => dest.to_owned(),
+            _ => dest.join(target.platform.to_string().replace('/', "_")),
+        };
+        let view = job.worker.view(&snapshot)?;
+        let work = move || {
+            let unwritable = |source| ExportError::Write { path: directory.clone(), source };
+            std::fs::create_dir_all(&directory).map_err(&unwritable)?;
+            let to = Root::open(&directory).map_err(unwritable)?;
+            let owner = Some(Ids {
+                uid: rustix::process::getuid().as_raw(),
+                gid: rustix::process::getgid().as_raw(),
+            });
+            let options = CopyOptions { dest: "/", owner, mode: None, unpack: false };
+            files::copy(&view.source(), &Selection::literal("/"), &to, &options, None)?;
+            Ok::<_, ExportError>(())
+        };
+        job.worker.blocking(work).await?;
+    }
+    Ok(Exported::Path(dest.to_owned()))
+}
+
+/// Writes the target's files as a tar.
+pub(super) async fn export_tar(dest: &Destination, job: &Job<'_>) -> Result<Exported, ExportError> {
+    let target = &job.plan.targets[0];
+    let view = job.worker.view(&job.solved[target.vertex].snapshot)?;
+    let dest = dest.clone();
+    let work = move || match &dest {
+        Destination::Stdout => {
+            let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
+            layer::write_tree(view.root().dir(), &mut out, None)?;
+            out.flush().map_err(|source| ExportError::Write { path: "-".into(), source })?;
+            Ok(Exported::Stdout)
+        }
+        Destination::Path(path) => {
+            let mut out = super::create(path)?;
+            layer::write_tree(view.root().dir(), &mut out, None)?;
+            out.flush().map_err(|source| ExportError::Write { path: path.clone(), source })?;
+            Ok(Exported::Path(path.clone()))
+        }
+    };
+    job.worker.blocking(work).await
+}

@@ -1,0 +1,276 @@
+//! What a build results in, and where it goes.
+//!
+//! One file for each kind of place. Every output of an image writes the blobs that the
+//! store has and nothing else: an output never compresses what another one compressed before.
+
+mod archive;
+mod files;
+mod registry;
+mod store;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cache::CacheError;
+use frontend::Plan;
+use oci::Reference;
+
+pub use archive::{ArchiveError, Named};
+
+use crate::build::{Exported, Services};
+use crate::event::{EventKind, StepId};
+use crate::files::FilesError;
+use crate::image;
+use crate::layer::{Compression, TarError};
+use crate::solver::{Need, Solved};
+use crate::worker::{BlobError, Blobs, LocalWorker, ViewError};
+
+/// One thing that the user wants of a build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The image, in the store, under its names.
+    Store(ImageOptions),
+    /// Nothing but the records and layers.
+    CacheOnly,
+    /// The image as an OCI layout.
+    OciLayout(Archive),
+    /// The image as `docker save` writes it, which is an OCI layout too.
+    DockerArchive(Archive),
+    /// The target's files, in a directory.
+    Local {
+        /// The directory.
+        dest: PathBuf,
+    },
+    /// The target's files, as a tar.
+    Tar {
+        /// Where to write it.
+        dest: Destination,
+    },
+    /// The image, in the registries that its names tell.
+    Registry(ImageOptions),
+}
+
+/// An image in a file or a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// Where to write it.
+    pub dest: Destination,
+    /// Whether as a tar; else `dest` is a directory.
+    pub tar: bool,
+    /// What the image is like.
+    pub image: ImageOptions,
+}
+
+/// Where an output writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// A file, or a directory.
+    Path(PathBuf),
+}
+
+/// What an image output makes of an image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImageOptions {
+    /// `name=`: names that count instead of those of `--tag`.
+    pub names: Vec<Reference>,
+    /// How new layers are compressed.
+    pub compression: Compression,
+    /// Whether a registry is spoken to by plain HTTP (`registry.insecure`).
+    pub insecure: bool,
+}
+
+impl Default for ImageOptions {
+    fn default() -> Self {
+        Self { names: vec![], compression: Compression::GZIP, insecure: false }
+    }
+}
+
+impl Output {
+    /// What it is called in messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Store(_) => "image",
+            Self::CacheOnly => "cacheonly",
+            Self::OciLayout(_) => "oci",
+            Self::DockerArchive(_) => "docker",
+            Self::Local { .. } => "local",
+            Self::Tar { .. } => "tar",
+            Self::Registry(_) => "registry",
+        }
+    }
+
+    /// How much of the target it needs.
+    pub fn need(&self) -> Need {
+        match self {
+            Self::CacheOnly => Need::Identity,
+            Self::Store(_) | Self::OciLayout(_) | Self::DockerArchive(_) | Self::Registry(_) => {
+                Need::Blobs
+            }
+            Self::Local { .. } | Self::Tar { .. } => Need::Files,
+        }
+    }
+
+    /// What it makes of an image, if it is about one.
+    pub fn image_options(&self) -> Option<&ImageOptions> {
+        match self {
+            Self::Store(options) | Self::Registry(options) => Some(options),
+            Self::OciLayout(archive) | Self::DockerArchive(archive) => Some(&archive.image),
+            Self::CacheOnly | Self::Local { .. } | Self::Tar { .. } => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub fn image_options_mut(&mut self) -> Option<&mut ImageOptions> {
+        match self {
+            Self::Store(options) | Self::Registry(options) => Some(options),
+            Self::OciLayout(archive) | Self::DockerArchive(archive) => Some(&mut archive.image),
+            Self::CacheOnly | Self::Local { .. } | Self::Tar { .. } => None,
+        }
+    }
+
+    /// The file or directory that it writes.
+    pub fn destination(&self) -> Option<&Destination> {
+        match self {
+            Self::OciLayout(archive) | Self::DockerArchive(archive) => Some(&archive.dest),
+            Self::Tar { dest } => Some(dest),
+            Self::Store(_) | Self::CacheOnly | Self::Local { .. } | Self::Registry(_) => None,
+        }
+    }
+
+    /// Whether the blobs of base images must be in the store for it: a push leaves them where they are.
+    pub fn needs_base_blobs(&self) -> bool {
+        match self {
+            Self::Store(_) | Self::OciLayout(_) | Self::DockerArchive(_) => true,
+            Self::CacheOnly | Self::Local { .. } | Self::Tar { .. } | Self::Registry(_) => false,
+        }
+    }
+}
+
+/// Why an output could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// An archive or a layout can't be written.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A file or directory can't be written.
+    #[error("cannot write `{path}`")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The target's files can't be copied.
+    #[error("cannot write the target's files")]
+    Files(#[from] FilesError),
+    /// The target's files can't be read.
+    #[error("cannot read the target's files")]
+    Tar(#[from] TarError),
+    /// The target's files can't be mounted.
+    #[error("cannot mount the target's files")]
+    View(#[from] ViewError),
+    /// A registry refuses the image.
+    #[error("cannot push `{image}`: {source}")]
+    Push {
+        /// The image's name.
+        image: String,
+        /// What the registry said.
+        source: registry_client::Error,
+    },
+    /// A layer's blob is not to be had.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The store can't be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// What an output is made of.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// What the build works with.
+    pub services: &'a Services,
+    /// What was planned.
+    pub plan: &'a Plan,
+    /// What came of it.
+    pub solved: &'a Solved,
+    /// Who mounts snapshots.
+    pub worker: &'a LocalWorker,
+    /// Who has the layers' blobs.
+    pub blobs: &'a Arc<Blobs>,
+    /// The image, for outputs that are about one.
+    pub image: Option<&'a image::Result>,
+}
+
+/// Writes one output.
+pub async fn export(output: &Output, job: &Job<'_>) -> Result<Exported, ExportError> {
+    if *output == Output::CacheOnly {
+        return Ok(Exported::Nothing);
+    }
+    let name = format!("exporting to {}", output.kind());
+    let step = StepId::named(&name);
+    let tell = |kind| job.services.events.tell(step, kind);
+    tell(EventKind::Planned { name, inputs: vec![] });
+    tell(EventKind::Started);
+    let done = write(output, job, step).await;
+    tell(
+        done.as_ref()
+            .map_or_else(|error| EventKind::Failed(error.to_string()), |_| EventKind::Done),
+    );
+    done
+}
+
+async fn write(output: &Output, job: &Job<'_>, step: StepId) -> Result<Exported, ExportError> {
+    let image = || job.image.expect("assembled for every output that is about an image");
+    match output {
+        Output::CacheOnly => Ok(Exported::Nothing),
+        Output::Store(options) => store::export(image(), &options.names, job.services, step),
+        Output::Registry(options) => registry::export(image(), options, job, step).await,
+        Output::OciLayout(archive) => write_archive(archive, image(), false, job).await,
+        Output::DockerArchive(archive) => write_archive(archive, image(), true, job).await,
+        Output::Local { dest } => files::export_directory(dest, job).await,
+        Output::Tar { dest } => files::export_tar(dest, job).await,
+    }
+}
+
+async fn write_archive(
+    archive: &Archive,
+    result: &image::Result,
+    docker: bool,
+    job: &Job<'_>,
+) -> Result<Exported, ExportError> {
+    let (archive, result, cache) = (archive.clone(), result.clone(), job.services.cache.clone());
+    let work = move || {
+        let named = Named { result: &result, names: &archive.image.names };
+        match &archive.dest {
+            Destination::Stdout => {
+                let out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
+                archive::write_tar(named, docker, &cache, out, Path::new("-"))?;
+                Ok(Exported::Stdout)
+            }
+            Destination::Path(path) if archive.tar => {
+                let out = create(path)?;
+                archive::write_tar(named, docker, &cache, out, path)?;
+                Ok(Exported::Path(path.clone()))
+            }
+            Destination::Path(path) => {
+                archive::write_directory(named, &cache, path)?;
+                Ok(Exported::Path(path.clone()))
+            }
+        }
+    };
+    job.worker.blocking(work).await
+}
+
+/// Creates a file with the directories above it.
+fn create(path: &Path) -> Result<io::BufWriter<std::fs::File>, ExportError> {
+    let unwritable = |source| ExportError::Write { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(unwritable)?;
+    }
+    let file = std::fs::File::create(path).map_err(unwritable)?;
+    Ok(io::BufWriter::with_capacity(1 << 20, file))
+}

@@ -1,0 +1,145 @@
+//! Registries: blobs first, the manifest last. What a registry has already is not sent again.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, TryStreamExt};
+use oci::{Descriptor, Reference, media_type};
+use registry_client::{BlobSource, ByteStream, Client};
+
+use super::{ExportError, ImageOptions, Job};
+use crate::build::Exported;
+use crate::event::{EventKind, StepId};
+use crate::image;
+
+/// Pushes the image under each of its names.
+pub(super) async fn export(
+    result: &image::Result,
+    options: &ImageOptions,
+    job: &Job<'_>,
+    step: StepId,
+) -> Result<Exported, ExportError> {
+    for name in &options.names {
+        push(result, name, job, step).await?;
+    }
+    Ok(Exported::Registry(options.names.clone(), result.descriptor.digest))
+}
+
+async fn push(
+    result: &image::Result,
+    name: &Reference,
+    job: &Job<'_>,
+    step: StepId,
+) -> Result<(), ExportError> {
+    let refused = |source| ExportError::Push { image: name.to_string(), source };
+    let registry = &job.services.registry;
+    let mut layers: Vec<(&Descriptor, oci::DiffId)> = vec![];
+    for (image, target) in result.images.iter().zip(&job.plan.targets) {
+        let diff_ids = job.solved[target.vertex].snapshot.layers();
+        for (layer, diff_id) in image.layers.iter().zip(diff_ids) {
+            if !layers.iter().any(|(known, _)| known.digest == layer.digest) {
+                layers.push((layer, diff_id));
+            }
+        }
+    }
+    try_join_all(
+        layers.into_iter().map(|(layer, diff_id)| push_layer(layer, diff_id, name, job, step)),
+    )
+    .await?;
+    for image in &result.images {
+        let config = BlobSource::Bytes(Bytes::copy_from_slice(&image.config));
+        registry
+            .push_blob(name, &image.config_descriptor, &config, None, |_| {})
+            .await
+            .map_err(refused)?;
+    }
+    let by_digest = |descriptor: &Descriptor| Reference {
+        tag: None,
+        digest: Some(descriptor.digest),
+        ..name.clone()
+    };
+    let send = async |name: &Reference, media_type: &str, bytes: &[u8]| {
+        registry
+            .push_manifest(name, media_type, Bytes::copy_from_slice(bytes))
+            .await
+            .map_err(refused)
+    };
+    match &result.index {
+        None => {
+            let image = &result.images[0];
+            send(name, media_type::MANIFEST, &image.manifest).await?;
+        }
+        Some(index) => {
+            for image in &result.images {
+                send(&by_digest(&image.descriptor), media_type::MANIFEST, &image.manifest).await?;
+            }
+            send(name, media_type::INDEX, index).await?;
+        }
+    }
+    let id = format!("pushing manifest for {name}@{}", result.descriptor.digest);
+    job.services.events.tell(step, EventKind::Progress { id, current: 0, total: 0, done: true });
+    Ok(())
+}
+
+async fn push_layer(
+    layer: &Descriptor,
+    diff_id: oci::DiffId,
+    name: &Reference,
+    job: &Job<'_>,
+    step: StepId,
+) -> Result<(), ExportError> {
+    let refused = |source| ExportError::Push { image: name.to_string(), source };
+    let services = job.services;
+    let progress = {
+        let (events, id, total) =
+            (services.events.clone(), format!("pushing {}", layer.digest), layer.size);
+        move |current, done| {
+            events.tell(step, EventKind::Progress { id: id.clone(), current, total, done });
+        }
+    };
+    // What the registry has, or can mount from the base image's repository, needs not be here.
+    let base = job.blobs.registry_of(diff_id).filter(|base| base.registry == name.registry);
+    let mount_from = base.map(|base| base.repository.clone());
+    let source = source(layer, diff_id, job).await?;
+    let told = progress.clone();
+    let pushed =
+        services
+            .registry
+            .push_blob(name, layer, &source, mount_from.as_deref(), move |n| told(n, false));
+    pushed.await.map_err(refused)?;
+    progress(layer.size, true);
+    Ok(())
+}
+
+/// Where a layer's bytes are: in the store, or still in the registry that has the base image.
+async fn source(
+    layer: &Descriptor,
+    diff_id: oci::DiffId,
+    job: &Job<'_>,
+) -> Result<BlobSource, ExportError> {
+    let services = job.services;
+    if services.cache.has_blob(&layer.digest)? {
+        return Ok(BlobSource::File(services.cache.blob_path(&layer.digest)));
+    }
+    match job.blobs.registry_of(diff_id) {
+        Some(base) => {
+            let (registry, base, layer) = (services.registry.clone(), base.clone(), layer.clone());
+            Ok(BlobSource::Stream(Arc::new(move || {
+                stream(registry.clone(), base.clone(), layer.clone())
+            })))
+        }
+        None => {
+            job.blobs.fetch_base(diff_id).await?;
+            Ok(BlobSource::File(services.cache.blob_path(&layer.digest)))
+        }
+    }
+}
+
+/// A blob from one registry, on its way to another.
+fn stream(registry: Client, base: Reference, layer: Descriptor) -> ByteStream {
+    let opened = async move { registry.blob(&base, &layer).await.map_err(io::Error::other) };
+    let chunks = stream::once(opened).map_ok(|blob| blob.map_err(io::Error::other)).try_flatten();
+    Box::pin(chunks)
+}

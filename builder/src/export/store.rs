@@ -1,0 +1,47 @@
+//! The store: itself an OCI layout, whose index names the images that were built.
+
+use oci::Reference;
+
+use super::ExportError;
+use crate::build::{Exported, Services};
+use crate::event::{EventKind, StepId};
+use crate::image;
+
+/// Enters the image into the store's index. All its layers' blobs are there already.
+pub(super) fn export(
+    result: &image::Result,
+    names: &[Reference],
+    services: &Services,
+    step: StepId,
+) -> Result<Exported, ExportError> {
+    let cache = &services.cache;
+    let unchanged = |name: &Reference| -> Result<bool, ExportError> {
+        Ok(cache
+            .image(name)?
+            .is_some_and(|descriptor| descriptor.digest == result.descriptor.digest))
+    };
+    let mut all_unchanged = !names.is_empty();
+    for name in names {
+        all_unchanged &= unchanged(name)?;
+    }
+    if !all_unchanged {
+        for image in &result.images {
+            for document in [&image.config, &image.manifest] {
+                let digest = cache.add_blob(document)?;
+                cache.remember_document(&digest, document)?;
+            }
+        }
+        if let Some(index) = &result.index {
+            let digest = cache.add_blob(index)?;
+            cache.remember_document(&digest, index)?;
+        }
+        cache.sync()?;
+        cache.tag_all(names, &result.descriptor)?;
+    }
+    let done = |id: String| EventKind::Progress { id, current: 0, total: 0, done: true };
+    services.events.tell(step, done(format!("exporting manifest {}", result.descriptor.digest)));
+    for name in names {
+        services.events.tell(step, done(format!("naming to {name}")));
+    }
+    Ok(Exported::Store(names.to_vec()))
+}

@@ -1,0 +1,402 @@
+//! Answers what planning needs to know: which image a name stands for today.
+//!
+//! A name is asked for by one HEAD; what a digest stands for never changes, so manifests and
+//! configs come from the store's documents once they have been seen. A build whose bases are known
+//! sends one request for each base and reads no blob.
+
+use std::path::{Path, PathBuf};
+
+use cache::{Cache, CacheError};
+use frontend::{Origin, Pinned, PinnedImage, SourceRef};
+use oci::{
+    Descriptor, Digest, ImageConfig, Index, Manifest, ManifestError, ManifestOrIndex, Platform,
+    Reference,
+};
+use registry_client::Client;
+
+use crate::event::{EventKind, Events, StepId};
+
+/// Looks sources up.
+#[derive(Clone)]
+pub struct Pinner {
+    /// Where documents and earlier answers are kept, and images that were built here.
+    pub cache: Cache,
+    /// Whom to ask.
+    pub registry: Client,
+    /// Where to tell what happens.
+    pub events: Events,
+    /// `--pull`: ask the registry also for what was built here.
+    pub pull: bool,
+}
+
+/// Why a source can't be pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// A registry said no, or nothing.
+    #[error("cannot find base image `{image}`: {source}")]
+    Registry {
+        /// The image.
+        image: String,
+        /// What the registry said.
+        source: registry_client::Error,
+    },
+    /// What the registry sent is no image.
+    #[error("`{image}` is not an image that can be read: {source}")]
+    Manifest {
+        /// The image.
+        image: String,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// The index has no image for the platform.
+    #[error("`{image}` has no image for {platform}; it has {available}")]
+    Platform {
+        /// The image.
+        image: String,
+        /// What was asked for.
+        platform: Platform,
+        /// What there is.
+        available: String,
+    },
+    /// The config lists other layers than the manifest.
+    #[error("`{image}` is broken: its manifest has {layers} layers, its config {diff_ids}")]
+    Layers {
+        /// The image.
+        image: String,
+        /// Of the manifest.
+        layers: usize,
+        /// Of the config.
+        diff_ids: usize,
+    },
+    /// A layout can't be read.
+    #[error("cannot read the OCI layout at `{path}`")]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A layout's file is not what its name says.
+    #[error("`{path}` does not have the digest that it is named by")]
+    LayoutDigest {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A layout has no image of that name.
+    #[error("the OCI layout at `{path}` has no image `{name}`")]
+    LayoutName {
+        /// The layout.
+        path: PathBuf,
+        /// The tag or digest.
+        name: String,
+    },
+    /// The store can't be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// Where the documents of one image are read from.
+enum Library<'a> {
+    Registry(&'a Reference),
+    Layout(&'a Path),
+    Store,
+}
+
+impl Pinner {
+    /// Looks `source` up.
+    pub async fn pin(&self, source: &SourceRef) -> Result<Pinned, PinError> {
+        match source {
+            SourceRef::Image { reference, platform, strict } => {
+                self.pin_image(reference, platform, *strict).await
+            }
+            SourceRef::OciLayout { path, tag, digest, platform } => {
+                let root = layout_entry(path, tag, *digest)?;
+                let name = format!("oci-layout://{}:{tag}", path.display());
+                let origin = Origin::OciLayout(path.clone());
+                self.image(&Library::Layout(path), &name, origin, root, platform, true).await
+            }
+            SourceRef::Http { url, .. } => {
+                unreachable!("`{url}`: the planner asks for no files by URL yet")
+            }
+        }
+        .map(Pinned::Image)
+    }
+
+    async fn pin_image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        strict: bool,
+    ) -> Result<PinnedImage, PinError> {
+        let name = reference.to_string();
+        if !self.pull
+            && let Some(built) = self.cache.image(reference)?
+        {
+            return self
+                .image(&Library::Store, &name, Origin::Store, built, platform, strict)
+                .await;
+        }
+        let step = StepId::named(&name);
+        let title = format!("[internal] load metadata for {name}");
+        self.events.tell(step, EventKind::Planned { name: title, inputs: vec![] });
+        self.events.tell(step, EventKind::Started);
+        let found = async {
+            let root = self.resolve(step, reference, &name).await?;
+            let origin = Origin::Registry(reference.clone());
+            self.image(&Library::Registry(reference), &name, origin, root, platform, strict).await
+        }
+        .await;
+        self.events.tell(
+            step,
+            found.as_ref().map_or_else(|e| EventKind::Failed(e.to_string()), |_| EventKind::Done),
+        );
+        found
+    }
+
+    /// What a name stands for today or, where its registry can't be reached, when last asked.
+    async fn resolve(
+        &self,
+        step: StepId,
+        reference: &Reference,
+        name: &str,
+    ) -> Result<Descriptor, PinError> {
+        if let Some(digest) = reference.digest {
+            return Ok(Descriptor::new("", digest, 0));
+        }
+        match self.registry.resolve(reference).await {
+            Ok(found) => {
+                self.cache.remember_pin(name, found.digest)?;
+                Ok(Descriptor::new(&found.media_type, found.digest, found.size.unwrap_or(0)))
+            }
+            Err(error) if error.is_unreachable() && self.cache.pin(name)?.is_some() => {
+                let digest = self.cache.pin(name)?.expect("just seen").digest;
+                let told = format!("{error}; taking `{name}` as it was when last asked: {digest}");
+                self.events.tell(step, EventKind::Warning(told));
+                Ok(Descriptor::new("", digest, 0))
+            }
+            Err(source) => Err(PinError::Registry { image: name.to_owned(), source }),
+        }
+    }
+
+    /// Reads index, manifest and config of an image.
+    async fn image(
+        &self,
+        library: &Library<'_>,
+        name: &str,
+        origin: Origin,
+        root: Descriptor,
+        platform: &Platform,
+        strict: bool,
+    ) -> Result<PinnedImage, PinError> {
+        let broken = |source| PinError::Manifest { image: name.to_owned(), source };
+        let mut digest = root.digest;
+        let (bytes, media_type) = self.manifest(library, name, &root).await?;
+        let manifest = match ManifestOrIndex::parse(&bytes, &media_type).map_err(broken)? {
+            ManifestOrIndex::Manifest(manifest) => manifest,
+            ManifestOrIndex::Index(index) => {
+                let entry = choose(&index, platform, strict)
+                    .ok_or_else(|| no_platform(name, platform, &index))?;
+                digest = entry.digest;
+                let (bytes, media_type) = self.manifest(library, name, entry).await?;
+                match ManifestOrIndex::parse(&bytes, &media_type).map_err(broken)? {
+                    ManifestOrIndex::Manifest(manifest) => manifest,
+                    ManifestOrIndex::Index(_) => return Err(no_platform(name, platform, &index)),
+                }
+            }
+        };
+        let config = self.config(library, name, &manifest).await?;
+        let layers = layers(name, manifest, &config)?;
+        Ok(PinnedImage { name: name.to_owned(), origin, manifest: digest, layers, config })
+    }
+
+    async fn manifest(
+        &self,
+        library: &Library<'_>,
+        name: &str,
+        descriptor: &Descriptor,
+    ) -> Result<(Vec<u8>, String), PinError> {
+        let digest = descriptor.digest;
+        if let Some(known) = self.cache.document(&digest)? {
+            return Ok((known, String::new()));
+        }
+        let (bytes, media_type) = match library {
+            Library::Registry(reference) => {
+                let found = self.registry.manifest(reference, digest).await;
+                let found = found
+                    .map_err(|source| PinError::Registry { image: name.to_owned(), source })?;
+                (found.bytes.to_vec(), found.media_type)
+            }
+            Library::Layout(path) => (layout_blob(path, digest)?, descriptor.media_type.clone()),
+            Library::Store => {
+                (self.cache.blob_bytes(&digest, LIMIT)?, descriptor.media_type.clone())
+            }
+        };
+        self.cache.remember_document(&digest, &bytes)?;
+        Ok((bytes, media_type))
+    }
+
+    async fn config(
+        &self,
+        library: &Library<'_>,
+        name: &str,
+        manifest: &Manifest,
+    ) -> Result<ImageConfig, PinError> {
+        let descriptor = &manifest.config;
+        let bytes = match self.cache.document(&descriptor.digest)? {
+            Some(known) => known,
+            None => {
+                let bytes = match library {
+                    Library::Registry(reference) => {
+                        let found = self.registry.blob_bytes(reference, descriptor, LIMIT).await;
+                        found
+                            .map_err(|source| PinError::Registry {
+                                image: name.to_owned(),
+                                source,
+                            })?
+                            .to_vec()
+                    }
+                    Library::Layout(path) => layout_blob(path, descriptor.digest)?,
+                    Library::Store => self.cache.blob_bytes(&descriptor.digest, LIMIT)?,
+                };
+                self.cache.remember_document(&descriptor.digest, &bytes)?;
+                bytes
+            }
+        };
+        let broken = |error| PinError::Manifest {
+            image: name.to_owned(),
+            source: ManifestError::Json(error),
+        };
+        ImageConfig::from_bytes(&bytes).map_err(broken)
+    }
+}
+
+/// No manifest and no config is larger, in bytes.
+const LIMIT: u64 = 32 << 20;
+
+fn layers(
+    name: &str,
+    manifest: Manifest,
+    config: &ImageConfig,
+) -> Result<Vec<(oci::DiffId, Descriptor)>, PinError> {
+    let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+    if layers != diff_ids {
+        return Err(PinError::Layers { image: name.to_owned(), layers, diff_ids });
+    }
+    Ok(config.rootfs.diff_ids.iter().copied().zip(manifest.layers).collect())
+}
+
+/// The entry of `index` for `platform`: the very one, else the newest variant that serves, else,
+/// where nobody insists, the first image that there is.
+fn choose<'a>(index: &'a Index, platform: &Platform, strict: bool) -> Option<&'a Descriptor> {
+    let images = || {
+        index
+            .manifests
+            .iter()
+            .filter_map(|entry| Some((entry, entry.platform.clone()?.normalised())))
+    };
+    let wanted = platform.clone().normalised();
+    images()
+        .find(|(_, own)| {
+            own.os == wanted.os
+                && own.architecture == wanted.architecture
+                && own.variant == wanted.variant
+        })
+        .or_else(|| {
+            images()
+                .filter(|(_, own)| own.satisfies(&wanted))
+                .max_by_key(|(_, own)| own.variant.clone())
+        })
+        .map(|(entry, _)| entry)
+        .or_else(|| {
+            (index.manifests.len() == 1 && index.manifests[0].platform.is_none())
+                .then(|| &index.manifests[0])
+        })
+        .or_else(|| {
+            if strict {
+                None
+            } else {
+                images().find(|(_, own)| own.os == wanted.os).map(|(entry, _)| entry)
+            }
+        })
+}
+
+fn no_platform(name: &str, platform: &Platform, index: &Index) -> PinError {
+    let known = |entry: &Descriptor| {
+        entry.platform.as_ref().filter(|p| p.os != "unknown").map(Platform::to_string)
+    };
+    let available: Vec<_> = index.manifests.iter().filter_map(known).collect();
+    PinError::Platform {
+        image: name.to_owned(),
+        platform: platform.clone(),
+        available: available.join(", "),
+    }
+}
+
+/// The entry of a layout's index that `digest`, or else `tag`, names. A tag that is not there is
+/// the only entry of a layout that has but one.
+fn layout_entry(path: &Path, tag: &str, digest: Option<Digest>) -> Result<Descriptor, PinError> {
+    let file = path.join("index.json");
+    let unreadable = |source| PinError::Layout { path: file.clone(), source };
+    let bytes = std::fs::read(&file).map_err(unreadable)?;
+    let index: Index = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.into()))?;
+    let named = |entry: &&Descriptor| {
+        let name = |key: &str| entry.annotations.get(key).map(String::as_str);
+        name("org.opencontainers.image.ref.name") == Some(tag)
+            || name("io.containerd.image.name")
+                .is_some_and(|name| name.ends_with(&format!(":{tag}")))
+    };
+    let entry = match digest {
+        Some(digest) => index.manifests.iter().find(|entry| entry.digest == digest),
+        None => index.manifests.iter().find(named).or(match index.manifests.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        }),
+    };
+    let name = digest.map_or_else(|| tag.to_owned(), |digest| digest.to_string());
+    entry.cloned().ok_or(PinError::LayoutName { path: path.to_owned(), name })
+}
+
+/// Reads a small blob of a layout and verifies it.
+fn layout_blob(path: &Path, digest: Digest) -> Result<Vec<u8>, PinError> {
+    let path = path.join("blobs/sha256").join(digest.hex());
+    let bytes =
+        std::fs::read(&path).map_err(|source| PinError::Layout { path: path.clone(), source })?;
+    if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(PinError::LayoutDigest { path }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(platforms: &[&str]) -> Index {
+        let entry = |name: &&str| {
+            let platform = Some(name.parse().unwrap());
+            Descriptor { platform, ..Descriptor::of(oci::media_type::MANIFEST, name.as_bytes()) }
+        };
+        Index {
+            schema_version: 2,
+            media_type: String::new(),
+            manifests: platforms.iter().map(entry).collect(),
+            annotations: Default::default(),
+        }
+    }
+
+    fn chosen(platforms: &[&str], wanted: &str, strict: bool) -> Option<String> {
+        let index = index(platforms);
+        choose(&index, &wanted.parse().unwrap(), strict)
+            .map(|d| d.platform.as_ref().unwrap().to_string())
+    }
+
+    #[test]
+    fn the_very_platform_wins_over_one_that_serves() {
+        let all = ["linux/arm/v6", "linux/arm/v7", "linux/amd64"];
+        assert_eq!(chosen(&all, "linux/arm/v7", true).as_deref(), Some("linux/arm/v7"));
+        assert_eq!(chosen(&all[..1], "linux/arm/v7", true).as_deref(), Some("linux/arm/v6"));
+    }
+
+    #[test]
+    fn another_platform_will_do_unless_somebody_insists() {
+        assert_eq!(chosen(&["linux/s390x"], "linux/amd64", true), None);
+        assert_eq!(chosen(&["linux/s390x"], "linux/amd64", false).as_deref(), Some("linux/s390x"));
+    }
+}

@@ -1,0 +1,102 @@
+//! COPY, ADD of local files, and WORKDIR.
+
+use std::sync::Arc;
+
+use frontend::{CopyOp, CopySource, FileSource, MakeDirOp, Selection};
+
+use super::commit::Workspace;
+use super::{LocalWorker, View};
+use crate::context::BuildContext;
+use crate::files::{self, CopyOptions, Digested, FilesError, Ids, Root};
+use crate::solver::{Job, Made, OpError};
+
+/// A source of a copy, ready to be read on another thread.
+enum Ready {
+    Context(Arc<BuildContext>, Selection, Arc<Digested>),
+    Snapshot(View, Selection),
+    Inline(String, Vec<u8>),
+}
+
+impl LocalWorker {
+    pub(super) async fn copy(&self, copy: &CopyOp, job: Job<'_>) -> Result<Made, OpError> {
+        let sources: Vec<_> =
+            copy.sources.iter().map(|source| self.ready(source, &job)).collect::<Result<_, _>>()?;
+        let (copy, stop) = (copy.clone(), job.stop.clone());
+        let write = move |to: &Root| {
+            let owner =
+                copy.owner.as_ref().map(|owner| files::resolve_owner(Some(to), owner)).transpose();
+            let owner = owner.map_err(OpError::failed)?;
+            let options = CopyOptions {
+                dest: &copy.dest,
+                owner,
+                mode: copy.mode.as_ref(),
+                unpack: copy.unpack,
+            };
+            for source in &sources {
+                if stop.is_cancelled() {
+                    return Err(OpError::Stopped);
+                }
+                copy_one(source, to, &options).map_err(OpError::failed)?;
+            }
+            Ok(())
+        };
+        self.write(&job, copy.onto, write).await
+    }
+
+    pub(super) async fn make_dir(
+        &self,
+        make_dir: &MakeDirOp,
+        job: Job<'_>,
+    ) -> Result<Made, OpError> {
+        let MakeDirOp { onto, path, owner } = make_dir.clone();
+        let write = move |to: &Root| {
+            let owner = owner.map_or(Ok(Ids::ROOT), |owner| files::resolve_owner(Some(to), &owner));
+            let made = owner.and_then(|owner| files::make_dir(to, &path, owner));
+            made.map_err(OpError::failed)
+        };
+        self.write(&job, onto, write).await
+    }
+
+    /// Makes a layer of what `write` writes onto the snapshot of `onto`.
+    pub(super) async fn write(
+        &self,
+        job: &Job<'_>,
+        onto: frontend::VertexId,
+        write: impl FnOnce(&Root) -> Result<(), OpError> + Send + 'static,
+    ) -> Result<Made, OpError> {
+        let (cache, base, restamp) =
+            (self.cache.clone(), job.inputs[onto].clone(), !job.vertex.no_cache);
+        let work = move || -> Result<Made, OpError> {
+            let workspace = Workspace::new(&cache, &base, &[]).map_err(OpError::failed)?;
+            write(workspace.root())?;
+            workspace.commit(restamp).map_err(OpError::failed)
+        };
+        self.blocking(work).await
+    }
+
+    fn ready(&self, source: &CopySource, job: &Job<'_>) -> Result<Ready, OpError> {
+        Ok(match source {
+            CopySource::Inline { name, data } => Ready::Inline(name.clone(), data.clone()),
+            CopySource::Files { from: FileSource::Context(name), selection } => {
+                let digested = self.digested(name, selection);
+                Ready::Context(self.context(name), selection.clone(), digested)
+            }
+            CopySource::Files { from: FileSource::Vertex(id), selection } => Ready::Snapshot(
+                self.view(&job.inputs[*id]).map_err(OpError::failed)?,
+                selection.clone(),
+            ),
+        })
+    }
+}
+
+fn copy_one(source: &Ready, to: &Root, options: &CopyOptions<'_>) -> Result<(), FilesError> {
+    match source {
+        Ready::Context(context, selection, digested) => {
+            files::copy(&context.source(), selection, to, options, Some(digested))
+        }
+        Ready::Snapshot(view, selection) => {
+            files::copy(&view.source(), selection, to, options, None)
+        }
+        Ready::Inline(name, data) => files::copy_inline(name, data, to, options),
+    }
+}

@@ -1,0 +1,227 @@
+//! RUN: a command in a container on the files below it.
+
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use frontend::{ExecOp, FileSource, Input, NetworkMode, SecurityMode};
+
+use super::LocalWorker;
+use super::commit::Workspace;
+use super::mounts::Mounted;
+use crate::event::{EventKind, StepId};
+use crate::files::{self, User};
+use crate::sandbox::{Container, Exit, Network, STUBS, SandboxError, Security};
+use crate::solver::{Files, Job, Made, OpError};
+
+/// Why a command did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// With an exit code.
+    #[error("process \"{command}\" did not complete successfully: exit code: {code}")]
+    Code {
+        /// The command line.
+        command: String,
+        /// Its exit code.
+        code: i32,
+    },
+    /// By a signal; shells tell it as 128 and its number.
+    #[error("process \"{command}\" did not complete successfully: exit code: {} (killed by {})", 128 + signal, signal_name(*signal))]
+    Signal {
+        /// The command line.
+        command: String,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// By the kernel.
+    #[error(
+        "process \"{command}\" did not complete successfully: exit code: 137: the kernel ran out of memory and killed it"
+    )]
+    OutOfMemory {
+        /// The command line.
+        command: String,
+    },
+    /// It is for a machine of another kind.
+    #[error("cannot run a command for {wanted} on {host}: emulation is not supported yet")]
+    Platform {
+        /// The command's platform.
+        wanted: String,
+        /// This machine's.
+        host: String,
+    },
+    /// The sandbox could not be set up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+/// The size of `/dev/shm` if nobody says otherwise.
+const SHM_SIZE: u64 = 64 << 20;
+
+impl LocalWorker {
+    pub(super) async fn exec(&self, exec: &ExecOp, job: Job<'_>) -> Result<Made, OpError> {
+        refuse_other_platforms(exec)?;
+        let mounted = self.mount_all(exec, &job).await?;
+        let (cache, base, stubs) =
+            (self.cache.clone(), job.inputs[exec.root].clone(), stubs(&mounted));
+        let workspace = self
+            .blocking(move || Workspace::new(&cache, &base, &stubs))
+            .await
+            .map_err(OpError::failed)?;
+        let user = files::resolve_user(workspace.root(), &exec.user).map_err(OpError::failed)?;
+        let root = workspace.root().dir().try_clone_to_owned().map_err(OpError::failed)?;
+        let exit = self.run_in(exec, &job, root, &user, mounted).await?;
+        if job.stop.is_cancelled() {
+            return Err(OpError::Stopped);
+        }
+        succeed(exit, &exec.args).map_err(OpError::failed)?;
+        let restamp = !job.vertex.no_cache;
+        let mut made =
+            self.blocking(move || workspace.commit(restamp)).await.map_err(OpError::failed)?;
+        made.recordable = self.contexts_are_unchanged(&job).await?;
+        Ok(made)
+    }
+
+    async fn run_in(
+        &self,
+        exec: &ExecOp,
+        job: &Job<'_>,
+        root: OwnedFd,
+        user: &User,
+        mounted: Mounted,
+    ) -> Result<Exit, OpError> {
+        let step = StepId(job.vertex.digest);
+        let Mounted { mounts, variables, targets: _, _locks, _run_dir } = mounted;
+        let container = Container {
+            root,
+            mounts,
+            args: exec.args.clone(),
+            env: environment(exec, user, variables),
+            cwd: exec.cwd.clone(),
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups.clone(),
+            hostname: exec.hostname.clone(),
+            network: match exec.network {
+                NetworkMode::Default | NetworkMode::Host => Network::Host,
+                NetworkMode::None => Network::None,
+            },
+            security: match exec.security {
+                SecurityMode::Sandbox => Security::Sandbox,
+                SecurityMode::Insecure => Security::Insecure,
+            },
+            resolv_conf: resolv_conf(&self.host.resolv_conf),
+            hosts: hosts(exec),
+            shm_size: exec.shm_size.unwrap_or(SHM_SIZE),
+            ulimits: exec.ulimits.clone(),
+        };
+        let events = self.events.clone();
+        let output = move |stderr: bool, bytes: &[u8]| {
+            events.tell(step, EventKind::Output { stderr, bytes: bytes.to_vec() });
+        };
+        self.sandbox.run(container, output, job.stop.clone()).await.map_err(|error| match error {
+            SandboxError::Stopped => OpError::Stopped,
+            error => OpError::failed(error),
+        })
+    }
+
+    /// Whether the context's files that the command saw still are what its key says.
+    async fn contexts_are_unchanged(&self, job: &Job<'_>) -> Result<bool, OpError> {
+        let mut digests = job.files.iter();
+        for input in job.vertex.op.inputs() {
+            let Input::Files { from, selection } = input else { continue };
+            let before = digests.next().expect("a digest for each selection");
+            if let FileSource::Context(name) = from
+                && super::Worker::digest_files(self, Files::Context(name), selection).await?
+                    != *before
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn refuse_other_platforms(exec: &ExecOp) -> Result<(), OpError> {
+    let host = oci::Platform::host();
+    let runs_here = exec.platform.satisfies(&host)
+        || (host.architecture == "amd64" && exec.platform.architecture == "386");
+    if runs_here {
+        return Ok(());
+    }
+    Err(OpError::failed(ExecError::Platform {
+        wanted: exec.platform.to_string(),
+        host: host.to_string(),
+    }))
+}
+
+/// The mount points that the root needs.
+fn stubs(mounted: &Mounted) -> Vec<(String, bool)> {
+    let always = STUBS.iter().map(|&(path, is_directory)| (path.to_owned(), is_directory));
+    always.chain(mounted.targets.iter().cloned()).collect()
+}
+
+fn environment(
+    exec: &ExecOp,
+    user: &User,
+    secrets: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    let mut env = exec.env.clone();
+    for (name, value) in exec.proxy_env.iter().cloned().chain(secrets) {
+        match env.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => env.push((name, value)),
+        }
+    }
+    if !env.iter().any(|(name, _)| name == "HOME") {
+        env.push(("HOME".to_owned(), user.home.clone()));
+    }
+    env
+}
+
+fn resolv_conf(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_default()
+}
+
+fn hosts(exec: &ExecOp) -> Vec<u8> {
+    let mut text = format!(
+        "127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        exec.hostname
+    );
+    for (name, address) in &exec.extra_hosts {
+        let _infallible = writeln!(text, "{address}\t{name}");
+    }
+    text.into_bytes()
+}
+
+fn succeed(exit: Exit, args: &[String]) -> Result<(), ExecError> {
+    let command = args.join(" ");
+    match exit {
+        Exit::Code(0) => Ok(()),
+        Exit::Code(code) => Err(ExecError::Code { command, code }),
+        Exit::Signal(signal) => Err(ExecError::Signal { command, signal }),
+        Exit::OutOfMemory => Err(ExecError::OutOfMemory { command }),
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    let names = [
+        "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE",
+        "SIGKILL", "SIGUSR1", "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM",
+    ];
+    let index = usize::try_from(signal - 1).unwrap_or(usize::MAX);
+    names.get(index).map_or_else(|| format!("signal {signal}"), |name| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_code_is_told_as_it_is_and_a_signal_by_name() {
+        let args = ["/bin/sh".to_owned(), "-c".to_owned(), "exit 3".to_owned()];
+        let told = |exit| succeed(exit, &args).unwrap_err().to_string();
+        assert!(told(Exit::Code(3)).ends_with("exit code: 3"));
+        assert!(told(Exit::Signal(9)).ends_with("exit code: 137 (killed by SIGKILL)"));
+        assert!(told(Exit::OutOfMemory).contains("out of memory"));
+    }
+}

@@ -1,0 +1,306 @@
+//! Layers on disk: unpacked from blobs, which are downloaded as they are unpacked.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use cache::{BlobReader, BlobWriter, Cache, CacheError, RunDir, Snapshot};
+use frontend::Origin;
+use futures_util::StreamExt;
+use futures_util::future::try_join_all;
+use oci::{Descriptor, DiffId};
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::{LocalWorker, ViewError, lock};
+use crate::event::{EventKind, StepId};
+use crate::layer::{self, Applied, ApplyError};
+use crate::solver::OpError;
+
+/// Why a layer could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// Its tar is broken or malicious.
+    #[error("cannot unpack layer {layer}")]
+    Apply {
+        /// The layer.
+        layer: DiffId,
+        /// Why.
+        source: ApplyError,
+    },
+    /// It is not what the config says.
+    #[error("layer {layer} unpacks to something else: its digest is {found}")]
+    DiffId {
+        /// What the config says.
+        layer: DiffId,
+        /// What it is.
+        found: DiffId,
+    },
+    /// Its blob could not be read to its end.
+    #[error("cannot read the blob of layer {layer}")]
+    Read {
+        /// The layer.
+        layer: DiffId,
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory could not be made or opened.
+    #[error("cannot open `{path}`")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The layers below could not be mounted.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The registry does not give it.
+    #[error(transparent)]
+    Registry(#[from] registry_client::Error),
+    /// The store can't be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// A layer to unpack, and where its blob is: in the store if there is no origin.
+struct Missing {
+    snapshot: Snapshot,
+    blob: Descriptor,
+    origin: Option<Origin>,
+}
+
+impl LocalWorker {
+    /// Sees to it that all layers of `snapshot` are unpacked; returns whether anybody had them.
+    pub(super) async fn unpack_all(
+        &self,
+        step: StepId,
+        snapshot: &Snapshot,
+    ) -> Result<bool, OpError> {
+        let Some(missing) = self.missing(snapshot)? else { return Ok(false) };
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        // What was made here and comes from its own blob is not worth a word.
+        let told = missing.iter().any(|missing| missing.origin.is_some());
+        if told {
+            self.events.tell(step, EventKind::Started);
+        }
+        try_join_all(missing.into_iter().map(|missing| self.unpack(step, missing)))
+            .await
+            .map_err(OpError::failed)?;
+        if told {
+            self.events.tell(step, EventKind::Done);
+        }
+        Ok(true)
+    }
+
+    /// The layers of `snapshot` that are not unpacked; `None` if nobody has one of them.
+    fn missing(&self, snapshot: &Snapshot) -> Result<Option<Vec<Missing>>, CacheError> {
+        let mut missing = vec![];
+        for snapshot in snapshot.downwards() {
+            if self.is_unpacked(snapshot)? {
+                continue;
+            }
+            let layer = snapshot.top().expect("a snapshot with a layer");
+            let Some((blob, origin)) = self.blob_of(layer)? else { return Ok(None) };
+            missing.push(Missing { snapshot: snapshot.clone(), blob, origin });
+        }
+        Ok(Some(missing))
+    }
+
+    /// Whether the files of a layer are here; a directory that somebody deleted is forgotten.
+    fn is_unpacked(&self, snapshot: &Snapshot) -> Result<bool, CacheError> {
+        let Some(path) = self.cache.layer_path(snapshot)? else { return Ok(false) };
+        if lock(&self.seen).contains(&path) {
+            return Ok(true);
+        }
+        if !path.exists() {
+            self.cache.forget_layer(snapshot)?;
+            return Ok(false);
+        }
+        lock(&self.seen).insert(path);
+        Ok(true)
+    }
+
+    /// A blob that `layer` can be unpacked from, here or where a base image has it.
+    fn blob_of(&self, layer: DiffId) -> Result<Option<(Descriptor, Option<Origin>)>, CacheError> {
+        for blob in self.cache.layer_blobs(layer)? {
+            if self.cache.blob_path(&blob.digest).exists() {
+                return Ok(Some((blob, None)));
+            }
+            self.cache.forget_blob(&blob.digest)?;
+        }
+        Ok(self.blobs.base(layer).map(|(blob, origin)| (blob.clone(), Some(origin.clone()))))
+    }
+
+    /// Unpacks one layer, unless another vertex of this build is just doing it.
+    async fn unpack(&self, step: StepId, missing: Missing) -> Result<(), UnpackError> {
+        let Missing { snapshot, blob, origin } = missing;
+        let layer = snapshot.top().expect("a snapshot with a layer");
+        let lock = {
+            let mut unpacking = lock(&self.unpacking);
+            unpacking.entry(layer).or_default().clone()
+        };
+        let _alone = lock.lock().await;
+        if self.cache.layer_path(&snapshot)?.is_some() {
+            return Ok(());
+        }
+        let (events, id, total) = (self.events.clone(), blob.digest.to_string(), blob.size);
+        let progress = move |current, done| {
+            events.tell(step, EventKind::Progress { id: id.clone(), current, total, done });
+        };
+        progress(0, false);
+        let reader = self.open(&blob, origin).await?;
+        let (cache, told) = (self.cache.clone(), progress.clone());
+        let staged = self.blocking(move || stage(&cache, layer, &blob, reader, &told)).await?;
+        self.publish(step, snapshot, staged).await?;
+        progress(total, true);
+        Ok(())
+    }
+
+    async fn open(&self, blob: &Descriptor, origin: Option<Origin>) -> Result<Reader, UnpackError> {
+        Ok(match origin {
+            None | Some(Origin::Store) => Reader::Stored(self.cache.open_blob(&blob.digest)?),
+            Some(Origin::OciLayout(path)) => {
+                let path = path.join("blobs/sha256").join(blob.digest.hex());
+                let opened =
+                    File::open(&path).map_err(|source| UnpackError::Open { path, source })?;
+                Reader::New(Box::new(opened))
+            }
+            Some(Origin::Registry(reference)) => {
+                let stream = self.registry.blob(&reference, blob).await?;
+                let bytes = stream.map(|bytes| bytes.map_err(io::Error::other));
+                Reader::New(Box::new(SyncIoBridge::new(StreamReader::new(bytes))))
+            }
+        })
+    }
+
+    /// Moves an unpacked layer into its place. Directories that its tar only implies first take
+    /// after those in the layers below, which must be here for it.
+    async fn publish(
+        &self,
+        step: StepId,
+        snapshot: Snapshot,
+        staged: Staged,
+    ) -> Result<(), UnpackError> {
+        let implied = !staged.applied.implied_directories.is_empty();
+        let below = snapshot.below().filter(|below| implied && below.top().is_some());
+        let below = match below {
+            Some(below) => {
+                if let Some(missing) = self.missing(below)? {
+                    let unpacked = missing.into_iter().map(|missing| self.unpack(step, missing));
+                    Box::pin(try_join_all(unpacked)).await?;
+                }
+                Some(self.view(below)?)
+            }
+            None => None,
+        };
+        let cache = self.cache.clone();
+        let work = move || -> Result<(), UnpackError> {
+            if implied {
+                let directory = open_directory(&staged.path)?;
+                let below = below.as_ref().map(|below| below.root().dir());
+                let inherited =
+                    layer::inherit(directory.as_fd(), &staged.applied.implied_directories, below);
+                inherited.map_err(|source| UnpackError::Apply {
+                    layer: staged.applied.diff_id,
+                    source,
+                })?;
+            }
+            cache.publish_layer(&staged.path, &snapshot, implied)?;
+            Ok(())
+        };
+        self.blocking(work).await
+    }
+}
+
+/// Where a blob comes from: from the store, or from elsewhere and then into the store.
+enum Reader {
+    Stored(BlobReader),
+    New(Box<dyn Read + Send>),
+}
+
+/// A layer that is unpacked, but not in its place yet.
+struct Staged {
+    path: PathBuf,
+    applied: Applied,
+    _run_dir: RunDir,
+}
+
+/// Unpacks a blob into a run directory; one that is new becomes a blob of the store on the way.
+/// Both digests are verified before anything of it counts.
+fn stage(
+    cache: &Cache,
+    layer: DiffId,
+    blob: &Descriptor,
+    reader: Reader,
+    progress: &(impl Fn(u64, bool) + Sync),
+) -> Result<Staged, UnpackError> {
+    let run_dir = cache.run_dir()?;
+    let path = run_dir.path().join("layer");
+    std::fs::create_dir(&path)
+        .map_err(|source| UnpackError::Open { path: path.clone(), source })?;
+    let directory = open_directory(&path)?;
+    let applied = match reader {
+        Reader::Stored(mut stored) => {
+            let applied = apply(layer, &mut stored, directory.as_fd())?;
+            io::copy(&mut stored, &mut io::sink())
+                .map_err(|source| UnpackError::Read { layer, source })?;
+            applied
+        }
+        Reader::New(reader) => {
+            let mut saving = Saving { reader, writer: cache.write_blob()?, read: 0, progress };
+            let applied = apply(layer, &mut saving, directory.as_fd())?;
+            // The digest is that of the whole blob, also of what lies behind the archive's end.
+            io::copy(&mut saving, &mut io::sink())
+                .map_err(|source| UnpackError::Read { layer, source })?;
+            saving.writer.finish_as(&blob.digest)?;
+            cache.remember_layer_blob(layer, blob)?;
+            applied
+        }
+    };
+    Ok(Staged { path, applied, _run_dir: run_dir })
+}
+
+fn apply(
+    layer: DiffId,
+    reader: &mut (impl Read + Send),
+    into: BorrowedFd<'_>,
+) -> Result<Applied, UnpackError> {
+    let tar = layer::decompress(reader).map_err(|source| UnpackError::Read { layer, source })?;
+    let applied = layer::unpack(tar, into, &layer::Options::default());
+    let applied = applied.map_err(|source| UnpackError::Apply { layer, source })?;
+    if applied.diff_id != layer {
+        return Err(UnpackError::DiffId { layer, found: applied.diff_id });
+    }
+    Ok(applied)
+}
+
+fn open_directory(path: &Path) -> Result<File, UnpackError> {
+    File::open(path).map_err(|source| UnpackError::Open { path: path.to_owned(), source })
+}
+
+/// Writes what it reads into the store.
+struct Saving<'a, P> {
+    reader: Box<dyn Read + Send>,
+    writer: BlobWriter,
+    read: u64,
+    progress: &'a P,
+}
+
+/// Progress is told about once for so many bytes.
+const PROGRESS_STEP: u64 = 1 << 20;
+
+impl<P: Fn(u64, bool)> Read for Saving<'_, P> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.writer.write_all(&buffer[..read])?;
+        let before = self.read;
+        self.read += read as u64;
+        if before / PROGRESS_STEP != self.read / PROGRESS_STEP {
+            (self.progress)(self.read, false);
+        }
+        Ok(read)
+    }
+}

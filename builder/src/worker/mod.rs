@@ -1,0 +1,286 @@
+//! Runs ops on this machine: one file for each kind.
+//!
+//! What blocks runs on threads of its own and is waited for before a build returns, also when
+//! nobody wants its result any more.
+
+mod blobs;
+mod commit;
+mod copy;
+mod exec;
+mod fetch;
+mod image;
+mod mounts;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use cache::{Cache, CacheError, RunDir, Snapshot};
+use frontend::{Op, Plan, Selection, VertexId};
+use oci::{DiffId, Digest};
+use tokio_util::task::TaskTracker;
+
+pub use blobs::{BlobError, Blobs};
+pub use exec::ExecError;
+pub use fetch::FetchError;
+pub use image::UnpackError;
+
+use crate::build::{Request, Services};
+use crate::context::BuildContext;
+use crate::event::{Events, StepId};
+use crate::files::{self, Digested, Root, StatCache};
+use crate::layer::Compression;
+use crate::sandbox::Sandbox;
+use crate::snapshot::{self, SnapshotError};
+use crate::solver::{Files, Job, Made, Need, OpError, Worker};
+
+/// What a RUN sees of this machine.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// The machine's `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+}
+
+/// The values of secrets, by id. They are shown to nobody.
+#[derive(Clone, Default)]
+pub struct Secrets(BTreeMap<String, Vec<u8>>);
+
+impl Secrets {
+    /// Keeps `secrets`; of two with one id the later.
+    pub fn new(secrets: Vec<(String, Vec<u8>)>) -> Self {
+        Self(secrets.into_iter().collect())
+    }
+
+    /// The value of `id`.
+    pub fn get(&self, id: &str) -> Option<&[u8]> {
+        self.0.get(id).map(Vec::as_slice)
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Runs ops on this machine.
+pub struct LocalWorker {
+    cache: Cache,
+    registry: registry_client::Client,
+    sandbox: Arc<Sandbox>,
+    host: Host,
+    events: Events,
+    contexts: BTreeMap<String, Arc<BuildContext>>,
+    secrets: Secrets,
+    blobs: Arc<Blobs>,
+    /// The vertices whose layers an output wants as blobs, and how compressed.
+    exported: HashSet<Digest>,
+    compressions: Vec<Compression>,
+    /// What the contexts' files were when this build first looked.
+    digested: Mutex<HashMap<(String, Selection), Arc<Digested>>>,
+    /// Directories of layers that are known to be where they should be.
+    seen: Mutex<HashSet<PathBuf>>,
+    /// One for each layer that is being unpacked.
+    unpacking: Mutex<HashMap<DiffId, Arc<tokio::sync::Mutex<()>>>>,
+    tasks: TaskTracker,
+}
+
+impl LocalWorker {
+    /// A worker for one build.
+    pub fn new(services: &Services, blobs: Arc<Blobs>, request: &Request, plan: &Plan) -> Self {
+        let compressions: HashSet<_> = request
+            .outputs
+            .iter()
+            .filter_map(|output| Some(output.image_options()?.compression))
+            .collect();
+        Self {
+            cache: services.cache.clone(),
+            registry: services.registry.clone(),
+            sandbox: services.sandbox.clone(),
+            host: services.host.clone(),
+            events: services.events.clone(),
+            contexts: request.contexts.clone(),
+            secrets: request.secrets.clone(),
+            blobs,
+            exported: layers_of_targets(plan),
+            compressions: compressions.into_iter().collect(),
+            digested: Mutex::default(),
+            seen: Mutex::default(),
+            unpacking: Mutex::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Waits until nothing runs any more.
+    pub async fn settle(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.blobs.settle().await;
+    }
+
+    /// Runs `work` on a thread where it may block.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.tasks.spawn_blocking(work).await.expect("blocking work does not panic")
+    }
+
+    /// Mounts `snapshot` read-only. Its layers are unpacked.
+    pub fn view(&self, snapshot: &Snapshot) -> Result<View, ViewError> {
+        View::new(&self.cache, snapshot)
+    }
+}
+
+/// A snapshot, mounted read-only as long as this lives.
+#[derive(Debug)]
+pub struct View {
+    root: Root,
+    _run_dir: RunDir,
+}
+
+/// Why a snapshot could not be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// The kernel refuses.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The store can't be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl View {
+    fn new(cache: &Cache, snapshot: &Snapshot) -> Result<Self, ViewError> {
+        let run_dir = cache.run_dir()?;
+        let mounted = snapshot::view(&lowers(cache, snapshot)?, run_dir.path())?;
+        Ok(Self { root: Root::new(mounted), _run_dir: run_dir })
+    }
+
+    /// Its files.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Its files as the source of a copy that keeps their owners.
+    pub(crate) fn source(&self) -> files::Source<'_> {
+        files::Source { root: &self.root, label: "the stage", ignore: None, keep_owner: true }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics while holding it")
+}
+
+/// The directories of a snapshot's layers, uppermost first.
+///
+/// A layer that comes twice, as empty ones do, is there once: overlayfs refuses a second time, and
+/// whatever the lower one says the upper one says again.
+fn lowers(cache: &Cache, snapshot: &Snapshot) -> Result<Vec<PathBuf>, CacheError> {
+    let mut seen = HashSet::new();
+    let mut directories = vec![];
+    for snapshot in snapshot.downwards() {
+        let layer = snapshot.top().expect("a snapshot with a layer");
+        let directory = cache.layer_path(snapshot)?.ok_or(CacheError::MissingLayer(layer))?;
+        if seen.insert(directory.clone()) {
+            directories.push(directory);
+        }
+    }
+    Ok(directories)
+}
+
+/// The vertices whose layers the targets consist of, by their digests.
+fn layers_of_targets(plan: &Plan) -> HashSet<Digest> {
+    let mut todo: Vec<VertexId> = plan.targets.iter().map(|target| target.vertex).collect();
+    let mut found = HashSet::new();
+    while let Some(id) = todo.pop() {
+        let vertex = &plan.graph[id];
+        if found.insert(vertex.digest) {
+            todo.extend(vertex.op.bases());
+        }
+    }
+    found
+}
+
+impl Worker for LocalWorker {
+    async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
+        let made = match &job.vertex.op {
+            Op::Exec(exec) => self.exec(exec, job).await?,
+            Op::Copy(copy) => self.copy(copy, job).await?,
+            Op::MakeDir(make_dir) => self.make_dir(make_dir, job).await?,
+            Op::Fetch(fetch) => self.fetch_file(fetch, job).await?,
+            Op::Scratch | Op::Image(_) | Op::Stack { .. } => unreachable!("known without running"),
+        };
+        if self.exported.contains(&job.vertex.digest) {
+            for &compression in &self.compressions {
+                self.blobs.start(&made.snapshot, compression);
+            }
+        }
+        Ok(made)
+    }
+
+    async fn digest_files(
+        &self,
+        from: Files<'_>,
+        selection: &Selection,
+    ) -> Result<Digest, OpError> {
+        match from {
+            Files::Context(name) => self.digest_context(name, selection).await,
+            Files::Snapshot(snapshot) => {
+                let (view, selection) =
+                    (self.view(snapshot).map_err(OpError::failed)?, selection.clone());
+                let work = move || files::digest(&view.source(), &selection, &StatCache::default());
+                Ok(self.blocking(work).await.map_err(OpError::failed)?.digest)
+            }
+        }
+    }
+
+    async fn fetch(&self, step: StepId, snapshot: &Snapshot, need: Need) -> Result<bool, OpError> {
+        match need {
+            Need::Identity => Ok(true),
+            Need::Blobs => Ok(self.blobs.can_make_all(snapshot)?),
+            Need::Files => self.unpack_all(step, snapshot).await,
+        }
+    }
+}
+
+impl LocalWorker {
+    fn context(&self, name: &str) -> Arc<BuildContext> {
+        self.contexts.get(name).cloned().expect("planning names only contexts that were given")
+    }
+
+    async fn digest_context(&self, name: &str, selection: &Selection) -> Result<Digest, OpError> {
+        let (context, cache) = (self.context(name), self.cache.clone());
+        let known_as = (name.to_owned(), selection.clone());
+        let selection = selection.clone();
+        let work = move || -> Result<Digested, OpError> {
+            let path = context.path();
+            let known = cache.context_files(path, selection.definition())?;
+            let known = known.map_or_else(StatCache::default, |bytes| StatCache::decode(&bytes));
+            let digested =
+                files::digest(&context.source(), &selection, &known).map_err(OpError::failed)?;
+            if digested.learnt {
+                cache.remember_context_files(
+                    path,
+                    selection.definition(),
+                    &digested.cache.encode(),
+                )?;
+            }
+            Ok(digested)
+        };
+        let digested = self.blocking(work).await?;
+        let digest = digested.digest;
+        let mut known = lock(&self.digested);
+        known.entry(known_as).or_insert_with(|| Arc::new(digested));
+        Ok(digest)
+    }
+
+    /// What [`Self::digest_context`] found at first.
+    fn digested(&self, name: &str, selection: &Selection) -> Arc<Digested> {
+        let known = lock(&self.digested);
+        known
+            .get(&(name.to_owned(), selection.clone()))
+            .cloned()
+            .expect("digested for the key of whatever copies it")
+    }
+}

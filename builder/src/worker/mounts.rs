@@ -1,0 +1,307 @@
+//! What `RUN --mount` shows: from the plan to detached mounts.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cache::{CacheError, RunDir, Sharing, Snapshot};
+use frontend::{CacheMount, CacheSharing, ExecOp, FileSource, Mount, MountSource, Selection};
+use rustix::fs::FileType;
+
+use super::LocalWorker;
+use crate::context::BuildContext;
+use crate::files::{self, CopyOptions, FilesError, Root};
+use crate::sandbox::{self, ContainerMount, SandboxError};
+use crate::snapshot::{self, SnapshotError};
+use crate::solver::{Job, OpError};
+
+/// Why something could not be mounted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MountError {
+    /// A secret that must be there is not.
+    #[error("secret {0}: not found")]
+    Secret(String),
+    /// A secret that is to be a variable is no text.
+    #[error("secret {0} is not text: it can't be the value of a variable")]
+    SecretText(String),
+    /// No agent was given.
+    #[error("ssh agent {0}: not found: forwarding ssh agents is not supported yet")]
+    Ssh(String),
+    /// A source is not there.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// A source can't be opened.
+    #[error("cannot open `{path}` to mount it")]
+    Open {
+        /// The path within the source.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A stage's files could not be mounted.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The kernel refuses.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The store can't be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// The mounts of a command, made but not attached yet.
+#[derive(Default)]
+pub(super) struct Mounted {
+    /// What goes where.
+    pub(super) mounts: Vec<ContainerMount>,
+    /// The same places, and whether each is a directory.
+    pub(super) targets: Vec<(String, bool)>,
+    /// Secrets that are variables.
+    pub(super) variables: Vec<(String, String)>,
+    /// Cache mounts in use.
+    pub(super) _locks: Vec<cache::CacheMount>,
+    /// What was written for the mounts.
+    pub(super) _run_dir: Option<RunDir>,
+}
+
+impl Mounted {
+    fn add(&mut self, mount: &Mount, source: sandbox::MountSource, is_directory: bool) {
+        self.mounts.push(ContainerMount { source, target: mount.target.clone() });
+        self.targets.push((mount.target.clone(), is_directory));
+    }
+}
+
+/// Where the files of a mount come from, ready to be read on another thread.
+enum Source {
+    Context(Arc<BuildContext>),
+    Snapshot(Snapshot, Vec<PathBuf>),
+}
+
+impl LocalWorker {
+    pub(super) async fn mount_all(&self, exec: &ExecOp, job: &Job<'_>) -> Result<Mounted, OpError> {
+        let mut mounted = Mounted::default();
+        if exec.mounts.is_empty() {
+            return Ok(mounted);
+        }
+        let run_dir = self.cache.run_dir()?;
+        for (number, mount) in exec.mounts.iter().enumerate() {
+            let directory = run_dir.path().join(format!("mount-{number}"));
+            self.mount(mount, job, &directory, &mut mounted).await.map_err(OpError::failed)?;
+        }
+        mounted._run_dir = Some(run_dir);
+        Ok(mounted)
+    }
+
+    async fn mount(
+        &self,
+        mount: &Mount,
+        job: &Job<'_>,
+        directory: &Path,
+        mounted: &mut Mounted,
+    ) -> Result<(), MountError> {
+        let read_only = mount.read_only;
+        let file = |data: Vec<u8>, (mode, uid, gid), read_only| sandbox::MountSource::File {
+            data,
+            mode,
+            uid,
+            gid,
+            read_only,
+        };
+        match &mount.source {
+            MountSource::Bind { from, selection } => {
+                let (source, selection) = (self.source(from, job)?, selection.clone());
+                let directory = directory.to_owned();
+                let work = move || bind(&source, &selection, read_only, &directory);
+                let (bound, is_directory) = self.blocking(work).await?;
+                mounted.add(mount, sandbox::MountSource::Mount(bound), is_directory);
+            }
+            MountSource::Cache(cache) => {
+                let lock = self.take_cache(cache, job).await?;
+                let bound = sandbox::bind_path(lock.path(), read_only)?;
+                mounted.add(mount, sandbox::MountSource::Mount(bound), true);
+                mounted._locks.push(lock);
+            }
+            MountSource::Tmpfs { size } => {
+                mounted.add(
+                    mount,
+                    sandbox::MountSource::Mount(sandbox::tmpfs(*size, 0o777)?),
+                    true,
+                );
+            }
+            MountSource::Secret { id, required, file: mode, env } => {
+                let value = self.secret(id, *required, env.as_deref(), mounted)?;
+                if let (Some(value), Some(mode)) = (value, mode) {
+                    mounted.add(mount, file(value, *mode, true), false);
+                }
+            }
+            MountSource::Ssh { id, required: true, .. } => return Err(MountError::Ssh(id.clone())),
+            MountSource::Ssh { required: false, .. } => {}
+            MountSource::Inline { data, mode } => {
+                mounted.add(mount, file(data.clone(), (*mode, 0, 0), read_only), false);
+            }
+        }
+        Ok(())
+    }
+
+    fn source(&self, from: &FileSource, job: &Job<'_>) -> Result<Source, MountError> {
+        Ok(match from {
+            FileSource::Context(name) => Source::Context(self.context(name)),
+            FileSource::Vertex(id) => {
+                let snapshot = job.inputs[*id].clone();
+                let lowers = super::lowers(&self.cache, &snapshot)?;
+                Source::Snapshot(snapshot, lowers)
+            }
+        })
+    }
+
+    /// The value of a secret, if there is one. Where it is to be a variable it becomes one: empty
+    /// if the secret is missing and need not be there.
+    fn secret(
+        &self,
+        id: &str,
+        required: bool,
+        variable: Option<&str>,
+        mounted: &mut Mounted,
+    ) -> Result<Option<Vec<u8>>, MountError> {
+        let value = self.secrets.get(id);
+        if value.is_none() && required {
+            return Err(MountError::Secret(id.to_owned()));
+        }
+        if let Some(name) = variable {
+            let text = String::from_utf8(value.unwrap_or_default().to_vec());
+            let text = text.map_err(|_| MountError::SecretText(id.to_owned()))?;
+            mounted.variables.push((name.to_owned(), text));
+        }
+        Ok(value.map(<[u8]>::to_vec))
+    }
+
+    async fn take_cache(
+        &self,
+        mount: &CacheMount,
+        job: &Job<'_>,
+    ) -> Result<cache::CacheMount, MountError> {
+        let from = match &mount.from {
+            Some((from, selection)) => Some((self.source(from, job)?, selection.clone())),
+            None => None,
+        };
+        let (cache, mount) = (self.cache.clone(), mount.clone());
+        let sharing = match mount.sharing {
+            CacheSharing::Shared => Sharing::Shared,
+            CacheSharing::Private => Sharing::Private,
+            CacheSharing::Locked => Sharing::Locked,
+        };
+        let id = cache_id(&mount, from.as_ref().map(|(source, _)| source));
+        let seed = move |directory: &Path| seed(directory, from.as_ref(), mount.mode);
+        self.blocking(move || cache.cache_mount(&id, sharing, seed)).await
+    }
+}
+
+/// Mode, owner and group of a cache mount about which nothing is said.
+const PLAIN: (u32, u32, u32) = (0o755, 0, 0);
+
+/// What names the directory: one that begins with other contents is another one.
+fn cache_id(mount: &CacheMount, source: Option<&Source>) -> String {
+    let CacheMount { id, sharing: _, from: _, mode } = mount;
+    match source {
+        Some(Source::Snapshot(snapshot, _)) => format!("{id}:{}", snapshot.identity()),
+        Some(Source::Context(context)) => format!("{id}:{}", context.path().display()),
+        None if *mode == PLAIN => id.clone(),
+        None => format!("{id}:{mode:?}"),
+    }
+}
+
+/// Fills a new cache mount.
+fn seed(
+    directory: &Path,
+    from: Option<&(Source, Selection)>,
+    mode: (u32, u32, u32),
+) -> Result<(), MountError> {
+    let to = Root::open(directory).map_err(|source| open_error(directory, source))?;
+    match from {
+        None => set_owner_and_mode(directory, mode).map_err(|source| open_error(directory, source)),
+        Some((Source::Context(context), selection)) => copy_all(&context.source(), selection, &to),
+        Some((Source::Snapshot(_, lowers), selection)) => {
+            let beside = directory.with_extension("view");
+            std::fs::create_dir(&beside).map_err(|source| open_error(&beside, source))?;
+            let view = Root::new(snapshot::view(lowers, &beside)?);
+            let source =
+                files::Source { root: &view, label: "the stage", ignore: None, keep_owner: true };
+            copy_all(&source, selection, &to)
+        }
+    }
+}
+
+fn set_owner_and_mode(directory: &Path, (mode, uid, gid): (u32, u32, u32)) -> std::io::Result<()> {
+    std::os::unix::fs::chown(directory, Some(uid), Some(gid))?;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode))
+}
+
+/// A copy that changes nothing, into the root of another tree.
+const TO_ROOT: CopyOptions<'static> =
+    CopyOptions { dest: "/", owner: None, mode: None, unpack: false };
+
+fn copy_all(
+    source: &files::Source<'_>,
+    selection: &Selection,
+    to: &Root,
+) -> Result<(), MountError> {
+    Ok(files::copy(source, selection, to, &TO_ROOT, None)?)
+}
+
+fn open_error(path: &Path, source: std::io::Error) -> MountError {
+    MountError::Open { path: path.display().to_string(), source }
+}
+
+/// Mounts what `selection` names; tells whether it is a directory. What is written to it is thrown
+/// away: it never reaches the source (CVE-2025-4953).
+fn bind(
+    source: &Source,
+    selection: &Selection,
+    read_only: bool,
+    directory: &Path,
+) -> Result<(OwnedFd, bool), MountError> {
+    std::fs::create_dir_all(directory).map_err(|source| open_error(directory, source))?;
+    match source {
+        Source::Context(context) => {
+            bind_found(copy_context(context, selection, directory)?, read_only)
+        }
+        Source::Snapshot(_, lowers) if read_only => {
+            let view = Root::new(snapshot::view(lowers, directory)?);
+            bind_found(find(&view, &selection.path)?, read_only)
+        }
+        Source::Snapshot(_, lowers) => {
+            let active = snapshot::prepare(lowers, directory, &[])?;
+            let root = active.root().try_clone_to_owned();
+            let root = Root::new(root.map_err(|source| open_error(directory, source))?);
+            bind_found(find(&root, &selection.path)?, read_only)
+        }
+    }
+}
+
+/// The mount that `found` is in must still be there: what is bound is a piece of it.
+fn bind_found(found: OwnedFd, read_only: bool) -> Result<(OwnedFd, bool), MountError> {
+    let status =
+        rustix::fs::fstat(&found).map_err(|error| open_error(Path::new("."), error.into()))?;
+    let is_directory = FileType::from_raw_mode(status.st_mode).is_dir();
+    Ok((sandbox::bind(found.as_fd(), read_only)?, is_directory))
+}
+
+fn find(root: &Root, path: &str) -> Result<OwnedFd, MountError> {
+    root.open_path(path).map_err(|source| open_error(Path::new(path), source))
+}
+
+/// Copies what `selection` names, and opens the copy. A copy, because a context's files must
+/// belong to root, and those that `.dockerignore` hides must not be seen.
+fn copy_context(
+    context: &BuildContext,
+    selection: &Selection,
+    directory: &Path,
+) -> Result<OwnedFd, MountError> {
+    let to = Root::open(directory).map_err(|source| open_error(directory, source))?;
+    files::copy(&context.source(), selection, &to, &TO_ROOT, None)?;
+    let source = find(context.source().root, &selection.path)?;
+    let status = rustix::fs::fstat(&source).map_err(|error| open_error(directory, error.into()))?;
+    let name = selection.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    find(&to, if FileType::from_raw_mode(status.st_mode).is_dir() { "/" } else { name })
+}
