@@ -12,7 +12,11 @@ impl<W: Worker> Pass<'_, W> {
     ///
     /// A whole snapshot counts by chain ID, some files of one by their content. So a
     /// `COPY --from` stays cached when its stage was rebuilt and the files came out the same.
-    pub(super) async fn key(&self, op: &Op, inputs: &Inputs) -> Result<(CacheKey, Vec<Digest>), OpError> {
+    pub(super) async fn key(
+        &self,
+        op: &Op,
+        inputs: &Inputs,
+    ) -> Result<(CacheKey, Vec<Digest>), OpError> {
         let mut key = Digester::default().field(op.definition());
         let mut files = vec![];
         for input in op.inputs() {
@@ -29,10 +33,17 @@ impl<W: Worker> Pass<'_, W> {
         Ok((CacheKey(key.finish()), files))
     }
 
-    async fn files(&self, from: &FileSource, inputs: &Inputs, selection: &Selection) -> Result<Digest, OpError> {
+    async fn files(
+        &self,
+        from: &FileSource,
+        inputs: &Inputs,
+        selection: &Selection,
+    ) -> Result<Digest, OpError> {
         match (from, whose(from, inputs)) {
             (FileSource::Vertex(id), _) => self.files_of_vertex(*id, inputs, selection).await,
-            (FileSource::Context(name), files) => self.files_of_context(name, files, selection).await,
+            (FileSource::Context(name), files) => {
+                self.files_of_context(name, files, selection).await
+            }
         }
     }
 
@@ -43,7 +54,10 @@ impl<W: Worker> Pass<'_, W> {
         files: Files<'_>,
         selection: &Selection,
     ) -> Result<Digest, OpError> {
-        let once = lock(&self.build.context_files).entry((name.to_owned(), selection.clone())).or_default().clone();
+        let once = lock(&self.build.context_files)
+            .entry((name.to_owned(), selection.clone()))
+            .or_default()
+            .clone();
         once.get_or_try_init(|| self.solver.worker.digest_files(files, selection)).await.copied()
     }
 

@@ -16,7 +16,12 @@ fn a_day_copied_onto_itself(last: &str) -> (Graph, VertexId) {
     (graph, target)
 }
 
-async fn solved((graph, target): &(Graph, VertexId), need: Need, cache: &TestCache, world: &World) -> Snapshot {
+async fn solved(
+    (graph, target): &(Graph, VertexId),
+    need: Need,
+    cache: &TestCache,
+    world: &World,
+) -> Snapshot {
     solve(graph, *target, need, cache, world).await.unwrap()
 }
 
@@ -31,7 +36,11 @@ async fn what_is_made_again_is_not_built_on_beside_what_it_was() {
     let snapshot = solved(&graph, Need::Files, &cache, &world).await;
     let text = world.top(&snapshot);
     assert!(!(text.contains("date=0") && text.contains("date=1")), "two days in one image: {text}");
-    assert_eq!(snapshot, solved(&graph, Need::Files, &cache, &world).await, "the next build gives another image");
+    assert_eq!(
+        snapshot,
+        solved(&graph, Need::Files, &cache, &world).await,
+        "the next build gives another image"
+    );
 }
 
 #[tokio::test]
@@ -88,7 +97,11 @@ async fn a_file_edited_while_it_is_copied_is_no_record_of_the_new_one() {
     solved(&graph, Need::Identity, &cache, &world).await;
     // Now the context is v2, and stays so.
     let snapshot = solved(&graph, Need::Identity, &cache, &world).await;
-    assert!(world.top(&snapshot).contains("v2"), "v2 in the context, in the image: {}", world.top(&snapshot));
+    assert!(
+        world.top(&snapshot).contains("v2"),
+        "v2 in the context, in the image: {}",
+        world.top(&snapshot)
+    );
 }
 
 #[tokio::test]
@@ -156,11 +169,15 @@ fn random_graph(seed: u64, last: &str) -> (Graph, VertexId) {
 }
 
 /// The days on which each `date` step ran, as the snapshot's layers tell.
-fn dates(world: &World, snapshot: &Snapshot) -> BTreeMap<String, std::collections::BTreeSet<String>> {
+fn dates(
+    world: &World,
+    snapshot: &Snapshot,
+) -> BTreeMap<String, std::collections::BTreeSet<String>> {
     let mut dates: BTreeMap<String, std::collections::BTreeSet<String>> = BTreeMap::new();
     for text in world.texts(snapshot) {
         for told in text.split("date").skip(1) {
-            let told: String = told.chars().take_while(|c| c.is_ascii_digit() || *c == '=').collect();
+            let told: String =
+                told.chars().take_while(|c| c.is_ascii_digit() || *c == '=').collect();
             let (step, day) = told.split_once('=').expect("a date step tells its day");
             dates.entry(step.to_owned()).or_default().insert(day.to_owned());
         }
@@ -183,7 +200,11 @@ async fn whatever_is_lost_no_image_mixes_two_results_of_one_step() {
             let dates = dates(&world, &snapshot);
             assert!(dates.values().all(|days| days.len() == 1), "seed {seed}: {dates:?}");
             world.ran();
-            assert_eq!(solved(&graph, need, &cache, &world).await, snapshot, "seed {seed}: the next build differs");
+            assert_eq!(
+                solved(&graph, need, &cache, &world).await,
+                snapshot,
+                "seed {seed}: the next build differs"
+            );
             assert_eq!(world.ran(), [""; 0], "seed {seed}: the next build runs steps");
         }
     }

@@ -198,14 +198,20 @@ pub struct Solver<'a, W> {
 impl<W: Worker> Solver<'_, W> {
     /// Returns what `targets` and all that they need turned out to be, with as much of the
     /// targets here as `need` says. When it returns nothing of it is running any more.
-    pub async fn solve(&self, graph: &Graph, targets: &[VertexId], need: Need) -> Result<Solved, SolveError> {
+    pub async fn solve(
+        &self,
+        graph: &Graph,
+        targets: &[VertexId],
+        need: Need,
+    ) -> Result<Solved, SolveError> {
         let needed = graph.needed_by(targets);
         self.announce(graph, &needed);
         let build = Build::new(self.jobs);
         loop {
             let pass = Pass::new(self, graph, &build);
             if pass.solve(&needed, targets, need).await? {
-                let outcome = |id: VertexId| Some((id, pass.vertices[id.index()].identified.get()?.clone()));
+                let outcome =
+                    |id: VertexId| Some((id, pass.vertices[id.index()].identified.get()?.clone()));
                 return Ok(Solved(needed.into_iter().filter_map(outcome).collect()));
             }
         }
@@ -215,7 +221,10 @@ impl<W: Worker> Solver<'_, W> {
         for &id in needed {
             let vertex = &graph[id];
             let inputs = vertex.op.vertices().map(|input| StepId(graph[input].digest)).collect();
-            self.events.tell(StepId(vertex.digest), EventKind::Planned { name: vertex.name.clone(), inputs });
+            self.events.tell(
+                StepId(vertex.digest),
+                EventKind::Planned { name: vertex.name.clone(), inputs },
+            );
         }
     }
 }
@@ -232,7 +241,11 @@ struct Build {
 
 impl Build {
     fn new(jobs: usize) -> Self {
-        Self { made: Mutex::default(), context_files: Mutex::default(), permits: Semaphore::new(jobs.max(1)) }
+        Self {
+            made: Mutex::default(),
+            context_files: Mutex::default(),
+            permits: Semaphore::new(jobs.max(1)),
+        }
     }
 }
 
@@ -304,12 +317,26 @@ impl<'a, W: Worker> Pass<'a, W> {
     fn new(solver: &'a Solver<'a, W>, graph: &'a Graph, build: &'a Build) -> Self {
         let vertices = graph.vertices().map(|_| Progress::default()).collect();
         let stop = solver.stop.child_token();
-        Self { solver, graph, vertices, build, changed: SetOnce::new(), running: RwLock::default(), stop }
+        Self {
+            solver,
+            graph,
+            vertices,
+            build,
+            changed: SetOnce::new(),
+            running: RwLock::default(),
+            stop,
+        }
     }
 
     /// Returns whether the targets are solved; if not, the graph must be solved once more.
-    async fn solve(&self, needed: &[VertexId], targets: &[VertexId], need: Need) -> Result<bool, SolveError> {
-        let mut failures: FuturesUnordered<_> = needed.iter().map(|&id| self.solve_vertex(id)).collect();
+    async fn solve(
+        &self,
+        needed: &[VertexId],
+        targets: &[VertexId],
+        need: Need,
+    ) -> Result<bool, SolveError> {
+        let mut failures: FuturesUnordered<_> =
+            needed.iter().map(|&id| self.solve_vertex(id)).collect();
         let end = tokio::select! {
             Some(failure) = failures.next() => End::Failed(failure),
             _ = join_all(targets.iter().map(|&target| self.wait_for(target, need))) => End::Solved,
@@ -349,7 +376,12 @@ impl<'a, W: Worker> Pass<'a, W> {
             Ok(()) => pending().await,
             Err(source) => {
                 self.tell_failure(vertex, &source);
-                SolveError::Step { vertex: id, name: vertex.name.clone(), span: vertex.span.clone(), source }
+                SolveError::Step {
+                    vertex: id,
+                    name: vertex.name.clone(),
+                    span: vertex.span.clone(),
+                    source,
+                }
             }
         }
     }
@@ -406,7 +438,12 @@ impl<'a, W: Worker> Pass<'a, W> {
         self.make(key, vertex, &inputs, &files).await.map(Identified::Made)
     }
 
-    async fn materialise(&self, vertex: &Vertex, outcome: Outcome, need: Need) -> Result<Outcome, OpError> {
+    async fn materialise(
+        &self,
+        vertex: &Vertex,
+        outcome: Outcome,
+        need: Need,
+    ) -> Result<Outcome, OpError> {
         let step = StepId(vertex.digest);
         if self.solver.worker.fetch(step, &outcome.snapshot, need).await? {
             return Ok(outcome);
@@ -418,7 +455,9 @@ impl<'a, W: Worker> Pass<'a, W> {
         }
         match &vertex.op {
             Op::Scratch | Op::Image(_) => Err(OpError::LayersGone(vertex.name.clone())),
-            Op::Stack { .. } => Ok(known(&vertex.op, &outcomes).expect("a stack is known from its inputs")),
+            Op::Stack { .. } => {
+                Ok(known(&vertex.op, &outcomes).expect("a stack is known from its inputs"))
+            }
             Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) | Op::Fetch(_) => {
                 let inputs = inputs(outcomes);
                 let (key, files) = self.key(&vertex.op, &inputs).await?;
@@ -443,7 +482,8 @@ impl<'a, W: Worker> Pass<'a, W> {
         if recorded.is_some() {
             self.tell(vertex, EventKind::Cached);
         }
-        Ok(recorded.map(|record| Outcome { snapshot: record.snapshot, created: Some(record.created) }))
+        Ok(recorded
+            .map(|record| Outcome { snapshot: record.snapshot, created: Some(record.created) }))
     }
 
     /// What this build made of `key`.
@@ -460,16 +500,28 @@ impl<'a, W: Worker> Pass<'a, W> {
         files: &[Digest],
     ) -> Result<Outcome, OpError> {
         let once = lock(&self.build.made).entry(key).or_default().clone();
-        once.get_or_try_init(|| self.run(key, vertex, inputs, files)).await.cloned().map(Outcome::from)
+        once.get_or_try_init(|| self.run(key, vertex, inputs, files))
+            .await
+            .cloned()
+            .map(Outcome::from)
     }
 
     /// `key` is from before the run: the record speaks of what the op was given.
-    async fn run(&self, key: CacheKey, vertex: &Vertex, inputs: &Inputs, files: &[Digest]) -> Result<Made, OpError> {
+    async fn run(
+        &self,
+        key: CacheKey,
+        vertex: &Vertex,
+        inputs: &Inputs,
+        files: &[Digest],
+    ) -> Result<Made, OpError> {
         let Solver { cache, worker, .. } = *self.solver;
         // First the lease, so that nobody holds a permit while another process does the work.
         let _lease = self.unless_stopped(lease(cache, key)).await??;
-        if !vertex.no_cache && let Some(record) = cache.lookup(key)? {
-            let made = Made { snapshot: record.snapshot, created: record.created, recordable: true };
+        if !vertex.no_cache
+            && let Some(record) = cache.lookup(key)?
+        {
+            let made =
+                Made { snapshot: record.snapshot, created: record.created, recordable: true };
             if worker.fetch(StepId(vertex.digest), &made.snapshot, Need::Files).await? {
                 self.tell(vertex, EventKind::Cached);
                 return Ok(made);
@@ -477,7 +529,12 @@ impl<'a, W: Worker> Pass<'a, W> {
         }
         let _permit = match &vertex.op {
             Op::Exec(_) => Some(self.unless_stopped(self.build.permits.acquire()).await?),
-            Op::Scratch | Op::Image(_) | Op::Copy(_) | Op::MakeDir(_) | Op::Fetch(_) | Op::Stack { .. } => None,
+            Op::Scratch
+            | Op::Image(_)
+            | Op::Copy(_)
+            | Op::MakeDir(_)
+            | Op::Fetch(_)
+            | Op::Stack { .. } => None,
         };
         let _running = self.unless_stopped(self.running.read()).await?;
         self.tell(vertex, EventKind::Started);
@@ -506,7 +563,8 @@ impl<'a, W: Worker> Pass<'a, W> {
     }
 
     async fn outcomes(&self, vertex: &Vertex, need: Need) -> BTreeMap<VertexId, Outcome> {
-        let outcomes = vertex.op.vertices().map(async |input| (input, self.wait_for(input, need).await));
+        let outcomes =
+            vertex.op.vertices().map(async |input| (input, self.wait_for(input, need).await));
         join_all(outcomes).await.into_iter().collect()
     }
 
@@ -535,7 +593,11 @@ fn known(op: &Op, inputs: &BTreeMap<VertexId, Outcome>) -> Option<Outcome> {
         }
         Op::Stack { base, top } => {
             let (base, top) = (&inputs[base], &inputs[top]);
-            let snapshot = top.snapshot.layers().into_iter().fold(base.snapshot.clone(), |below, l| below.with(l));
+            let snapshot = top
+                .snapshot
+                .layers()
+                .into_iter()
+                .fold(base.snapshot.clone(), |below, l| below.with(l));
             Some(Outcome { snapshot, created: top.created })
         }
         Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) | Op::Fetch(_) => None,

@@ -75,30 +75,41 @@ impl World {
     }
 
     /// What `op` is called, what it tells, and what it is built on.
-    fn tell<'a>(&self, op: &Op, inputs: &'a Inputs) -> Result<(String, String, &'a Snapshot), OpError> {
+    fn tell<'a>(
+        &self,
+        op: &Op,
+        inputs: &'a Inputs,
+    ) -> Result<(String, String, &'a Snapshot), OpError> {
         match op {
             Op::Exec(exec) => {
                 let (name, root) = (exec.args[0].clone(), &inputs[exec.root]);
                 let below = self.top(root);
                 match name.as_str() {
-                    "fail" => Err(OpError::failed(std::io::Error::other("process ended with exit code 1"))),
-                    "same day" if days(&below).len() > 1 => {
-                        Err(OpError::failed(std::io::Error::other(format!("two days in one root: {below}"))))
+                    "fail" => Err(OpError::failed(std::io::Error::other(
+                        "process ended with exit code 1",
+                    ))),
+                    "same day" if days(&below).len() > 1 => Err(OpError::failed(
+                        std::io::Error::other(format!("two days in one root: {below}")),
+                    )),
+                    "date" => {
+                        Ok((name, format!("date={}", self.clock.load(Ordering::Relaxed)), root))
                     }
-                    "date" => Ok((name, format!("date={}", self.clock.load(Ordering::Relaxed)), root)),
                     _ if name.starts_with("date") => {
                         let text = format!("{name}={}", self.clock.load(Ordering::Relaxed));
                         Ok((name, text, root))
                     }
                     // `touch A # why` writes the same whatever the comment.
                     _ => {
-                        let text = format!("{}({below})", name.split(" #").next().unwrap_or_default());
+                        let text =
+                            format!("{}({below})", name.split(" #").next().unwrap_or_default());
                         Ok((name, text, root))
                     }
                 }
             }
             Op::Copy(copy) => {
-                let CopySource::Files { from, .. } = &copy.sources[0] else { unreachable!("tests copy files") };
+                let CopySource::Files { from, .. } = &copy.sources[0] else {
+                    unreachable!("tests copy files")
+                };
                 let source = match from {
                     FileSource::Vertex(id) => self.top(&inputs[*id]),
                     FileSource::Context(_) => self.context.lock().unwrap().clone(),
@@ -207,7 +218,8 @@ fn exec_with(graph: &mut Graph, root: VertexId, name: &str, no_cache: bool) -> V
 
 pub(super) fn copy(graph: &mut Graph, onto: VertexId, from: FileSource, dest: &str) -> VertexId {
     let sources = vec![CopySource::Files { from, selection: Selection::literal("f") }];
-    let copy = CopyOp { onto, sources, dest: dest.to_owned(), owner: None, mode: None, unpack: false };
+    let copy =
+        CopyOp { onto, sources, dest: dest.to_owned(), owner: None, mode: None, unpack: false };
     graph.add(Op::Copy(Box::new(copy)), dest, 0..0, false)
 }
 
@@ -234,7 +246,8 @@ async fn solve_with_jobs(
     jobs: usize,
 ) -> Result<Snapshot, SolveError> {
     let (events, _nobody) = Events::channel();
-    let solver = Solver { cache: &cache.cache, worker, events, jobs, stop: CancellationToken::new() };
+    let solver =
+        Solver { cache: &cache.cache, worker, events, jobs, stop: CancellationToken::new() };
     let targets = [target];
     let solved = tokio::time::timeout(Duration::from_secs(20), solver.solve(graph, &targets, need));
     solved.await.expect("hangs").map(|solved| solved[target].snapshot.clone())
@@ -259,7 +272,12 @@ fn chain(names: &[&str]) -> (Graph, VertexId) {
     (graph, target)
 }
 
-async fn ran_for(graph: &(Graph, VertexId), need: Need, cache: &TestCache, world: &World) -> Vec<String> {
+async fn ran_for(
+    graph: &(Graph, VertexId),
+    need: Need,
+    cache: &TestCache,
+    world: &World,
+) -> Vec<String> {
     solve(&graph.0, graph.1, need, cache, world).await.unwrap();
     world.ran()
 }
@@ -271,7 +289,10 @@ async fn ran(graph: &(Graph, VertexId), cache: &TestCache, world: &World) -> Vec
 #[tokio::test]
 async fn runs_everything_once_then_nothing() {
     let (cache, world) = (cache(), World::default());
-    assert_eq!(ran(&two_stages("test"), &cache, &world).await, ["copy /src", "make", "copy /app", "test"]);
+    assert_eq!(
+        ran(&two_stages("test"), &cache, &world).await,
+        ["copy /src", "make", "copy /app", "test"]
+    );
     assert!(ran(&two_stages("test"), &cache, &world).await.is_empty());
 }
 
@@ -296,7 +317,10 @@ async fn a_changed_command_with_the_same_result_stops_the_rebuild() {
     let (cache, world) = (cache(), World::default());
     ran(&chain(&["touch /a # for b", "two"]), &cache, &world).await;
     world.a_day_passes();
-    assert_eq!(ran(&chain(&["touch /a # for c", "two"]), &cache, &world).await, ["touch /a # for c"]);
+    assert_eq!(
+        ran(&chain(&["touch /a # for c", "two"]), &cache, &world).await,
+        ["touch /a # for c"]
+    );
 }
 
 #[tokio::test]
@@ -359,9 +383,13 @@ async fn two_vertices_with_one_key_run_once() {
 #[tokio::test]
 async fn a_failure_names_its_step() {
     let (graph, target) = chain(&["true", "fail"]);
-    let error = solve(&graph, target, Need::Identity, &cache(), &World::default()).await.unwrap_err();
+    let error =
+        solve(&graph, target, Need::Identity, &cache(), &World::default()).await.unwrap_err();
     let SolveError::Step { name, source, .. } = error else { panic!("{error}") };
-    assert_eq!((name.as_str(), source.to_string().as_str()), ("fail", "process ended with exit code 1"));
+    assert_eq!(
+        (name.as_str(), source.to_string().as_str()),
+        ("fail", "process ended with exit code 1")
+    );
 }
 
 /// Calls two steps that end only if they run at the same time.
@@ -484,7 +512,8 @@ async fn the_user_stops_a_build_and_nothing_of_it_runs_afterwards() {
     let (graph, target) = chain(&["forever"]);
     let (worker, cache, stop) = (Failing::default(), cache(), CancellationToken::new());
     let (events, _nobody) = Events::channel();
-    let solver = Solver { cache: &cache.cache, worker: &worker, events, jobs: 1, stop: stop.clone() };
+    let solver =
+        Solver { cache: &cache.cache, worker: &worker, events, jobs: 1, stop: stop.clone() };
     let targets = [target];
     let (outcome, ()) = tokio::join!(solver.solve(&graph, &targets, Need::Identity), async {
         tokio::task::yield_now().await;
@@ -508,10 +537,19 @@ async fn a_step_that_saw_another_context_than_its_key_says_is_not_recorded() {
         async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
             Ok(Made { recordable: false, ..self.0.run(job).await? })
         }
-        async fn digest_files(&self, from: Files<'_>, selection: &Selection) -> Result<Digest, OpError> {
+        async fn digest_files(
+            &self,
+            from: Files<'_>,
+            selection: &Selection,
+        ) -> Result<Digest, OpError> {
             self.0.digest_files(from, selection).await
         }
-        async fn fetch(&self, step: StepId, snapshot: &Snapshot, need: Need) -> Result<bool, OpError> {
+        async fn fetch(
+            &self,
+            step: StepId,
+            snapshot: &Snapshot,
+            need: Need,
+        ) -> Result<bool, OpError> {
             self.0.fetch(step, snapshot, need).await
         }
     }
