@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::{Cache, CacheError};
+use frontend::ast::Instruction;
 use frontend::{
-    Diagnostic, Dockerfile, Op, Pinned, Pins, Plan, PlanRequest, Planning, Source, Span, Target,
+    Diagnostic, Dockerfile, Op, Pinned, Pins, Plan, PlanRequest, Planning, Source, SourceRef, Span,
+    Target,
 };
 use futures_util::future::try_join_all;
 use oci::{Digest, Reference};
@@ -97,6 +99,8 @@ pub enum BuildError {
     Pin {
         /// Where the Dockerfile names it.
         span: Span,
+        /// A stage whose name is like that of the source.
+        similar_stage: Option<String>,
         /// Why.
         source: PinError,
     },
@@ -186,12 +190,13 @@ async fn plan(
         match frontend::plan(dockerfile, &request.plan, &pins)? {
             Planning::Ready(plan) => return Ok(*plan),
             Planning::Needs(needs) => {
-                let pin = async |(source, span): (frontend::SourceRef, Span)| match pinner
-                    .pin(&source)
-                    .await
+                let pin = async |(source, span): (SourceRef, Span)| match pinner.pin(&source).await
                 {
                     Ok(pinned) => Ok((source, pinned)),
-                    Err(source) => Err(BuildError::Pin { span, source }),
+                    Err(error) => {
+                        let similar_stage = similar_stage(dockerfile, &source);
+                        Err(BuildError::Pin { span, similar_stage, source: error })
+                    }
                 };
                 let found = try_join_all(needs.into_iter().map(pin));
                 let found: Vec<(_, Pinned)> = tokio::select! {
@@ -203,6 +208,17 @@ async fn plan(
             }
         }
     }
+}
+
+/// The stage that the name of an image that can't be had was probably meant to be.
+fn similar_stage(dockerfile: &Dockerfile, source: &SourceRef) -> Option<String> {
+    let SourceRef::Image { reference, .. } = source else { return None };
+    let stages = dockerfile.instructions.iter().filter_map(|node| match &node.instruction {
+        Instruction::From(from) => from.name.as_deref(),
+        _ => None,
+    });
+    let name = reference.familiar();
+    frontend::did_you_mean(name.trim_end_matches(":latest"), stages).map(str::to_owned)
 }
 
 fn base_images(plan: &Plan) -> Vec<&frontend::PinnedImage> {

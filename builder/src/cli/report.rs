@@ -21,8 +21,13 @@ pub(crate) fn draw(error: &BuildError, dockerfile: &Source) -> String {
     };
     match error {
         BuildError::Dockerfile(diagnostic) => format!("error: {diagnostic}"),
-        BuildError::Pin { span, source } => {
-            format!("error: {}", diagnostic(span, chain(source), pin_help(source)))
+        BuildError::Pin { span, similar_stage, source } => {
+            let stage =
+                similar_stage.as_ref().map(|stage| format!("did you mean the stage `{stage}`?"));
+            format!(
+                "error: {}",
+                diagnostic(span, chain(source), stage.or_else(|| pin_help(source)))
+            )
         }
         BuildError::Step { name: _, span, source } => {
             format!("error: {}", diagnostic(span, chain(source), step_help(source)))

@@ -46,7 +46,7 @@ impl Missing {
     /// What to do about it.
     pub(crate) fn help(&self) -> Option<String> {
         if let Some((line, text)) = &self.hidden_by {
-            return Some(format!("line {line} of the .dockerignore file, `{text}`, hides it"));
+            return Some(format!("`{text}` in .dockerignore:{line} hides it"));
         }
         let (dir, names) = self.nearest.as_ref()?;
         let dir = Path::new("/").join(dir);

@@ -31,10 +31,11 @@ pub(crate) fn make(
     base: Option<BorrowedFd<'_>>,
     stubs: &[Stub<'_>],
 ) -> Result<Vec<Vec<u8>>, SnapshotError> {
-    let mut making = Making { dir, base, made: vec![] };
+    let mut making = Making { dir, base, made: vec![], copied: vec![] };
     for stub in stubs {
         making.stub(stub).map_err(SnapshotError::on("make the mount point", stub.path))?;
     }
+    making.restore_times().map_err(SnapshotError::on("set the times of", Path::new("/")))?;
     Ok(making.made)
 }
 
@@ -42,6 +43,8 @@ struct Making<'a> {
     dir: BorrowedFd<'a>,
     base: Option<BorrowedFd<'a>>,
     made: Vec<Vec<u8>>,
+    /// Directories that the base has too: they look like those, which what is made in them undoes.
+    copied: Vec<Vec<u8>>,
 }
 
 impl Making<'_> {
@@ -78,6 +81,7 @@ impl Making<'_> {
             Some(FileType::Directory) => {
                 let base = self.base.ok_or(Errno::NOENT)?;
                 layer::copy_metadata(open_dir(base, path)?.as_fd(), dir.as_fd())?;
+                self.copied.push(path.to_vec());
             }
             // The mount will fail, and say so better.
             Some(_) => {}
@@ -87,6 +91,14 @@ impl Making<'_> {
             }
         }
         Ok(dir)
+    }
+
+    fn restore_times(&self) -> rustix::io::Result<()> {
+        let Some(base) = self.base else { return Ok(()) };
+        for path in &self.copied {
+            layer::copy_metadata(open_dir(base, path)?.as_fd(), open_dir(self.dir, path)?.as_fd())?;
+        }
+        Ok(())
     }
 
     /// What the base has at `path`, whose parents are no links.
