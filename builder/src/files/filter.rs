@@ -12,19 +12,13 @@ use frontend::ignore::{self, Ignore};
 use super::error::FilesError;
 use super::meta::Kind;
 
-/// Whether an entry is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// It is, and what is below it is asked about.
-    Yes,
-    /// It is if something below it is; `implied` if the patterns of the copy say so, not those of
-    /// the context.
-    ForBelow {
-        /// Whether the copy makes it only for the sake of what is below.
-        implied: bool,
-    },
-    /// It is not, and nothing below it.
-    No,
+/// How an entry is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Whether it is a directory that counts only if something below it does.
+    pub(crate) only_for_below: bool,
+    /// Whether that is because of the copy's patterns, not of the context's.
+    pub(crate) implied: bool,
 }
 
 /// What of a directory is taken.
@@ -89,8 +83,9 @@ impl<'a> Filter<'a> {
     }
 
     /// Judges the entry at `path`, from the root of the source, in the directory entered last.
-    pub(crate) fn judge(&mut self, path: &Path, kind: Kind) -> Taken {
-        let (mut for_below, mut implied) = (false, false);
+    /// `None`: neither it nor anything below it is taken.
+    pub(crate) fn judge(&mut self, path: &Path, kind: Kind) -> Option<Taken> {
+        let mut taken = Taken::default();
         for patterns in &mut self.patterns {
             let top = if patterns.of_context { Path::new("") } else { &self.top };
             let path = path.strip_prefix(top).unwrap_or(path).to_string_lossy();
@@ -101,12 +96,12 @@ impl<'a> Filter<'a> {
                 continue;
             }
             if kind != Kind::Directory || !patterns.ignore.may_include_below_judged(&path, said) {
-                return Taken::No;
+                return None;
             }
-            for_below = true;
-            implied |= !patterns.of_context;
+            taken.only_for_below = true;
+            taken.implied |= !patterns.of_context;
         }
-        if for_below { Taken::ForBelow { implied } } else { Taken::Yes }
+        Some(taken)
     }
 
     /// Goes on in the directory that was judged last.

@@ -71,6 +71,19 @@ impl Root {
         self.dir.as_fd()
     }
 
+    /// Opens what `path` leads to for being named only (`O_PATH`), such as the source of a bind
+    /// mount; links are followed within the root. `None` if nothing is there.
+    pub fn find(&self, path: &Path) -> Result<Option<OwnedFd>, FilesError> {
+        let place = self.resolve(path, None)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = match &place.end {
+            End::Directory => OsStr::new("."),
+            End::Leaf(name, _) => name,
+            End::Missing(_) | End::NotADirectory(_) => return Ok(None),
+        };
+        rustix::fs::openat(place.dir(), name, flags, Mode::empty()).attempt("open", path).map(Some)
+    }
+
     /// Follows `path`. Missing directories on the way are made by `make`, or end the walk.
     pub(crate) fn resolve(
         &self,
@@ -98,15 +111,6 @@ impl Root {
             asked: path,
         }
         .run(make, seen)
-    }
-
-    /// Opens whatever `path` names, for its descriptor alone; `""` is the root. Links are followed,
-    /// within this root.
-    pub fn open_path(&self, path: &str) -> std::io::Result<OwnedFd> {
-        let path = if path.is_empty() { "/" } else { path };
-        let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat2(&self.dir, path, flags, Mode::empty(), confined)?)
     }
 
     /// Opens a path that holds no links and no `..`; `""` is the root. Refuses links.
@@ -139,7 +143,8 @@ pub(crate) const DIRECTORY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Flags for a directory whose entries are listed or whose metadata is set.
-pub(crate) const READ_DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+pub(crate) const READ_DIRECTORY: OFlags =
+    OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Flags for a file that is read. Should it have become a FIFO, opening it does not hang.
 pub(crate) const READ_FILE: OFlags =
@@ -293,4 +298,46 @@ const SMALL: u64 = 10 << 20;
 
 fn unfit(path: &Path, what: &'static str) -> FilesError {
     FilesError::Unfit { path: path.to_owned(), what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::tests::Tree;
+
+    fn found(tree: &Tree, path: &str) -> Option<Meta> {
+        tree.root().find(Path::new(path)).unwrap().map(|file| Meta::of(file).unwrap())
+    }
+
+    #[test]
+    fn a_path_is_found_through_links_that_stay_within_the_root() {
+        let tree =
+            Tree::new().file("d/f", "12345").link("e/abs", "/d").link("e/up", "../../../d/f");
+        for path in ["d/f", "/e/abs/f", "e/up", "../../d/../d/./f", "e/abs/../d/f"] {
+            assert_eq!(found(&tree, path).unwrap().size, 5, "{path}");
+        }
+        assert_eq!(found(&tree, "/").unwrap().kind(), Kind::Directory);
+        assert_eq!(found(&tree, "e/abs").unwrap().kind(), Kind::Directory);
+    }
+
+    #[test]
+    fn nothing_is_found_below_a_file_or_outside() {
+        let tree =
+            Tree::new().file("f", "").link("out", "/etc/passwd").link("host", "/proc/self/root");
+        for path in ["f/x", "nothing", "out", "host/etc/passwd", "../../etc/passwd"] {
+            assert!(found(&tree, path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_was_found_is_opened_without_following_links_on_any_kernel() {
+        let tree = Tree::new().file("d/f", "").link("l", "d");
+        let root = tree.root();
+        assert!(root.open_found(Path::new("d/f"), READ_FILE).is_ok());
+        assert!(root.open_stepwise(Path::new("d/f"), READ_FILE).is_ok());
+        for path in ["l/f", "l"] {
+            assert!(root.open_found(Path::new(path), READ_FILE).is_err());
+            assert!(root.open_stepwise(Path::new(path), READ_FILE).is_err());
+        }
+    }
 }

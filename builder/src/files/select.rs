@@ -18,7 +18,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::error::{Attempt, FilesError};
-use super::filter::{Filter, Taken};
+use super::filter::Filter;
 use super::meta::{self, Kind, Meta};
 use super::missing::Missing;
 use super::root::{End, READ_DIRECTORY, Root};
@@ -285,78 +285,73 @@ fn open_directory(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Owned
     rustix::fs::openat(dir, name, READ_DIRECTORY, Mode::empty())
 }
 
+/// Everything below the directory `dir`, which is at `path`, that `filter` lets through.
+fn below(dir: OwnedFd, path: PathBuf, mut filter: Filter<'_>) -> Result<Vec<Entry>, FilesError> {
+    filter.start(&path);
+    let mut walk = Walk { filter, path, levels: vec![], entries: vec![] };
+    walk.enter(dir, false)?;
+    while let Some(level) = walk.levels.last_mut() {
+        match level.names.next() {
+            Some(name) => walk.visit(name)?,
+            None => walk.leave(),
+        }
+    }
+    Ok(walk.entries)
+}
+
+/// A walk without recursion: trees may be deeper than a thread's stack.
+struct Walk<'a> {
+    filter: Filter<'a>,
+    path: PathBuf,
+    levels: Vec<Level>,
+    entries: Vec<Entry>,
+}
+
 /// A directory that is being walked.
 struct Level {
     dir: OwnedFd,
     names: std::vec::IntoIter<OsString>,
-    /// Its position among the entries, the pick itself being 0.
+    /// Its position in the pick, where the top has 0 and the first entry below it 1.
     position: usize,
     /// Whether it is taken only if something below it is.
     only_for_below: bool,
 }
 
-/// Everything below the directory `dir`, which is at `path`, that `filter` lets through.
-fn below(
-    dir: OwnedFd,
-    mut path: PathBuf,
-    mut filter: Filter<'_>,
-) -> Result<Vec<Entry>, FilesError> {
-    filter.start(&path);
-    let mut levels = vec![Level::open(dir, &path, 0, false)?];
-    let mut entries: Vec<Entry> = vec![];
-    while let Some(level) = levels.last_mut() {
-        let Some(name) = level.names.next() else {
-            if level.only_for_below && entries.len() == level.position {
-                entries.pop();
-            }
-            levels.pop();
-            filter.leave();
-            path.pop();
-            continue;
-        };
-        path.push(&name);
-        let found = Meta::find(&level.dir, &name).attempt("look at", &path)?;
-        let taken = found.map_or(Taken::No, |meta| filter.judge(&path, meta.kind()));
-        let (only_for_below, implied) = match taken {
-            Taken::Yes => (false, false),
-            Taken::ForBelow { implied } => (true, implied),
-            Taken::No => (false, false),
-        };
-        let (Some(meta), Taken::Yes | Taken::ForBelow { .. }) = (found, taken) else {
-            path.pop();
-            continue;
-        };
-        let parent = level.position;
-        let dir = match meta.kind() {
-            Kind::Directory => {
-                Some(open_directory(level.dir.as_fd(), &name).attempt("open", &path)?)
-            }
-            Kind::File
-            | Kind::Symlink
-            | Kind::Fifo
-            | Kind::Socket
-            | Kind::CharDevice
-            | Kind::BlockDevice => None,
-        };
-        entries.push(Entry { parent, name, meta, implied });
-        if let Some(dir) = dir {
-            levels.push(Level::open(dir, &path, entries.len(), only_for_below)?);
-            filter.enter();
-        } else {
-            path.pop();
-        }
+impl Walk<'_> {
+    /// Goes on in the directory that was visited last.
+    fn enter(&mut self, dir: OwnedFd, only_for_below: bool) -> Result<(), FilesError> {
+        let names = meta::names(&dir).attempt("list", &self.path)?.into_iter();
+        self.levels.push(Level { dir, names, position: self.entries.len(), only_for_below });
+        Ok(())
     }
-    Ok(entries)
-}
 
-impl Level {
-    fn open(
-        dir: OwnedFd,
-        path: &Path,
-        position: usize,
-        only_for_below: bool,
-    ) -> Result<Self, FilesError> {
-        let names = meta::names(&dir).attempt("list", path)?.into_iter();
-        Ok(Self { dir, names, position, only_for_below })
+    fn visit(&mut self, name: OsString) -> Result<(), FilesError> {
+        let Some(level) = self.levels.last() else { return Ok(()) };
+        let parent = level.position;
+        self.path.push(&name);
+        let found = Meta::find(&level.dir, &name).attempt("look at", &self.path)?;
+        let judged = found.map(|meta| (meta, self.filter.judge(&self.path, meta.kind())));
+        if let Some((meta, Some(taken))) = judged {
+            let directory = meta.kind() == Kind::Directory;
+            let dir = directory.then(|| open_directory(level.dir.as_fd(), &name)).transpose();
+            let dir = dir.attempt("open", &self.path)?;
+            self.entries.push(Entry { parent, name, meta, implied: taken.implied });
+            if let Some(dir) = dir {
+                self.filter.enter();
+                return self.enter(dir, taken.only_for_below);
+            }
+        }
+        self.path.pop();
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        if let Some(done) = self.levels.pop() {
+            if done.only_for_below && self.entries.len() == done.position {
+                self.entries.pop();
+            }
+            self.filter.leave();
+            self.path.pop();
+        }
     }
 }

@@ -288,7 +288,8 @@ fn bind_found(found: OwnedFd, read_only: bool) -> Result<(OwnedFd, bool), MountE
 }
 
 fn find(root: &Root, path: &str) -> Result<OwnedFd, MountError> {
-    root.open_path(path).map_err(|source| open_error(Path::new(path), source))
+    let missing = || open_error(Path::new(path), std::io::ErrorKind::NotFound.into());
+    root.find(Path::new(path))?.ok_or_else(missing)
 }
 
 /// Copies what `selection` names, and opens the copy. A copy, because a context's files must
