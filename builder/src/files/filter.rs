@@ -22,6 +22,7 @@ pub(crate) struct Taken {
 }
 
 /// What of a directory is taken.
+#[derive(Clone)]
 pub(crate) struct Filter<'a> {
     patterns: Vec<Patterns<'a>>,
     /// The directory that is copied, from the root of its source.
@@ -29,6 +30,7 @@ pub(crate) struct Filter<'a> {
 }
 
 /// One of the lists of patterns, with what it said of each directory on the way here.
+#[derive(Clone)]
 struct Patterns<'a> {
     ignore: Cow<'a, Ignore>,
     /// Whether they are the context's, with paths from the root of the source.

@@ -107,8 +107,15 @@ pub(crate) fn timespec((seconds, nanoseconds): Time) -> Timespec {
 
 /// The names in an open directory, sorted by their bytes.
 pub(crate) fn names(dir: impl AsFd) -> io::Result<Vec<OsString>> {
-    let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
-    let mut entries = RawDir::new(dir, &mut buffer);
+    names_with(dir, &mut vec![MaybeUninit::uninit(); 32 << 10])
+}
+
+/// The same, with a buffer that is used again.
+pub(crate) fn names_with(
+    dir: impl AsFd,
+    buffer: &mut [MaybeUninit<u8>],
+) -> io::Result<Vec<OsString>> {
+    let mut entries = RawDir::new(dir, buffer);
     let mut names = vec![];
     while let Some(entry) = entries.next() {
         let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();

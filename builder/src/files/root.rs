@@ -203,16 +203,14 @@ impl Walk<'_> {
             let last = self.pending.is_empty();
             let found = self.look(&name)?;
             match found {
-                Some((meta, _)) if meta.kind() == Kind::Symlink => {
+                Some(meta) if meta.kind() == Kind::Symlink => {
                     if !seen(&self.place.dir_path().join(&name)) {
                         return Ok(self.end(End::Missing(name)));
                     }
                     self.follow(&name)?;
                 }
-                Some((meta, opened)) if meta.kind() == Kind::Directory => {
-                    self.place.levels.push((name, opened));
-                }
-                Some((meta, _)) if last => return Ok(self.end(End::Leaf(name, meta))),
+                Some(meta) if meta.kind() == Kind::Directory => self.enter(name)?,
+                Some(meta) if last => return Ok(self.end(End::Leaf(name, meta))),
                 Some(_) => return Ok(self.end(End::NotADirectory(name))),
                 None => match &mut make {
                     Some(make) if !last => self.make(name, make)?,
@@ -231,14 +229,16 @@ impl Walk<'_> {
         Path::new("/").join(self.place.dir_path()).join(name)
     }
 
-    fn look(&self, name: &OsStr) -> Result<Option<(Meta, OwnedFd)>, FilesError> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = match rustix::fs::openat(self.place.dir(), name, flags, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(None),
-            opened => opened.attempt("open", &self.here(name))?,
-        };
-        let meta = Meta::of(&opened).attempt("look at", &self.here(name))?;
-        Ok(Some((meta, opened)))
+    /// Without opening it: whoever only asks must not.
+    fn look(&self, name: &OsStr) -> Result<Option<Meta>, FilesError> {
+        Meta::find(self.place.dir(), name).attempt("look at", &self.here(name))
+    }
+
+    fn enter(&mut self, name: OsString) -> Result<(), FilesError> {
+        let opened = rustix::fs::openat(self.place.dir(), &name, DIRECTORY, Mode::empty())
+            .attempt("open", &self.here(&name))?;
+        self.place.levels.push((name, opened));
+        Ok(())
     }
 
     fn follow(&mut self, name: &OsStr) -> Result<(), FilesError> {
@@ -258,10 +258,7 @@ impl Walk<'_> {
 
     fn make(&mut self, name: OsString, make: &mut MakeDirectory<'_>) -> Result<(), FilesError> {
         make(self.place.dir(), &name).attempt("make the directory", &self.here(&name))?;
-        let made = rustix::fs::openat(self.place.dir(), &name, DIRECTORY, Mode::empty())
-            .attempt("open", &self.here(&name))?;
-        self.place.levels.push((name, made));
-        Ok(())
+        self.enter(name)
     }
 }
 

@@ -9,6 +9,7 @@
 //! for the real paths, also of what links lead to: a file that it hides does not exist.
 
 use std::ffi::{OsStr, OsString};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -288,16 +289,14 @@ fn open_directory(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Owned
 /// Everything below the directory `dir`, which is at `path`, that `filter` lets through.
 fn below(dir: OwnedFd, path: PathBuf, mut filter: Filter<'_>) -> Result<Vec<Entry>, FilesError> {
     filter.start(&path);
-    let mut walk = Walk { filter, path, levels: vec![], entries: vec![] };
+    let mut walk = Walk::new(filter, path, SPLITS);
     walk.enter(dir, false)?;
-    while let Some(level) = walk.levels.last_mut() {
-        match level.names.next() {
-            Some(name) => walk.visit(name)?,
-            None => walk.leave(),
-        }
-    }
-    Ok(walk.entries)
+    walk.run()
 }
+
+/// How many directories of one walk are shared out to threads, and how many names they must have.
+const SPLITS: usize = 8;
+const WORTH_SPLITTING: usize = 16;
 
 /// A walk without recursion: trees may be deeper than a thread's stack.
 struct Walk<'a> {
@@ -305,6 +304,8 @@ struct Walk<'a> {
     path: PathBuf,
     levels: Vec<Level>,
     entries: Vec<Entry>,
+    buffer: Vec<MaybeUninit<u8>>,
+    splits_left: usize,
 }
 
 /// A directory that is being walked.
@@ -317,11 +318,63 @@ struct Level {
     only_for_below: bool,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(filter: Filter<'a>, path: PathBuf, splits_left: usize) -> Self {
+        let buffer = vec![MaybeUninit::uninit(); 32 << 10];
+        Self { filter, path, levels: vec![], entries: vec![], buffer, splits_left }
+    }
+
+    fn run(mut self) -> Result<Vec<Entry>, FilesError> {
+        while let Some(level) = self.levels.last_mut() {
+            match level.names.next() {
+                Some(name) => self.visit(name)?,
+                None => self.leave(),
+            }
+        }
+        Ok(self.entries)
+    }
+
     /// Goes on in the directory that was visited last.
     fn enter(&mut self, dir: OwnedFd, only_for_below: bool) -> Result<(), FilesError> {
-        let names = meta::names(&dir).attempt("list", &self.path)?.into_iter();
-        self.levels.push(Level { dir, names, position: self.entries.len(), only_for_below });
+        let mut names = meta::names_with(&dir, &mut self.buffer).attempt("list", &self.path)?;
+        let position = self.entries.len();
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+        if threads > 1 && self.splits_left > 0 && names.len() >= WORTH_SPLITTING {
+            self.splits_left -= 1;
+            self.share_out(&dir, std::mem::take(&mut names), threads)?;
+        }
+        self.levels.push(Level { dir, names: names.into_iter(), position, only_for_below });
+        Ok(())
+    }
+
+    /// Walks the entries `names` of `dir` on several threads; the outcome is that of one.
+    fn share_out(
+        &mut self,
+        dir: &OwnedFd,
+        names: Vec<OsString>,
+        threads: usize,
+    ) -> Result<(), FilesError> {
+        let walk = |names: &[OsString]| {
+            let mut walk = Walk::new(self.filter.clone(), self.path.clone(), 0);
+            let dir = dir.try_clone().attempt("open", &self.path)?;
+            let names = names.to_vec().into_iter();
+            walk.levels.push(Level { dir, names, position: 0, only_for_below: false });
+            walk.run()
+        };
+        let found: Vec<_> = std::thread::scope(|scope| {
+            let chunks = names.chunks(names.len().div_ceil(threads));
+            let running: Vec<_> = chunks.map(|names| scope.spawn(|| walk(names))).collect();
+            running.into_iter().map(|walk| walk.join().expect("a walk does not panic")).collect()
+        });
+        let top = self.entries.len();
+        for entries in found {
+            let before = self.entries.len();
+            let placed = |entry: Entry| match entry.parent {
+                0 => Entry { parent: top, ..entry },
+                parent => Entry { parent: before + parent, ..entry },
+            };
+            self.entries.extend(entries?.into_iter().map(placed));
+        }
         Ok(())
     }
 

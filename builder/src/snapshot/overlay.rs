@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn layers(dir: &Path, count: usize) -> Vec<PathBuf> {
-        let layer = |number| {
+        let layer = |number: usize| {
             let layer = dir.join(format!("{number}"));
             fs::create_dir(&layer).unwrap();
             fs::write(layer.join(format!("of-{number}")), "").unwrap();
