@@ -122,7 +122,6 @@ impl FromStr for Reference {
 fn is_host(first: &str) -> bool {
     first == "localhost"
         || first.contains(['.', ':'])
-        || first.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 fn is_registry(registry: &str) -> bool {
