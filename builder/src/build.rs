@@ -222,16 +222,13 @@ fn similar_stage(dockerfile: &Dockerfile, source: &SourceRef) -> Option<String> 
 }
 
 fn base_images(plan: &Plan) -> Vec<&frontend::PinnedImage> {
-    let image = |op| match op {
-        &Op::Image(ref image) => Some(&**image),
-        Op::Scratch
-        | Op::Exec(_)
-        | Op::Copy(_)
-        | Op::MakeDir(_)
-        | Op::Fetch(_)
-        | Op::Stack { .. } => None,
-    };
-    plan.graph.vertices().filter_map(|(_, vertex)| image(&vertex.op)).collect()
+    let mut images = vec![];
+    for (_, vertex) in plan.graph.vertices() {
+        if let Op::Image(image) = &vertex.op {
+            images.push(&**image);
+        }
+    }
+    images
 }
 
 /// Assembles and exports what was solved.

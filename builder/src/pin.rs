@@ -38,7 +38,7 @@ pub enum PinError {
         /// The image.
         image: String,
         /// What the registry said.
-        source: registry_client::Error,
+        source: Box<registry_client::Error>,
     },
     /// What the registry sent is no image.
     #[error("`{image}` is not an image that can be read: {source}")]
@@ -54,7 +54,7 @@ pub enum PinError {
         /// The image.
         image: String,
         /// What was asked for.
-        platform: Platform,
+        platform: Box<Platform>,
         /// What there is.
         available: String,
     },
@@ -174,7 +174,9 @@ impl Pinner {
                 self.events.tell(step, EventKind::Warning(told));
                 Ok(Descriptor::new("", digest, 0))
             }
-            Err(source) => Err(PinError::Registry { image: name.to_owned(), source }),
+            Err(source) => {
+                Err(PinError::Registry { image: name.to_owned(), source: Box::new(source) })
+            }
         }
     }
 
@@ -222,8 +224,10 @@ impl Pinner {
         let (bytes, media_type) = match library {
             Library::Registry(reference) => {
                 let found = self.registry.manifest(reference, digest).await;
-                let found = found
-                    .map_err(|source| PinError::Registry { image: name.to_owned(), source })?;
+                let found = found.map_err(|source| PinError::Registry {
+                    image: name.to_owned(),
+                    source: Box::new(source),
+                })?;
                 (found.bytes.to_vec(), found.media_type)
             }
             Library::Layout(path) => (layout_blob(path, digest)?, descriptor.media_type.clone()),
@@ -251,7 +255,7 @@ impl Pinner {
                         found
                             .map_err(|source| PinError::Registry {
                                 image: name.to_owned(),
-                                source,
+                                source: Box::new(source),
                             })?
                             .to_vec()
                     }
@@ -327,7 +331,7 @@ fn no_platform(name: &str, platform: &Platform, index: &Index) -> PinError {
     let available: Vec<_> = index.manifests.iter().filter_map(known).collect();
     PinError::Platform {
         image: name.to_owned(),
-        platform: platform.clone(),
+        platform: Box::new(platform.clone()),
         available: available.join(", "),
     }
 }

@@ -178,7 +178,7 @@ pub enum ExportError {
         /// The image's name.
         image: String,
         /// What the registry said.
-        source: registry_client::Error,
+        source: Box<registry_client::Error>,
     },
     /// A layer's blob is not to be had.
     #[error(transparent)]

@@ -33,7 +33,7 @@ async fn push(
     job: &Job<'_>,
     step: StepId,
 ) -> Result<(), ExportError> {
-    let refused = |source| ExportError::Push { image: name.to_string(), source };
+    let refused = |source| ExportError::Push { image: name.to_string(), source: Box::new(source) };
     let registry = &job.services.registry;
     let mut layers: Vec<(&Descriptor, oci::DiffId)> = vec![];
     for (image, target) in result.images.iter().zip(&job.plan.targets) {
@@ -90,7 +90,7 @@ async fn push_layer(
     job: &Job<'_>,
     step: StepId,
 ) -> Result<(), ExportError> {
-    let refused = |source| ExportError::Push { image: name.to_string(), source };
+    let refused = |source| ExportError::Push { image: name.to_string(), source: Box::new(source) };
     let services = job.services;
     let progress = {
         let (events, id, total) =

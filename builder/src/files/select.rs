@@ -357,8 +357,13 @@ impl<'a> Walk<'a> {
         let walk = |names: &[OsString]| {
             let mut walk = Walk::new(self.filter.clone(), self.path.clone(), 0);
             let dir = dir.try_clone().attempt("open", &self.path)?;
-            let names = names.to_vec().into_iter();
-            walk.levels.push(Level { dir, names, position: 0, only_for_below: false });
+            let names = names.to_vec();
+            walk.levels.push(Level {
+                dir,
+                names: names.into_iter(),
+                position: 0,
+                only_for_below: false,
+            });
             walk.run()
         };
         let found: Vec<_> = std::thread::scope(|scope| {

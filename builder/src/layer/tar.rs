@@ -124,7 +124,7 @@ impl<S: Sink> Streamer<'_, S> {
         let path = self.walk.path();
         let (directory, base) = path.split_at(path.len() - self.walk.name().count_bytes());
         self.name = [directory, WHITEOUT, base].concat();
-        self.header_of_name(|name| Header::whiteout(name))
+        self.header_of_name(Header::whiteout)
     }
 
     fn directory(&mut self, meta: &Meta) -> Result<(), TarError> {
@@ -133,7 +133,7 @@ impl<S: Sink> Streamer<'_, S> {
         self.walk.enter()?;
         if self.is_opaque()? {
             self.name = [self.walk.path(), b"/", WHITEOUT_OPAQUE].concat();
-            self.header_of_name(|name| Header::whiteout(name))?;
+            self.header_of_name(Header::whiteout)?;
         }
         Ok(())
     }

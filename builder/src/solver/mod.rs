@@ -229,12 +229,15 @@ impl<W: Worker> Solver<'_, W> {
     }
 }
 
+/// Something that is found out once, also when several ask at the same time.
+type Once<T> = Arc<OnceCell<T>>;
+
 /// What holds from one pass to the next.
 struct Build {
     /// What this build made. It is never made twice, also by two vertices with one key.
-    made: Mutex<HashMap<CacheKey, Arc<OnceCell<Made>>>>,
+    made: Mutex<HashMap<CacheKey, Once<Made>>>,
     /// What the contexts' files were when this build first looked.
-    context_files: Mutex<HashMap<(String, Selection), Arc<OnceCell<Digest>>>>,
+    context_files: Mutex<HashMap<(String, Selection), Once<Digest>>>,
     /// One for each command that may run.
     permits: Semaphore,
 }

@@ -28,6 +28,9 @@ use crate::layer::{self, Compression, Compressor, Hashed, TarError};
 /// The step under which compressing shows.
 const STEP: &str = "[internal] compressing layers";
 
+/// Something that is done once, also when several want it at the same time.
+type Once<T> = Arc<OnceCell<T>>;
+
 /// Makes and finds the blobs of layers.
 #[derive(Debug)]
 pub struct Blobs {
@@ -38,8 +41,8 @@ pub struct Blobs {
     base: HashMap<DiffId, (Descriptor, Origin)>,
     /// `SOURCE_DATE_EPOCH`: no entry of a layer that was made here is younger.
     epoch: Option<i64>,
-    making: Mutex<HashMap<(DiffId, Compression), Arc<OnceCell<Layer>>>>,
-    fetching: Mutex<HashMap<DiffId, Arc<OnceCell<()>>>>,
+    making: Mutex<HashMap<(DiffId, Compression), Once<Layer>>>,
+    fetching: Mutex<HashMap<DiffId, Once<()>>>,
     /// One for each layer that is compressed at a time: each uses all CPUs.
     permits: Semaphore,
     tasks: TaskTracker,
@@ -77,10 +80,16 @@ pub enum BlobError {
     },
     /// The registry does not give it.
     #[error(transparent)]
-    Registry(#[from] registry_client::Error),
+    Registry(Box<registry_client::Error>),
     /// The store can't be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
+}
+
+impl From<registry_client::Error> for BlobError {
+    fn from(error: registry_client::Error) -> Self {
+        Self::Registry(Box::new(error))
+    }
 }
 
 impl Blobs {

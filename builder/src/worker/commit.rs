@@ -89,10 +89,11 @@ impl Workspace {
         let ended = SystemTime::now();
         let (committed, upper) = active.commit(started, ended)?;
         let chain = base.chain_id();
-        if restamp && let Some(earlier) = cache.stamp(chain, committed.timeless)? {
-            if let Some(made) = same_as(&cache, &base, earlier, &committed, &upper)? {
-                return Ok(made);
-            }
+        if restamp
+            && let Some(earlier) = cache.stamp(chain, committed.timeless)?
+            && let Some(made) = same_as(&cache, &base, earlier, &committed, &upper)?
+        {
+            return Ok(made);
         }
         let made = Made {
             snapshot: base.with(committed.diff_id),

@@ -57,10 +57,16 @@ pub enum UnpackError {
     View(#[from] ViewError),
     /// The registry does not give it.
     #[error(transparent)]
-    Registry(#[from] registry_client::Error),
+    Registry(Box<registry_client::Error>),
     /// The store can't be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
+}
+
+impl From<registry_client::Error> for UnpackError {
+    fn from(error: registry_client::Error) -> Self {
+        Self::Registry(Box::new(error))
+    }
 }
 
 /// A layer to unpack, and where its blob is: in the store if there is no origin.

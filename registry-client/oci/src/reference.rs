@@ -120,8 +120,7 @@ impl FromStr for Reference {
 
 /// Whether the first part of a name is a host: `localhost`, or something with a dot or a port.
 fn is_host(first: &str) -> bool {
-    first == "localhost"
-        || first.contains(['.', ':'])
+    first == "localhost" || first.contains(['.', ':'])
 }
 
 fn is_registry(registry: &str) -> bool {
