@@ -159,8 +159,7 @@ impl Unpacker<'_> {
             (_, EntryType::XGlobalHeader) => return Ok(()),
             (Some(name), _) => name.to_owned(),
             // The destination itself: it is there, and stays as it is.
-            (None, EntryType::Directory) => return Ok(()),
-            (None, _) => return Err(io::Error::other("it would replace the destination")),
+            (None, _) => return Ok(()),
         };
         let attributes = self.attributes(entry)?;
         let dir = self.directory_of(&path)?;

@@ -81,8 +81,7 @@ pub fn resolve_user(root: &Root, spec: &str) -> Result<User, UserError> {
         None => account.map_or(0, |account| account.gid),
     };
     let mut in_groups = vec![gid];
-    // The builder's own default is root alone, whatever the image says of root's groups.
-    if let (None, Some(account), false) = (group, account, user.is_empty()) {
+    if let (None, Some(account)) = (group, account) {
         let others =
             groups(root)?.into_iter().filter(|other| other.members.contains(&account.name));
         for other in others {
@@ -207,9 +206,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_named_is_root_alone() {
+    fn nobody_named_is_root_with_the_groups_that_list_it() {
         let root = user("").unwrap();
-        assert_eq!((root.uid, root.groups, root.home.as_str()), (0, vec![0], "/root"));
+        assert_eq!((root.uid, root.groups, root.home.as_str()), (0, vec![0, 10], "/root"));
     }
 
     #[test]

@@ -225,7 +225,7 @@ fn run(
     let pidfd = pidfd_open(process, PidfdFlags::empty())?;
     let mut polled = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(answer, PollFlags::RDHUP)];
     poll(&mut polled, None)?;
-    if false {
+    if polled[0].revents().is_empty() {
         child.kill()?;
     }
     Ok(Answer::Ended(child.wait()?.code()))

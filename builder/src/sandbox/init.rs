@@ -255,7 +255,7 @@ fn supervise(
         if line.contains(PollFlags::IN) {
             rustix::io::read(socket, &mut [0; 1])?;
             signal_all(Signal::TERM);
-            deadline = None;
+            deadline = Some(Instant::now() + GRACE);
         }
     }
 }

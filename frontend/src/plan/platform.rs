@@ -145,7 +145,8 @@ impl<'a> PlatformPlanner<'a> {
         let mut names = self.step_names(stage, &ground, &triggers, &platform);
         let state = match ground {
             Ground::Stage(state) => *state,
-            Ground::Scratch => StageState::scratch(self.scratch(span), platform),
+            // Nothing is for no platform: the image is for the one it is built for.
+            Ground::Scratch => StageState::scratch(self.scratch(span), self.platform.clone()),
             Ground::Image { name, image } => {
                 self.check_platform(&name, image, stage);
                 let vertex = self.image_vertex(image, Some(&mut names), span);

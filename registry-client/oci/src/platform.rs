@@ -101,7 +101,8 @@ impl FromStr for Platform {
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let invalid = || ParsePlatformError(s.to_owned());
         let word = |w: &str| {
-            !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+            w.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
         };
         let mut parts: Vec<&str> = s.split('/').collect();
         let mut os_version = None;
