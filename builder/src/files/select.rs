@@ -338,9 +338,10 @@ impl<'a> Walk<'a> {
     fn enter(&mut self, dir: OwnedFd, only_for_below: bool) -> Result<(), FilesError> {
         let mut names = meta::names_with(&dir, &mut self.buffer).attempt("list", &self.path)?;
         let position = self.entries.len();
-        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
-        if threads > 1 && self.splits_left > 0 && names.len() >= WORTH_SPLITTING {
+        if self.splits_left > 0 && names.len() >= WORTH_SPLITTING {
             self.splits_left -= 1;
+            // To ask this is a few system calls each time.
+            let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
             self.share_out(&dir, std::mem::take(&mut names), threads)?;
         }
         self.levels.push(Level { dir, names: names.into_iter(), position, only_for_below });

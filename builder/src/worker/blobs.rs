@@ -111,7 +111,7 @@ impl Blobs {
             epoch,
             making: Mutex::default(),
             fetching: Mutex::default(),
-            permits: Semaphore::new(2),
+            permits: Semaphore::new(1),
             tasks: TaskTracker::new(),
         }
     }
