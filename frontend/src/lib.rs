@@ -18,6 +18,7 @@ mod glob;
 mod graph;
 pub mod ignore;
 mod lint;
+mod ops;
 mod parse;
 mod pins;
 mod plan;
@@ -29,12 +30,12 @@ mod test_data;
 pub use ast::Dockerfile;
 pub use diagnostic::{Diagnostic, did_you_mean};
 pub use expand::{Expansion, ExpansionError, expand, expand_heredoc, expand_words};
-pub use graph::{
-    CacheMount, CacheSharing, CopyOp, CopySource, ExecOp, FetchOp, FileSource, Graph, Input,
-    MakeDirOp, Mode, Mount, MountSource, NetworkMode, Op, Owner, SecurityMode, Selection, UserSpec,
-    Vertex, VertexId,
-};
+pub use graph::{Graph, Vertex, VertexId};
 pub use lint::Warning;
+pub use ops::{
+    CacheMount, CacheSharing, CopyOp, CopySource, ExecOp, FetchOp, FileSource, Input, MakeDirOp,
+    Mode, Mount, MountSource, NetworkMode, Op, Owner, SecurityMode, Selection, UserSpec,
+};
 pub use parse::{parse, parse_trigger, parse_until_error, syntax_directive};
 pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
 pub use plan::{HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, plan};
