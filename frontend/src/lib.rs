@@ -12,6 +12,7 @@
 //! Purity is checked by the compiler: this crate depends neither on tokio nor on reqwest.
 
 pub mod ast;
+mod csv;
 mod diagnostic;
 mod expand;
 mod glob;
@@ -28,6 +29,7 @@ mod stages;
 mod test_data;
 
 pub use ast::Dockerfile;
+pub use csv::{CsvError, csv_fields};
 pub use diagnostic::{Diagnostic, did_you_mean};
 pub use expand::{Expansion, ExpansionError, expand, expand_heredoc, expand_words};
 pub use graph::{Graph, Vertex, VertexId};

@@ -14,7 +14,7 @@ use crate::layer::Compression;
 pub(crate) enum OutputError {
     /// It is no CSV record of pairs.
     #[error("invalid output `{0}`: {1}")]
-    Csv(String, csv::CsvError),
+    Csv(String, csv::PairsError),
     /// It has no type.
     #[error("type is required for output `{0}`")]
     NoType(String),
@@ -123,7 +123,7 @@ fn output(text: &str) -> Result<Output, OutputError> {
         return Ok(Output::Tar { dest: Destination::Stdout });
     }
     let invalid = |error| OutputError::Csv(text.to_owned(), error);
-    let fields = csv::fields(text).map_err(invalid)?;
+    let fields = frontend::csv_fields(text).map_err(|error| invalid(error.into()))?;
     if let [path] = fields.as_slice()
         && !path.starts_with("type=")
     {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use frontend::{NamedContext, NetworkMode};
 use oci::{Digest, Platform, Reference};
 
-use super::csv::{self, CsvError};
+use super::csv::{self, PairsError};
 use super::settings::{Settings, expand_home};
 
 /// Why a flag's value is refused.
@@ -46,7 +46,7 @@ pub(crate) enum ValueError {
     },
     /// A secret that is no CSV record.
     #[error("invalid secret `{0}`: {1}")]
-    SecretCsv(String, CsvError),
+    SecretCsv(String, PairsError),
     /// A secret with a key that is not known.
     #[error("unexpected key '{key}' in secret `{secret}`")]
     SecretKey {

@@ -4,6 +4,7 @@
 //! Reading them takes two steps, because values are expanded between them: [`fields`] and
 //! [`MountSpec::parse`].
 
+use crate::csv::{CsvError, csv_fields};
 use crate::{CacheSharing, did_you_mean};
 
 /// An option as written.
@@ -49,7 +50,7 @@ pub(crate) struct MountSpec {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MountError {
     #[error("failed to parse csv mounts: {0}")]
-    Csv(&'static str),
+    Csv(#[from] CsvError),
     #[error("invalid field '{0}' must be a key=value pair")]
     NoValue(String),
     #[error("'from' doesn't support variable expansion, define alias stage instead")]
@@ -129,7 +130,7 @@ impl MountError {
 
 /// Splits a mount into options and checks what needs no values.
 pub(crate) fn fields(record: &str) -> Result<Vec<Field>, MountError> {
-    split_record(record)?.into_iter().map(|field| read_field(&field)).collect()
+    csv_fields(record)?.into_iter().map(|field| read_field(&field)).collect()
 }
 
 fn read_field(field: &str) -> Result<Field, MountError> {
@@ -145,45 +146,6 @@ fn read_field(field: &str) -> Result<Field, MountError> {
         return Err(MountError::FromVariable);
     }
     Ok(Field { key, value: value.map(str::to_owned) })
-}
-
-/// Splits at commas outside of quotes; `""` in quotes is one.
-fn split_record(record: &str) -> Result<Vec<String>, MountError> {
-    let mut fields = vec![];
-    let mut rest = record;
-    loop {
-        let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => split_quoted(quoted)?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                (rest[..end].to_owned(), &rest[end..])
-            }
-        };
-        fields.push(field);
-        match after.strip_prefix(',') {
-            Some(after) => rest = after,
-            None if after.is_empty() => return Ok(fields),
-            None => return Err(MountError::Csv("text after a closing quote")),
-        }
-    }
-}
-
-fn split_quoted(quoted: &str) -> Result<(String, &str), MountError> {
-    let mut field = String::new();
-    let mut rest = quoted;
-    loop {
-        let Some((before, after)) = rest.split_once('"') else {
-            return Err(MountError::Csv("missing closing quote"));
-        };
-        field.push_str(before);
-        match after.strip_prefix('"') {
-            Some(after) => {
-                field.push('"');
-                rest = after;
-            }
-            None => return Ok((field, after)),
-        }
-    }
 }
 
 impl MountKind {
