@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cache::{Cache, CacheError, Snapshot};
 use frontend::{Origin, PinnedImage};
@@ -27,6 +28,9 @@ use crate::layer::{self, Compression, Compressor, Hashed, TarError};
 
 /// The step under which compressing shows.
 const STEP: &str = "[internal] compressing layers";
+
+/// What takes less is not shown: most layers are small.
+const WORTH_TELLING: Duration = Duration::from_millis(200);
 
 /// Something that is done once, also when several want it at the same time.
 type Once<T> = Arc<OnceCell<T>>;
@@ -230,17 +234,26 @@ impl Blobs {
         compression: Compression,
     ) -> Result<Layer, BlobError> {
         let _permit = self.permits.acquire().await.expect("never closed");
-        let (step, id) = (StepId::named(STEP), format!("layer {layer}"));
-        self.events.tell(step, EventKind::Planned { name: STEP.to_owned(), inputs: vec![] });
-        self.events.tell(step, EventKind::Started);
-        let progress =
-            |current, done| EventKind::Progress { id: id.clone(), current, total: 0, done };
-        self.events.tell(step, progress(0, false));
         let (cache, epoch) = (self.cache.clone(), self.epoch);
         let work = move || compress(&cache, layer, &directory, compression, epoch);
-        let made = self.tasks.spawn_blocking(work).await.expect("compressing does not panic")?;
-        self.events.tell(step, progress(made.blob.size, true));
-        self.events.tell(step, EventKind::Done);
+        let mut work = self.tasks.spawn_blocking(work);
+        let quick = tokio::time::timeout(WORTH_TELLING, &mut work).await;
+        let made = match quick {
+            Ok(made) => made.expect("compressing does not panic")?,
+            Err(_it_takes_a_while) => {
+                let (step, id) = (StepId::named(STEP), format!("layer {layer}"));
+                let tell = |kind| self.events.tell(step, kind);
+                let progress =
+                    |current, done| EventKind::Progress { id: id.clone(), current, total: 0, done };
+                tell(EventKind::Planned { name: STEP.to_owned(), inputs: vec![] });
+                tell(EventKind::Started);
+                tell(progress(0, false));
+                let made = work.await.expect("compressing does not panic");
+                tell(progress(made.as_ref().map_or(0, |made| made.blob.size), true));
+                tell(EventKind::Done);
+                made?
+            }
+        };
         Ok(made)
     }
 
