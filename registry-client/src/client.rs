@@ -20,6 +20,7 @@ use crate::push::Upload;
 use crate::retry::{RetryPolicy, Tries};
 use crate::scope::Scope;
 use crate::transport::{Outgoing, Transports, same_origin};
+use crate::web::Web;
 
 /// What a [`Client`] is made of.
 #[derive(Clone, Debug)]
@@ -62,6 +63,7 @@ pub struct Client(Arc<Shared>);
 struct Shared {
     options: ClientOptions,
     transports: Transports,
+    web: Web,
     hosts: Mutex<BTreeMap<(String, bool), Arc<Host>>>,
 }
 
@@ -123,12 +125,18 @@ impl Client {
             options.hosts.insecure_hosts(),
             options.patience,
         );
-        Self(Arc::new(Shared { options, transports, hosts: Mutex::default() }))
+        let web = Web::new(&options);
+        Self(Arc::new(Shared { options, transports, web, hosts: Mutex::default() }))
     }
 
     /// What the client was made of.
     pub fn options(&self) -> &ClientOptions {
         &self.0.options
+    }
+
+    /// Gets files from web servers, with the same patience.
+    pub fn web(&self) -> &Web {
+        &self.0.web
     }
 
     /// Asks `registry` (such as `docker.io`) whether it knows us: what `login` does.

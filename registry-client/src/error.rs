@@ -123,7 +123,7 @@ pub enum Error {
         prefix: String,
     },
     /// A name makes no URL.
-    #[error("`{0}` is not a valid address of a registry")]
+    #[error("`{0}` is not a valid address")]
     Address(String),
     /// The bytes to push could not be read.
     #[error("cannot read {}", path.display())]

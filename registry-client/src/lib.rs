@@ -10,6 +10,8 @@
 //!                       └─ transport: one lazily built HTTP client for each way to trust a server
 //! ```
 //!
+//! [`Web`] gets files from other servers over the same transport.
+//!
 //! The crate prints nothing and reads no environment, with two exceptions that lie below it: the
 //! HTTP client obeys the proxy variables (never for loopback addresses), and the system's CA
 //! certificates are looked for where `SSL_CERT_FILE` and `SSL_CERT_DIR` say.
@@ -27,6 +29,7 @@ mod scope;
 mod testing;
 mod token;
 mod transport;
+mod web;
 
 pub use client::{Client, ClientOptions};
 pub use credentials::{Credential, Credentials, CredentialsError, LookupError, Secret};
@@ -34,4 +37,5 @@ pub use error::{Answer, Call, Error};
 pub use hosts::{RegistriesConf, RegistriesConfError};
 pub use pull::{Blob, PulledManifest, Resolved};
 pub use push::{BlobSource, ByteStream, Pushed};
-pub use retry::RetryPolicy;
+pub use retry::{RetryPolicy, Tries};
+pub use web::{Web, WebAnswer, WebFile, WebRequest};

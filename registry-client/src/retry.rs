@@ -40,7 +40,7 @@ impl RetryPolicy {
 
 /// Counts the tries of one request.
 #[derive(Debug)]
-pub(crate) struct Tries {
+pub struct Tries {
     policy: RetryPolicy,
     failures: u32,
 }
@@ -61,7 +61,7 @@ impl Tries {
     }
 
     /// Waits for the next try, or gives `error` back if there shall be none.
-    pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
+    pub async fn again(&mut self, error: Error) -> Result<(), Error> {
         self.failures += 1;
         if self.failures >= self.policy.tries || !is_temporary(&error) {
             return Err(error);
