@@ -40,7 +40,9 @@ pub use ops::{
 };
 pub use parse::{parse, parse_trigger, parse_until_error, syntax_directive};
 pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
-pub use plan::{HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, plan};
+pub use plan::{
+    HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, is_git, is_url, plan,
+};
 pub use source::{Source, Span};
 
 #[cfg(test)]

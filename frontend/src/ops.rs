@@ -181,8 +181,6 @@ pub struct CopyOp {
     pub owner: Option<Owner>,
     /// `--chmod`.
     pub mode: Option<Mode>,
-    /// Whether archives among the sources are unpacked (local ADD, `ADD --unpack`).
-    pub unpack: bool,
 }
 
 /// One source of a [`CopyOp`].
@@ -194,6 +192,8 @@ pub enum CopySource {
         from: FileSource,
         /// Which ones.
         selection: Selection,
+        /// Whether archives among them are unpacked (ADD of local files, `ADD --unpack`).
+        unpack: bool,
     },
     /// A file whose bytes stand in the Dockerfile.
     Inline {
@@ -314,7 +314,9 @@ impl Op {
             Self::MakeDir(MakeDirOp { onto, .. }) => vec![Input::Snapshot(*onto)],
             Self::Copy(copy) => {
                 let files = copy.sources.iter().filter_map(|source| match source {
-                    CopySource::Files { from, selection } => Some(Input::Files { from, selection }),
+                    CopySource::Files { from, selection, unpack: _ } => {
+                        Some(Input::Files { from, selection })
+                    }
                     CopySource::Inline { .. } => None,
                 });
                 std::iter::once(Input::Snapshot(copy.onto)).chain(files).collect()
@@ -441,15 +443,15 @@ impl Mount {
 
 impl CopyOp {
     fn define(&self, digest: Digester) -> Digester {
-        let Self { onto: _, sources, dest, owner, mode, unpack } = self;
-        let digest = digest.field(dest).field(owner_definition(owner.as_ref())).flag(*unpack);
+        let Self { onto: _, sources, dest, owner, mode } = self;
+        let digest = digest.field(dest).field(owner_definition(owner.as_ref()));
         let digest = match mode {
             None => digest.field("as it is"),
             Some(Mode::Octal(mode)) => digest.field("octal").number((*mode).into()),
             Some(Mode::Symbolic(mode)) => digest.field("symbolic").field(mode),
         };
         sources.iter().fold(digest.count(sources.len()), |digest, source| match source {
-            CopySource::Files { from, selection } => {
+            CopySource::Files { from, selection, unpack } => {
                 // A context's files lose their owners, those of a snapshot keep them.
                 let owned = matches!(from, FileSource::Vertex(_));
                 // The directory above a source is not seen in the result, its name is.
@@ -457,7 +459,7 @@ impl CopyOp {
                     selection.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
                 let name =
                     if selection.wildcards || selection.parents { &selection.path } else { name };
-                let digest = digest.field("files").flag(owned).field(name);
+                let digest = digest.field("files").flag(owned).flag(*unpack).field(name);
                 digest.flag(selection.wildcards).flag(selection.parents).list(&selection.exclude)
             }
             CopySource::Inline { name, data } => digest.field("inline").field(name).field(data),

@@ -47,8 +47,6 @@ pub enum Pinned {
     File {
         /// Digest of its bytes.
         digest: Digest,
-        /// Its name.
-        name: String,
         /// `Last-Modified`, seconds since 1970; 0 where the server says nothing.
         modified: i64,
     },

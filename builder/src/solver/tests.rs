@@ -217,9 +217,9 @@ fn exec_with(graph: &mut Graph, root: VertexId, name: &str, no_cache: bool) -> V
 }
 
 pub(super) fn copy(graph: &mut Graph, onto: VertexId, from: FileSource, dest: &str) -> VertexId {
-    let sources = vec![CopySource::Files { from, selection: Selection::literal("f") }];
-    let copy =
-        CopyOp { onto, sources, dest: dest.to_owned(), owner: None, mode: None, unpack: false };
+    let sources =
+        vec![CopySource::Files { from, selection: Selection::literal("f"), unpack: false }];
+    let copy = CopyOp { onto, sources, dest: dest.to_owned(), owner: None, mode: None };
     graph.add(Op::Copy(Box::new(copy)), dest, 0..0, false)
 }
 

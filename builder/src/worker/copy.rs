@@ -11,7 +11,12 @@ use crate::files::{self, CopyOptions, Digested, FilesError, Ids, Root};
 use crate::solver::{Job, Made, OpError};
 
 /// A source of a copy, ready to be read on another thread.
-enum Ready {
+struct Ready {
+    files: ReadyFiles,
+    unpack: bool,
+}
+
+enum ReadyFiles {
     Context(Arc<BuildContext>, Selection, Arc<Digested>),
     Snapshot(View, Selection),
     Inline(String, Vec<u8>),
@@ -26,17 +31,13 @@ impl LocalWorker {
             let owner =
                 copy.owner.as_ref().map(|owner| files::resolve_owner(Some(to), owner)).transpose();
             let owner = owner.map_err(OpError::failed)?;
-            let options = CopyOptions {
-                dest: &copy.dest,
-                owner,
-                mode: copy.mode.as_ref(),
-                unpack: copy.unpack,
-            };
-            for source in &sources {
+            let mode = copy.mode.as_ref();
+            for Ready { files, unpack } in &sources {
                 if stop.is_cancelled() {
                     return Err(OpError::Stopped);
                 }
-                copy_one(source, to, &options).map_err(OpError::failed)?;
+                let options = CopyOptions { dest: &copy.dest, owner, mode, unpack: *unpack };
+                copy_one(files, to, &options).map_err(OpError::failed)?;
             }
             Ok(())
         };
@@ -75,28 +76,31 @@ impl LocalWorker {
     }
 
     fn ready(&self, source: &CopySource, job: &Job<'_>) -> Result<Ready, OpError> {
-        Ok(match source {
-            CopySource::Inline { name, data } => Ready::Inline(name.clone(), data.clone()),
-            CopySource::Files { from: FileSource::Context(name), selection } => {
-                let digested = self.digested(name, selection);
-                Ready::Context(self.context(name), selection.clone(), digested)
+        let (files, unpack) = match source {
+            CopySource::Inline { name, data } => {
+                (ReadyFiles::Inline(name.clone(), data.clone()), false)
             }
-            CopySource::Files { from: FileSource::Vertex(id), selection } => Ready::Snapshot(
-                self.view(&job.inputs[*id]).map_err(OpError::failed)?,
-                selection.clone(),
-            ),
-        })
+            CopySource::Files { from: FileSource::Context(name), selection, unpack } => {
+                let digested = self.digested(name, selection);
+                (ReadyFiles::Context(self.context(name), selection.clone(), digested), *unpack)
+            }
+            CopySource::Files { from: FileSource::Vertex(id), selection, unpack } => {
+                let view = self.view(&job.inputs[*id]).map_err(OpError::failed)?;
+                (ReadyFiles::Snapshot(view, selection.clone()), *unpack)
+            }
+        };
+        Ok(Ready { files, unpack })
     }
 }
 
-fn copy_one(source: &Ready, to: &Root, options: &CopyOptions<'_>) -> Result<(), FilesError> {
-    match source {
-        Ready::Context(context, selection, digested) => {
+fn copy_one(files: &ReadyFiles, to: &Root, options: &CopyOptions<'_>) -> Result<(), FilesError> {
+    match files {
+        ReadyFiles::Context(context, selection, digested) => {
             files::copy(&context.source(), selection, to, options, Some(digested))
         }
-        Ready::Snapshot(view, selection) => {
+        ReadyFiles::Snapshot(view, selection) => {
             files::copy(&view.source(), selection, to, options, None)
         }
-        Ready::Inline(name, data) => files::copy_inline(name, data, to, options),
+        ReadyFiles::Inline(name, data) => files::copy_inline(name, data, to, options),
     }
 }

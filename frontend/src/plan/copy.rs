@@ -8,8 +8,7 @@ use super::{history, ownership, paths, remote};
 use crate::ast::{Add, Copy, Heredoc, Node, Operand};
 use crate::ignore::{Ignore, Pattern};
 use crate::{
-    CopyOp, CopySource, Diagnostic, FileSource, Mode, Op, Owner, Selection, VertexId,
-    expand_heredoc,
+    CopyOp, CopySource, Diagnostic, FileSource, Mode, Op, Owner, Selection, expand_heredoc,
 };
 
 /// What COPY and ADD have in common, as written.
@@ -31,12 +30,6 @@ struct Words {
     paths: Vec<String>,
     heredocs: Vec<(String, Vec<u8>)>,
     dest: String,
-}
-
-/// Sources that go into one op.
-struct Batch {
-    sources: Vec<CopySource>,
-    unpack: bool,
 }
 
 impl<'a> StagePlanner<'_, 'a> {
@@ -67,15 +60,15 @@ impl<'a> StagePlanner<'_, 'a> {
             Some(from) => self.copied_from(from)?,
             None => main_context(),
         };
-        let mut batch = Batch { sources: vec![], unpack: false };
+        let mut sources = vec![];
         for path in &words.paths {
             if from == main_context() {
                 self.check_ignored(&transfer, path);
             }
             let selection = transfer.selection(path);
-            batch.sources.push(CopySource::Files { from: from.clone(), selection });
+            sources.push(CopySource::Files { from: from.clone(), selection, unpack: false });
         }
-        self.transfer(node, &transfer, &words, vec![batch])
+        self.transfer(node, &transfer, &words, sources)
     }
 
     fn copied_from(&mut self, from: &str) -> Result<FileSource, Diagnostic> {
@@ -109,38 +102,31 @@ impl<'a> StagePlanner<'_, 'a> {
         self.check_exclude(&transfer)?;
         let words = self.transfer_words(&transfer)?;
         let checksum = self.checksum(add, &words)?;
-        let mut batches: Vec<Batch> = vec![];
+        let mut sources = vec![];
         for path in &words.paths {
             if remote::is_git(path) {
                 let error = self.error_at(path, "git sources are not supported yet");
                 return Err(error.help("clone the repository into a build context"));
             }
             let is_url = remote::is_url(path);
-            let source = match is_url {
+            let (from, selection) = match is_url {
                 true => self.downloaded(path, checksum)?,
                 false => {
                     self.check_ignored(&transfer, path);
-                    let selection = transfer.selection(path);
-                    CopySource::Files { from: main_context(), selection }
+                    (main_context(), transfer.selection(path))
                 }
             };
             let unpack = add.unpack.unwrap_or(!is_url);
-            match batches.last_mut() {
-                Some(batch) if batch.unpack == unpack => batch.sources.push(source),
-                _ => batches.push(Batch { sources: vec![source], unpack }),
-            }
+            sources.push(CopySource::Files { from, selection, unpack });
         }
-        if batches.is_empty() {
-            batches.push(Batch { sources: vec![], unpack: false });
-        }
-        self.transfer(node, &transfer, &words, batches)
+        self.transfer(node, &transfer, &words, sources)
     }
 
     fn downloaded(
         &mut self,
         url: &str,
         checksum: Option<Digest>,
-    ) -> Result<CopySource, Diagnostic> {
+    ) -> Result<(FileSource, Selection), Diagnostic> {
         let span = self.span();
         let (vertex, name) = match self.platform.download(url, checksum, &span)? {
             Some(fetch) => {
@@ -149,8 +135,7 @@ impl<'a> StagePlanner<'_, 'a> {
             }
             None => (self.scratch(), String::new()),
         };
-        let from = FileSource::Vertex(vertex);
-        Ok(CopySource::Files { from, selection: Selection::literal(name) })
+        Ok((FileSource::Vertex(vertex), Selection::literal(name)))
     }
 
     fn checksum(&mut self, add: &Add, words: &Words) -> Result<Option<Digest>, Diagnostic> {
@@ -213,55 +198,39 @@ impl<'a> StagePlanner<'_, 'a> {
         Ok(expansion.text)
     }
 
-    /// Adds the vertices and the history.
+    /// Adds the vertex and the history.
     fn transfer(
         &mut self,
         node: &Node,
         transfer: &Transfer<'_>,
         words: &Words,
-        mut batches: Vec<Batch>,
+        mut sources: Vec<CopySource>,
     ) -> Result<(), Diagnostic> {
         let mode = words.chmod.as_deref().map(|text| self.mode(transfer, text)).transpose()?;
         // As in BuildKit: what --chmod asks for can't be done on an empty file system.
         let link = transfer.link && mode.is_none();
         let owner = words.chown.as_deref().map(|text| self.owner(text, link)).transpose()?;
-        if let Some(last) = batches.last_mut() {
-            let inline = |(name, data): &(String, Vec<u8>)| CopySource::Inline {
-                name: name.clone(),
-                data: data.clone(),
-            };
-            last.sources.extend(words.heredocs.iter().map(inline));
-        }
+        let inline = |(name, data): &(String, Vec<u8>)| CopySource::Inline {
+            name: name.clone(),
+            data: data.clone(),
+        };
+        sources.extend(words.heredocs.iter().map(inline));
         let dest = self.destination(transfer, &words.dest);
         let text = self.step_text(&node.text, &[]);
         let name = self.step_name(&text);
-        let mut onto = if link { self.scratch() } else { self.state.vertex };
-        let mut layers = vec![];
-        for Batch { sources, unpack } in batches {
-            let (dest, owner, mode) = (dest.clone(), owner.clone(), mode.clone());
-            let copy = CopyOp { onto, sources, dest, owner, mode, unpack };
-            onto = self.add(Op::Copy(Box::new(copy)), &name);
-            layers.push(onto);
-        }
+        let onto = if link { self.scratch() } else { self.state.vertex };
+        let copy = CopyOp { onto, sources, dest, owner, mode };
+        let copied = self.add(Op::Copy(Box::new(copy)), &name);
         self.state.vertex = match link {
-            true => self.stack(onto, &mut layers, &name),
-            false => onto,
+            // What was copied onto an empty file system goes on top of the stage's own.
+            true => {
+                let op = Op::Stack { base: self.state.vertex, top: copied };
+                self.add(op, &format!("LINK {name}"))
+            }
+            false => copied,
         };
-        // Each layer has its line, also where one instruction makes two of them.
-        for layer in layers {
-            self.record(created_by(transfer, words), Some(layer));
-        }
+        self.record(created_by(transfer, words), Some(self.state.vertex));
         Ok(())
-    }
-
-    /// Puts what was copied onto an empty file system on top of the stage's own.
-    fn stack(&mut self, top: VertexId, layers: &mut [VertexId], name: &str) -> VertexId {
-        let op = Op::Stack { base: self.state.vertex, top };
-        let stack = self.add(op, &format!("LINK {name}"));
-        if let Some(last) = layers.last_mut() {
-            *last = stack;
-        }
-        stack
     }
 
     fn destination(&self, transfer: &Transfer<'_>, dest: &str) -> String {

@@ -35,6 +35,8 @@ mod stage;
 mod tests;
 pub(crate) mod variables;
 
+pub use remote::{is_git, is_url};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 

@@ -1,12 +1,12 @@
 //! Sources that are not files of a context: URLs and git references.
 
 /// Whether a source of ADD is a URL to download from.
-pub(crate) fn is_url(source: &str) -> bool {
+pub fn is_url(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
 
 /// Whether a source of ADD is a git repository.
-pub(crate) fn is_git(source: &str) -> bool {
+pub fn is_git(source: &str) -> bool {
     if is_url(source) {
         let end = source.find(['?', '#']).unwrap_or(source.len());
         return source[..end].trim_end_matches('/').ends_with(".git");

@@ -67,7 +67,9 @@ impl<'a> PlatformPlanner<'a> {
         let source = match context {
             NamedContext::Directory => return Ok(Some(Ground::Directory(key))),
             NamedContext::Http(url) => {
-                return Ok(self.download(url, None, span)?.map(Ground::File));
+                // It is called the same whatever its URL, so that it can be copied from.
+                let named = |fetch| FetchOp { name: "context".to_owned(), ..fetch };
+                return Ok(self.download(url, None, span)?.map(named).map(Ground::File));
             }
             NamedContext::Image(reference) => {
                 let (reference, strict) = (reference.clone(), self.is_strict(stage));
@@ -131,7 +133,7 @@ impl<'a> PlatformPlanner<'a> {
         match self.pin(SourceRef::Http { url: url.to_owned(), checksum }, span) {
             None => Ok(None),
             // The name follows from the URL alone: what a server suggests never names a file.
-            Some(Pinned::File { digest, name: _, modified }) => Ok(Some(FetchOp {
+            Some(Pinned::File { digest, modified }) => Ok(Some(FetchOp {
                 url: url.to_owned(),
                 digest: *digest,
                 name: remote::file_name(url),
@@ -253,11 +255,14 @@ impl<'a> PlatformPlanner<'a> {
         let from = FileSource::Context(key.to_owned());
         let copy = CopyOp {
             onto: self.scratch(span),
-            sources: vec![CopySource::Files { from, selection: Selection::literal("") }],
+            sources: vec![CopySource::Files {
+                from,
+                selection: Selection::literal(""),
+                unpack: false,
+            }],
             dest: "/".to_owned(),
             owner: None,
             mode: None,
-            unpack: false,
         };
         self.add(Op::Copy(Box::new(copy)), format!("[context {key}] load from client"), span)
     }

@@ -117,8 +117,7 @@ impl Case {
             SourceRef::Image { reference, platform, .. } => (reference.familiar(), platform),
             SourceRef::OciLayout { path, platform, .. } => (path.display().to_string(), platform),
             SourceRef::Http { url, .. } => {
-                let name = "never used".to_owned();
-                return Pinned::File { digest: Digest::of(url), name, modified: 5 };
+                return Pinned::File { digest: Digest::of(url), modified: 5 };
             }
         };
         let config = match self.images.get(&name) {

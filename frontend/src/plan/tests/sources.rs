@@ -137,8 +137,8 @@ fn a_context_by_url_is_a_file_system_with_one_file() {
     let http = || NamedContext::Http("https://h/a.tar".to_owned());
     let plan = case("FROM file\nRUN x\n").context("file", http()).plan();
     let Op::Fetch(fetch) = &plan.vertex(plan.execs()[0].root).op else { panic!("no download") };
-    assert_eq!((fetch.name.as_str(), fetch.modified), ("a.tar", 5));
-    let plan = case("FROM scratch\nCOPY --from=file /a.tar /\n").context("file", http()).plan();
+    assert_eq!((fetch.name.as_str(), fetch.modified), ("context", 5));
+    let plan = case("FROM scratch\nCOPY --from=file /context /\n").context("file", http()).plan();
     assert!(matches!(origin(&plan), FileSource::Vertex(id) if *id == plan.0.graph.vertices()
         .find(|(_, vertex)| matches!(vertex.op, Op::Fetch(_))).unwrap().0));
 }
