@@ -16,6 +16,7 @@ use registry_client::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::BuildContext;
+use crate::download::Downloader;
 use crate::event::Events;
 use crate::export::{self, ExportError, Output};
 use crate::image::{self, Image};
@@ -60,6 +61,18 @@ pub struct Services {
     pub events: Events,
     /// Cancelled when the user wishes to end the build.
     pub stop: CancellationToken,
+}
+
+impl Services {
+    /// Fetches files by URL; `secrets` may hold what servers want to see.
+    pub fn downloader(&self, secrets: &Secrets) -> Downloader {
+        Downloader {
+            cache: self.cache.clone(),
+            web: self.registry.web().clone(),
+            events: self.events.clone(),
+            secrets: secrets.clone(),
+        }
+    }
 }
 
 /// What came of a build.
@@ -182,6 +195,7 @@ async fn plan(
     let pinner = Pinner {
         cache: services.cache.clone(),
         registry: services.registry.clone(),
+        downloads: services.downloader(&request.secrets),
         events: services.events.clone(),
         pull: request.pull,
     };

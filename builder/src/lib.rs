@@ -9,7 +9,8 @@
 //! * [`solver`] decides which vertices must run, with [`cache`] alone as long as that answers;
 //! * [`worker`] runs an op: [`files`] copies, [`sandbox`] runs commands, [`snapshot`] mounts what
 //!   they start from, [`layer`] turns what they wrote into a tar and back;
-//! * [`pin`] looks sources up, [`context`] is the directory that COPY reads,
+//! * [`pin`] looks sources up, [`download`] fetches those that are elsewhere on the web,
+//!   [`context`] is the directory that COPY reads,
 //!   [`image`] and [`export`] make of a snapshot what the user asked for;
 //! * [`event`] is all that a build says while it runs, [`cli`] is the command line.
 //!
@@ -18,6 +19,7 @@
 pub mod build;
 pub mod cli;
 pub mod context;
+pub mod download;
 pub mod event;
 pub mod export;
 pub mod files;

@@ -14,6 +14,7 @@ use oci::{
 };
 use registry_client::Client;
 
+use crate::download::{DownloadError, Downloaded, Downloader};
 use crate::event::{EventKind, Events, StepId};
 
 /// Looks sources up.
@@ -23,6 +24,8 @@ pub struct Pinner {
     pub cache: Cache,
     /// Whom to ask.
     pub registry: Client,
+    /// Who fetches files by URL.
+    pub downloads: Downloader,
     /// Where to tell what happens.
     pub events: Events,
     /// `--pull`: ask the registry also for what was built here.
@@ -90,6 +93,9 @@ pub enum PinError {
         /// The tag or digest.
         name: String,
     },
+    /// A file can't be downloaded.
+    #[error(transparent)]
+    Download(#[from] DownloadError),
     /// The store can't be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -107,19 +113,22 @@ impl Pinner {
     pub async fn pin(&self, source: &SourceRef) -> Result<Pinned, PinError> {
         match source {
             SourceRef::Image { reference, platform, strict } => {
-                self.pin_image(reference, platform, *strict).await
+                self.pin_image(reference, platform, *strict).await.map(Pinned::Image)
             }
             SourceRef::OciLayout { path, tag, digest, platform } => {
                 let root = layout_entry(path, tag, *digest)?;
                 let name = format!("oci-layout://{}:{tag}", path.display());
                 let origin = Origin::OciLayout(path.clone());
-                self.image(&Library::Layout(path), &name, origin, root, platform, true).await
+                let library = Library::Layout(path);
+                let image = self.image(&library, &name, origin, root, platform, true).await;
+                image.map(Pinned::Image)
             }
-            SourceRef::Http { url, .. } => {
-                unreachable!("`{url}`: the planner asks for no files by URL yet")
+            SourceRef::Http { url, checksum } => {
+                let file = self.downloads.download(url, *checksum).await?;
+                let Downloaded { digest, modified, .. } = file;
+                Ok(Pinned::File { digest, modified })
             }
         }
-        .map(Pinned::Image)
     }
 
     async fn pin_image(
