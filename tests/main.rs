@@ -10,5 +10,6 @@ mod errors;
 mod events;
 mod output;
 mod parallel;
+mod remote;
 mod run;
 mod signal;

@@ -1,11 +1,14 @@
-//! Local build contexts: a directory, what its `.dockerignore` hides, and its Dockerfile.
+//! Build contexts: a directory, what its `.dockerignore` hides, and its Dockerfile.
 //!
-//! A context is read in place. Its ignore file and its Dockerfile are looked for within the
+//! A local context is read in place; one that comes from elsewhere is [`received`] first. Its ignore file and its Dockerfile are looked for within the
 //! directory that they are in: one that is a link to somewhere else on the host is not read.
+
+pub mod received;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cache::{CacheError, RunDir};
 use frontend::ignore::{Ignore, IgnoreError};
 
 use crate::files::{FilesError, Root, Source};
@@ -17,6 +20,9 @@ pub struct BuildContext {
     path: PathBuf,
     label: String,
     ignore: Option<Ignore>,
+    keep_owner: bool,
+    /// Where it was unpacked.
+    _run_dir: Option<RunDir>,
 }
 
 /// A Dockerfile that was found.
@@ -62,6 +68,9 @@ pub enum ContextError {
     /// A file in it cannot be read.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// The store can't be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
 }
 
 impl ContextError {
@@ -72,7 +81,7 @@ impl ContextError {
                 Some(format!("make `{}`, or name another file with -f", path.display()))
             }
             Self::Files(error) => error.help(),
-            Self::Open { .. } | Self::NotText { .. } | Self::Ignore { .. } => None,
+            Self::Open { .. } | Self::NotText { .. } | Self::Ignore { .. } | Self::Cache(_) => None,
         }
     }
 }
@@ -89,12 +98,19 @@ impl BuildContext {
         };
         let ignore = ignore.filter(|ignore| !ignore.is_empty());
         let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-        Ok(Self { root, path, label: format!("the build context `{}`", dir.display()), ignore })
+        let label = format!("the build context `{}`", dir.display());
+        Ok(Self { root, path, label, ignore, keep_owner: false, _run_dir: None })
     }
 
     /// Takes a directory that was made for this build, such as a checkout; nothing in it is hidden.
     pub fn whole(root: Root, label: impl Into<String>) -> Self {
-        Self { root, path: PathBuf::new(), label: label.into(), ignore: None }
+        let (path, label) = (PathBuf::new(), label.into());
+        Self { root, path, label, ignore: None, keep_owner: false, _run_dir: None }
+    }
+
+    /// Takes the directory of an archive that was unpacked into `run_dir`; its owners count.
+    fn unpacked(root: Root, label: String, run_dir: RunDir) -> Self {
+        Self { keep_owner: true, _run_dir: Some(run_dir), ..Self::whole(root, label) }
     }
 
     /// The directory.
@@ -118,13 +134,13 @@ impl BuildContext {
         find_dockerfile(&self.root, path, path)
     }
 
-    /// It as a source of files, which are all root's.
+    /// It as a source of files, which are all root's unless it was an archive.
     pub fn source(&self) -> Source<'_> {
         Source {
             root: &self.root,
             label: &self.label,
             ignore: self.ignore.as_ref(),
-            keep_owner: false,
+            keep_owner: self.keep_owner,
         }
     }
 }

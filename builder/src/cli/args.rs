@@ -30,8 +30,8 @@ pub(crate) struct Cli {
 /// Flags of `rbuild build`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// Build context: a directory
-    #[arg(value_name = "PATH", required = true)]
+    /// Build context: a directory, the URL of an archive or Dockerfile, or `-` for stdin
+    #[arg(value_name = "PATH|URL|-", required = true)]
     pub(crate) context: String,
 
     /// Dockerfile, relative to the working directory [default: PATH/Dockerfile]; `-`: stdin
@@ -43,7 +43,7 @@ pub(crate) struct BuildArgs {
     /// Value of an ARG; NAME alone takes it from the environment
     #[arg(long, value_name = "NAME[=VALUE]", help_heading = "Input")]
     pub(crate) build_arg: Vec<String>,
-    /// Further context: directory, docker-image://REF or oci-layout://DIR[:TAG][@DIGEST]
+    /// Further context: directory, URL, docker-image://REF or oci-layout://DIR[:TAG][@DIGEST]
     #[arg(long, value_name = "NAME=SOURCE", help_heading = "Input")]
     pub(crate) build_context: Vec<String>,
     /// Platforms to build for, such as linux/amd64

@@ -2,20 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use frontend::{NamedContext, NetworkMode, PlanRequest, Source};
+use cache::CacheError;
+use frontend::{NamedContext, NetworkMode, PlanRequest};
 use oci::{Platform, Reference};
 use serde_json::json;
+use tokio::runtime::Handle;
 
 use super::args::BuildArgs;
+use super::context::{self, Remote};
 use super::outputs::{self, OutputError};
 use super::progress::{NoTerminal, ProgressMode};
 use super::settings::Settings;
 use super::values::{self, ValueError};
-use crate::build::{Exported, Report, Request};
-use crate::context::{self, BuildContext, ContextError};
+use crate::build::{Exported, Report, Request, Services};
+use crate::context::{BuildContext, ContextError};
+use crate::download::DownloadError;
 use crate::worker::Secrets;
 
 /// Why a command line can't be carried out.
@@ -31,8 +35,23 @@ pub(crate) enum UsageError {
     #[error("unable to prepare context: path \"{0}\" not found")]
     NoContext(String),
     /// A kind of context that can't be read yet.
-    #[error("a context from {0} is not supported yet: give a directory")]
-    ContextKind(&'static str),
+    #[error("a git repository as context is not supported yet: clone {0} and give its directory")]
+    GitContext(String),
+    /// Standard input can be read but once.
+    #[error("invalid argument: can't use stdin for both build context and dockerfile")]
+    StdinTwice,
+    /// A Dockerfile came where a context was expected, and another one is named.
+    #[error("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles")]
+    DockerfileTwice,
+    /// An archive came where a Dockerfile was expected.
+    #[error("{0} is an archive, not a Dockerfile")]
+    ArchiveAsDockerfile(String),
+    /// Context or Dockerfile can't be downloaded.
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    /// The store can't be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// A context can't be read.
     #[error(transparent)]
     Context(#[from] ContextError),
@@ -66,22 +85,29 @@ pub(crate) enum UsageError {
     },
 }
 
-/// Reads everything that the flags name.
-pub(crate) fn request(args: &BuildArgs, settings: &Settings) -> Result<Request, UsageError> {
+/// Reads everything that the flags name; what is elsewhere is fetched with `services` first.
+pub(crate) fn request(
+    args: &BuildArgs,
+    settings: &Settings,
+    services: &Services,
+    runtime: &Handle,
+) -> Result<Request, UsageError> {
     if args.no_cache && !args.no_cache_filter.is_empty() {
         return Err(UsageError::NoCacheTwice);
     }
     let tags = outputs::tags(args)?;
     let outputs = outputs::outputs(args, &tags, std::io::stdout().is_terminal())?;
-    let (dockerfile, main) = dockerfile_and_context(args)?;
+    let secrets = secrets(args, settings)?;
     let (named, mut contexts) = named_contexts(args)?;
+    let remote = Remote { downloads: services.downloader(&secrets), runtime };
+    let (dockerfile, main) = context::read(args, &remote)?;
     let ignore = main.ignore().cloned();
     contexts.insert("context".to_owned(), Arc::new(main));
     Ok(Request {
         plan: plan_request(args, settings, named, ignore)?,
         dockerfile,
         contexts,
-        secrets: secrets(args, settings)?,
+        secrets,
         tags,
         outputs,
         jobs: args
@@ -137,33 +163,6 @@ fn entitlements(args: &BuildArgs) -> Result<BTreeSet<String>, UsageError> {
         granted.insert("network.host".to_owned());
     }
     Ok(granted)
-}
-
-fn dockerfile_and_context(args: &BuildArgs) -> Result<(Source, BuildContext), UsageError> {
-    let directory = Path::new(&args.context);
-    if args.context == "-" {
-        return Err(UsageError::ContextKind("standard input"));
-    }
-    if !directory.is_dir() {
-        let is_url = args.context.contains("://") || args.context.starts_with("git@");
-        return Err(match is_url {
-            true => UsageError::ContextKind("a URL"),
-            false => UsageError::NoContext(args.context.clone()),
-        });
-    }
-    if args.file.as_deref() == Some("-") {
-        let mut text = String::new();
-        let read = std::io::Read::read_to_string(&mut std::io::stdin().lock(), &mut text);
-        read.map_err(|source| UsageError::Dockerfile { path: "-".to_owned(), source })?;
-        return Ok((Source::new("Dockerfile", text), BuildContext::open(directory, None)?));
-    }
-    let path = args.file.as_ref().map_or_else(|| directory.join("Dockerfile"), PathBuf::from);
-    let found = context::read_dockerfile(&path)?;
-    let name = match &args.file {
-        Some(file) => file.clone(),
-        None => found.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-    };
-    Ok((Source::new(name, found.text), BuildContext::open(directory, Some(&found.path))?))
 }
 
 type Contexts = (BTreeMap<String, NamedContext>, BTreeMap<String, Arc<BuildContext>>);

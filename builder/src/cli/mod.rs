@@ -2,6 +2,7 @@
 
 mod args;
 mod build;
+mod context;
 mod csv;
 mod outputs;
 mod progress;
@@ -15,7 +16,10 @@ use std::sync::Arc;
 
 use cache::Cache;
 use clap::ValueEnum;
+use frontend::Source;
+use oci::Reference;
 use registry_client::{Client, ClientOptions, Credentials, RegistriesConf};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -83,6 +87,12 @@ fn build(args: &BuildArgs, sandbox: Sandbox) -> ExitCode {
     }
 }
 
+/// How a build that could begin has ended.
+enum Ended {
+    Built(Report, Vec<Reference>),
+    Failed(BuildError, Source),
+}
+
 #[allow(clippy::print_stderr, reason = "the command line is what prints")]
 fn try_build(
     args: &BuildArgs,
@@ -92,39 +102,59 @@ fn try_build(
 ) -> Result<ExitCode, StartError> {
     let mode = progress_mode(args, settings)?;
     remove_old_iidfile(args)?;
-    let request = build::request(args, settings)?;
-    let (dockerfile, tags) = (request.dockerfile.clone(), request.tags.clone());
-    let cache = Cache::open(store, sandbox.level().ownership_map())?;
-    let registry = registry(settings)?;
+    let (events, receiver) = Events::channel();
+    let services = services(settings, store, sandbox, events)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let (events, receiver) = Events::channel();
     let shown = progress::show(mode, receiver, std::io::stderr()).map_err(UsageError::from)?;
-    let services = Services {
-        cache,
-        registry,
-        sandbox: Arc::new(sandbox),
-        host: Host { resolv_conf: PathBuf::from("/etc/resolv.conf") },
-        events,
-        stop: CancellationToken::new(),
-    };
-    let done = runtime.block_on(run(request, services));
+    let ended = read_and_build(args, settings, services, &runtime);
     runtime.shutdown_background();
     let _it_showed_what_it_could = shown.join();
-    match done {
-        Ok(report) => {
+    match ended? {
+        Ended::Built(report, tags) => {
             build::write_files(args, &report, &tags)?;
             build::print_result(mode, &report, store);
             Ok(ExitCode::SUCCESS)
         }
-        Err(error) => {
+        Ended::Failed(error, dockerfile) => {
             eprintln!("{}", report::draw(&error, &dockerfile));
             let stopped = matches!(error, BuildError::Stopped);
             Ok(if stopped { ExitCode::from(STOPPED) } else { ExitCode::FAILURE })
         }
     }
+}
+
+fn services(
+    settings: &Settings,
+    store: &Path,
+    sandbox: Sandbox,
+    events: Events,
+) -> Result<Services, StartError> {
+    Ok(Services {
+        cache: Cache::open(store, sandbox.level().ownership_map())?,
+        registry: registry(settings)?,
+        sandbox: Arc::new(sandbox),
+        host: Host { resolv_conf: PathBuf::from("/etc/resolv.conf") },
+        events,
+        stop: CancellationToken::new(),
+    })
+}
+
+/// Nobody can tell events any more when it returns.
+fn read_and_build(
+    args: &BuildArgs,
+    settings: &Settings,
+    services: Services,
+    runtime: &Runtime,
+) -> Result<Ended, UsageError> {
+    let request = build::request(args, settings, &services, runtime.handle())?;
+    let (dockerfile, tags) = (request.dockerfile.clone(), request.tags.clone());
+    Ok(match runtime.block_on(run(request, services)) {
+        Ok(report) => Ended::Built(report, tags),
+        Err(error) => Ended::Failed(error, dockerfile),
+    })
 }
 
 async fn run(request: Request, services: Services) -> Result<Report, BuildError> {

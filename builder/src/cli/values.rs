@@ -204,7 +204,9 @@ pub(crate) fn named_context(text: &str) -> Result<(String, ContextValue), ValueE
         ContextValue::Other(NamedContext::Image(reference))
     } else if let Some(layout) = value.strip_prefix("oci-layout://") {
         ContextValue::Other(oci_layout(layout).map_err(refused)?)
-    } else if value.starts_with("http://") || value.starts_with("https://") {
+    } else if frontend::is_git(value) {
+        return Err(refused("git repositories are not supported yet".to_owned()));
+    } else if frontend::is_url(value) {
         ContextValue::Other(NamedContext::Http(value.to_owned()))
     } else if value.contains("://") {
         return Err(refused(format!("`{value}` is not supported")));

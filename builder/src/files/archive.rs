@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
 use super::create::{self, Attributes};
+use super::error::FilesError;
 use super::meta::{Kind, Meta, Time};
 use super::owner::Ids;
 use super::root::{End, READ_DIRECTORY, Root};
@@ -49,24 +50,26 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl Failure {
+    /// Says which archive it is about.
+    pub(crate) fn of(self, archive: &Path) -> FilesError {
+        let Self { entry, cause } = self;
+        FilesError::Archive { archive: archive.to_owned(), entry, source: cause }
+    }
+}
+
 /// Tells whether `file` is an archive; it stands at its beginning before and after.
 pub(crate) fn detect(mut file: &File) -> io::Result<Option<Format>> {
-    let mut head = [0; 10];
-    let mut filled = 0;
-    while filled < head.len() {
-        match file.read(&mut head[filled..])? {
-            0 => break,
-            read => filled += read,
-        }
-    }
+    let mut head = vec![];
+    file.take(10).read_to_end(&mut head)?;
     file.seek(SeekFrom::Start(0))?;
-    let format = format_of(&head[..filled]);
+    let format = format_of(&head);
     let is_archive = has_entry(file, format);
     file.seek(SeekFrom::Start(0))?;
     Ok(is_archive.then_some(format))
 }
 
-fn format_of(head: &[u8]) -> Format {
+pub(crate) fn format_of(head: &[u8]) -> Format {
     match head {
         [0x1f, 0x8b, 0x08, ..] => Format::Gzip,
         [b'B', b'Z', b'h', ..] => Format::Bzip2,
@@ -102,7 +105,7 @@ fn decompressed<'a>(
 /// Unpacks `file` into `dest`; every entry belongs to `owner`, or to whom the archive says. Returns
 /// the digest of the archive's bytes if asked to `hash` them.
 pub(crate) fn unpack(
-    file: File,
+    file: impl Read,
     format: Format,
     dest: &Root,
     owner: Option<Ids>,
@@ -125,12 +128,12 @@ pub(crate) fn unpack(
 }
 
 /// A file that is digested while it is read.
-struct Tee {
-    file: File,
+struct Tee<R> {
+    file: R,
     digest: Option<Sha256>,
 }
 
-impl Read for Tee {
+impl<R: Read> Read for Tee<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
         if let Some(digest) = &mut self.digest {

@@ -203,11 +203,7 @@ impl Copier<'_> {
         let dest = Root::new(self.dest.as_directory(0o755)?.dir);
         let hash = self.expected.is_some();
         let content = archive::unpack(file, format, &dest, self.dest.owner, hash);
-        let content = content.map_err(|archive::Failure { entry, cause }| FilesError::Archive {
-            archive: path.clone(),
-            entry,
-            source: cause,
-        })?;
+        let content = content.map_err(|failure| failure.of(path))?;
         self.check(content, &identity, path);
         self.facts.push(Facts { content, xattrs: xattrs::digest(&xattrs) });
         Ok(true)

@@ -4,6 +4,7 @@
 //!  Root ──select──▶ picks: a flat list of entries, by stat alone
 //!                     ├─digest─▶ content digest for the cache key   (⇄ StatCache: a no-op opens no file)
 //!                     └─copy───▶ entries in another Root            (archive: ADD unpacks)
+//!  Stream ──unpack──▶ entries in a Root: a context that is an archive
 //! ```
 //!
 //! A [`Root`] is a directory that no path and no link can lead out of; all work is done on open
@@ -24,6 +25,7 @@ mod owner;
 mod root;
 mod select;
 mod stat_cache;
+mod stream;
 mod transfer;
 mod users;
 mod xattrs;
@@ -40,4 +42,5 @@ pub use owner::{Ids, resolve_owner};
 pub use root::Root;
 pub use select::Source;
 pub use stat_cache::StatCache;
+pub use stream::Stream;
 pub use users::{User, UserError, resolve_user};

@@ -291,9 +291,9 @@ impl Root {
 }
 
 /// The largest file that [`Root::read_small`] reads.
-const SMALL: u64 = 10 << 20;
+pub(crate) const SMALL: u64 = 10 << 20;
 
-fn unfit(path: &Path, what: &'static str) -> FilesError {
+pub(crate) fn unfit(path: &Path, what: &'static str) -> FilesError {
     FilesError::Unfit { path: path.to_owned(), what }
 }
 

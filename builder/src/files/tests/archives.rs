@@ -1,7 +1,9 @@
 //! ADD of archives.
 
 use std::io::Write as _;
+use std::path::Path;
 
+use super::super::Stream;
 use super::{Copy, Tree};
 
 /// An archive being written.
@@ -284,4 +286,37 @@ fn wildcards_may_match_several_archives() {
         .file("1.tar", Archive::new().file("one", "").bytes())
         .file("2.tar", Archive::new().file("two", "").bytes());
     assert_eq!(Copy::new("*.tar", "/x").unpack().to_empty(&from).list(), ["x", "x/one", "x/two"]);
+}
+
+fn stream(bytes: &[u8]) -> Stream<'_, &[u8]> {
+    Stream::new(Path::new("standard input"), bytes).unwrap()
+}
+
+#[test]
+fn a_stream_is_an_archive_if_it_is_compressed_or_begins_with_a_header() {
+    let tar = Archive::new().file("f", "x").bytes();
+    assert!(stream(&tar).is_archive());
+    assert!(stream(b"\x1f\x8b\x08").is_archive());
+    assert!(!stream(b"FROM scratch\n").is_archive());
+    assert!(!stream(b"").is_archive());
+    assert_eq!(stream(b"FROM scratch\n").text().unwrap(), "FROM scratch\n");
+}
+
+#[test]
+fn a_stream_is_unpacked_with_its_owners_and_within_its_directory() {
+    let tar = Archive::new().dir("d", 0o750).file("d/../f", "x").file("/abs", "y").bytes();
+    let to = Tree::new();
+    stream(&tar).unpack(&to.root()).unwrap();
+    assert_eq!(to.list(), ["abs", "d", "f"]);
+    assert_eq!(to.show("f"), "f 0640 12:34");
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_an_error() {
+    let tar = Archive::new().file("f", "x").bytes();
+    let mut packed = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    packed.write_all(&tar).unwrap();
+    let packed = packed.finish().unwrap();
+    let error = stream(&packed[..packed.len() / 2]).unpack(&Tree::new().root()).unwrap_err();
+    assert!(error.to_string().starts_with("cannot unpack `standard input`"), "{error}");
 }

@@ -1,0 +1,157 @@
+//! `PATH | URL | -` and `-f`: where a build's files and its Dockerfile come from.
+
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use frontend::Source;
+use tokio::runtime::Handle;
+
+use super::args::BuildArgs;
+use super::build::UsageError;
+use crate::context::received::{self, Received};
+use crate::context::{self, BuildContext, DockerfileText};
+use crate::download::{self, Downloader};
+
+const DEFAULT_NAME: &str = "Dockerfile";
+const STDIN: &str = "-";
+
+/// Where the context is.
+enum Place<'a> {
+    Stdin,
+    Directory(&'a Path),
+    Url(&'a str),
+}
+
+/// Gets what is not on this machine.
+pub(crate) struct Remote<'a> {
+    /// Downloads it.
+    pub(crate) downloads: Downloader,
+    /// Waits for that.
+    pub(crate) runtime: &'a Handle,
+}
+
+/// Reads the context and the Dockerfile that the command line names.
+pub(crate) fn read(
+    args: &BuildArgs,
+    remote: &Remote<'_>,
+) -> Result<(Source, BuildContext), UsageError> {
+    let file = args.file.as_deref();
+    match Place::of(&args.context)? {
+        Place::Stdin => from_stdin(file, remote),
+        Place::Directory(directory) => from_directory(directory, file, remote),
+        Place::Url(url) => from_url(url, file, remote),
+    }
+}
+
+impl<'a> Place<'a> {
+    fn of(text: &'a str) -> Result<Self, UsageError> {
+        if text == STDIN {
+            Ok(Self::Stdin)
+        } else if Path::new(text).is_dir() {
+            Ok(Self::Directory(Path::new(text)))
+        } else if frontend::is_git(text) || text.starts_with("github.com/") {
+            Err(UsageError::GitContext(text.to_owned()))
+        } else if frontend::is_url(text) {
+            Ok(Self::Url(text))
+        } else {
+            Err(UsageError::NoContext(text.to_owned()))
+        }
+    }
+}
+
+fn from_stdin(
+    file: Option<&str>,
+    remote: &Remote<'_>,
+) -> Result<(Source, BuildContext), UsageError> {
+    if file == Some(STDIN) {
+        return Err(UsageError::StdinTwice);
+    }
+    let cache = &remote.downloads.cache;
+    match received::receive(cache, "standard input", io::stdin().lock())? {
+        Received::Context(context) => {
+            let found = context.read_dockerfile(Path::new(file.unwrap_or(DEFAULT_NAME)))?;
+            Ok((named(file, found), context))
+        }
+        Received::Dockerfile(_) if file.is_some() => Err(UsageError::DockerfileTwice),
+        Received::Dockerfile(text) => {
+            Ok((Source::new(DEFAULT_NAME, text), received::empty(cache)?))
+        }
+    }
+}
+
+fn from_directory(
+    directory: &Path,
+    file: Option<&str>,
+    remote: &Remote<'_>,
+) -> Result<(Source, BuildContext), UsageError> {
+    if let Some(dockerfile) = dockerfile_from_elsewhere(file, remote)? {
+        return Ok((dockerfile, BuildContext::open(directory, None)?));
+    }
+    let path = file.map_or_else(|| directory.join(DEFAULT_NAME), Into::into);
+    let found = context::read_dockerfile(&path)?;
+    let context = BuildContext::open(directory, Some(&found.path))?;
+    Ok((named(file, found), context))
+}
+
+fn from_url(
+    url: &str,
+    file: Option<&str>,
+    remote: &Remote<'_>,
+) -> Result<(Source, BuildContext), UsageError> {
+    let context = match remote.receive(url)? {
+        Received::Context(context) => context,
+        Received::Dockerfile(text) => {
+            return Ok((
+                Source::new(DEFAULT_NAME, text),
+                received::empty(&remote.downloads.cache)?,
+            ));
+        }
+    };
+    if let Some(dockerfile) = dockerfile_from_elsewhere(file, remote)? {
+        return Ok((dockerfile, context));
+    }
+    let path = Path::new(file.unwrap_or(DEFAULT_NAME));
+    // Who writes the whole path means a file of this machine.
+    let found = match path.is_absolute() {
+        true => context::read_dockerfile(path)?,
+        false => context.read_dockerfile(path)?,
+    };
+    Ok((named(file, found), context))
+}
+
+/// The Dockerfile, if `file` names standard input or a URL.
+fn dockerfile_from_elsewhere(
+    file: Option<&str>,
+    remote: &Remote<'_>,
+) -> Result<Option<Source>, UsageError> {
+    match file {
+        Some(STDIN) => {
+            let mut text = String::new();
+            let read = io::stdin().lock().read_to_string(&mut text);
+            read.map_err(|source| UsageError::Dockerfile { path: STDIN.to_owned(), source })?;
+            Ok(Some(Source::new(DEFAULT_NAME, text)))
+        }
+        Some(url) if frontend::is_url(url) => match remote.receive(url)? {
+            Received::Dockerfile(text) => Ok(Some(Source::new(DEFAULT_NAME, text))),
+            Received::Context(_) => Err(UsageError::ArchiveAsDockerfile(download::shown(url))),
+        },
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// A Dockerfile, called what the user called it.
+fn named(file: Option<&str>, found: DockerfileText) -> Source {
+    let name = match file {
+        Some(file) => file.to_owned(),
+        None => found.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    Source::new(name, found.text)
+}
+
+impl Remote<'_> {
+    fn receive(&self, url: &str) -> Result<Received, UsageError> {
+        let file = self.runtime.block_on(self.downloads.download(url, None))?;
+        let blob = self.downloads.cache.open_blob(&file.digest)?;
+        Ok(received::receive(&self.downloads.cache, &download::shown(url), blob)?)
+    }
+}
