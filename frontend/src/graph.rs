@@ -115,7 +115,8 @@ mod tests {
     fn copy(graph: &mut Graph, context: &str, path: &str) -> VertexId {
         let onto = graph.add(Op::Scratch, "", 0..0, false);
         let from = FileSource::Context(context.to_owned());
-        let sources = vec![CopySource::Files { from, selection: Selection::literal(path), unpack: false }];
+        let sources =
+            vec![CopySource::Files { from, selection: Selection::literal(path), unpack: false }];
         let copy = CopyOp { onto, sources, dest: "/y".to_owned(), owner: None, mode: None };
         graph.add(Op::Copy(Box::new(copy)), "", 0..0, false)
     }
