@@ -76,8 +76,9 @@ fn an_unknown_stage_to_copy_from() {
     let session = Session::new()
         .mirror(nobody_listens())
         .dockerfile("FROM scratch AS builder\nFROM scratch\nCOPY --from=bulder /a /b\n");
-    let failed = session.build_quietly(&[]).fails_with(&["bulder", "Dockerfile:3", "builder"]);
-    insta::assert_snapshot!(failed.redacted_stderr());
+    // No snapshot: what a machine says of a name that it can't look up is its own.
+    let words = ["bulder", "Dockerfile:3", "did you mean the stage `builder`?"];
+    session.build_quietly(&[]).fails_with(&words);
 }
 
 #[test]

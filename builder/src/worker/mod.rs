@@ -13,7 +13,7 @@ mod mounts;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 
 use cache::{Cache, CacheError, RunDir, Snapshot};
 use frontend::{Op, Plan, Selection, VertexId};
@@ -82,7 +82,18 @@ pub struct LocalWorker {
     seen: Mutex<HashSet<PathBuf>>,
     /// One for each layer that is being unpacked.
     unpacking: Mutex<HashMap<DiffId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Whether what dead processes left in the store is being removed.
+    reclaiming: Once,
     tasks: TaskTracker,
+}
+
+/// Removes what dead processes left behind, beside a build that has work to do. Nobody waits for
+/// it: what it does not get done the next one does.
+fn reclaim(cache: &Cache) {
+    let cache = cache.clone();
+    std::thread::spawn(move || {
+        let _the_next_build_tries_again = cache.reclaim();
+    });
 }
 
 impl LocalWorker {
@@ -107,6 +118,7 @@ impl LocalWorker {
             digested: Mutex::default(),
             seen: Mutex::default(),
             unpacking: Mutex::default(),
+            reclaiming: Once::new(),
             tasks: TaskTracker::new(),
         }
     }
@@ -204,6 +216,7 @@ fn layers_of_targets(plan: &Plan) -> HashSet<Digest> {
 
 impl Worker for LocalWorker {
     async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
+        self.reclaiming.call_once(|| reclaim(&self.cache));
         let made = match &job.vertex.op {
             Op::Exec(exec) => self.exec(exec, job).await?,
             Op::Copy(copy) => self.copy(copy, job).await?,

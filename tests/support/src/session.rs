@@ -260,8 +260,22 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Replaces loopback ports and digests.
+/// Replaces loopback ports, digests and the seconds before a step's output.
 fn redact(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(without_seconds).collect();
+    redact_names(&lines.join("\n"))
+}
+
+/// `0.123 text` as `[seconds] text`.
+fn without_seconds(line: &str) -> String {
+    let number = |word: &str| word.contains('.') && word.parse::<f64>().is_ok();
+    match line.split_once(' ') {
+        Some((seconds, rest)) if number(seconds) => format!("[seconds] {rest}"),
+        _ => line.to_owned(),
+    }
+}
+
+fn redact_names(text: &str) -> String {
     let mut redacted = String::new();
     let mut rest = text;
     loop {
@@ -281,6 +295,11 @@ fn redact(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::redact;
+
+    #[test]
+    fn seconds_before_output_are_redacted() {
+        assert_eq!(redact("0.123 hello\n1.2.3 x\n12 y"), "[seconds] hello\n1.2.3 x\n12 y");
+    }
 
     #[test]
     fn ports_and_digests_are_redacted() {
