@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 
 use flate2::{Compress, FlushCompress, Status};
 
-const CHUNK: usize = 1024 * 1024;
+pub(crate) const CHUNK: usize = 1024 * 1024;
 const DICTIONARY: usize = 32 * 1024;
 
 /// Chunks in flight take 2 MiB each.

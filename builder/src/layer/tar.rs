@@ -244,3 +244,6 @@ fn header<'a>(name: &'a [u8], meta: &Meta) -> Header<'a> {
         is_whiteout: false,
     }
 }
+
+#[cfg(test)]
+mod tests;
