@@ -71,20 +71,23 @@ impl Making<'_> {
         name: &[u8],
         path: &[u8],
     ) -> rustix::io::Result<OwnedFd> {
+        let below = self.below(path)?;
+        if below.is_some_and(|kind| kind != FileType::Directory) {
+            // A directory on top would hide what the image has.
+            return Err(Errno::NOTDIR);
+        }
         match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
             Ok(()) => {}
             Err(Errno::EXIST) => return open_dir(parent.as_fd(), name),
             Err(error) => return Err(error),
         }
         let dir = open_dir(parent.as_fd(), name)?;
-        match self.below(path)? {
-            Some(FileType::Directory) => {
+        match below {
+            Some(_) => {
                 let base = self.base.ok_or(Errno::NOENT)?;
                 layer::copy_metadata(open_dir(base, path)?.as_fd(), dir.as_fd())?;
                 self.copied.push(path.to_vec());
             }
-            // The mount will fail, and say so better.
-            Some(_) => {}
             None => {
                 rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?;
                 self.made.push(path.to_vec());
