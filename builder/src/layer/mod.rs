@@ -42,6 +42,7 @@ pub use compress::{Compressed, Compression, Compressor};
 pub use decompress::decompress;
 pub use diff::{Committed, DiffError, commit, diff_id};
 pub use hash::Hashed;
+pub(crate) use normalise::reset_root;
 pub use read::{Kind, Member, Members, ReadError, looks_like_tar};
 pub use tar::{TarError, write_tree};
 pub use times::{Times, TimesError, Window, restamp};

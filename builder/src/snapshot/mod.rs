@@ -110,6 +110,9 @@ fn view_of_layers(lowers: &[PathBuf], run_dir: &Path) -> Result<Option<OwnedFd>,
 fn make_root(lowers: &[PathBuf], run_dir: &Path, name: &str) -> Result<PathBuf, SnapshotError> {
     let path = make_dir(run_dir, name)?;
     let root = overlay::open(&path)?;
+    // Its time is that of a layer's own directory, not of this moment.
+    layer::reset_root(root.as_fd())
+        .map_err(SnapshotError::on("set owner, mode and time of", &path))?;
     for lower in lowers {
         let layer = overlay::open(lower)?;
         let mut mark = [0; 2];
