@@ -35,7 +35,7 @@ mod times;
 mod walk;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 
 pub use apply::{Applied, ApplyError, Options, Whiteouts, inherit, unpack};
 pub use compress::{Compressed, Compression, Compressor};

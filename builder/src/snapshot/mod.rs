@@ -145,4 +145,6 @@ fn make_dir(run_dir: &Path, name: &str) -> Result<PathBuf, SnapshotError> {
 }
 
 #[cfg(test)]
+pub(crate) mod scene;
+#[cfg(test)]
 mod tests;
