@@ -196,3 +196,10 @@ fn apt_installs_a_package_on_debian() {
     assert_eq!(image.text("/answer"), "42\n");
     assert_eq!(image.rootfs().file("/home/someone/file").access(), "644 4242:4242");
 }
+
+#[test]
+fn a_command_may_see_one_locked_cache_at_two_places() {
+    let mount = "--mount=type=cache,id=twice,sharing=locked,target=";
+    let text = format!("FROM busybox\nRUN {mount}/a {mount}/b touch /a/f && test -e /b/f\n");
+    Session::new().dockerfile(&text).build(&[]).succeeds();
+}

@@ -107,3 +107,24 @@ fn a_killed_build_takes_its_commands_with_it() {
     session.write("Dockerfile", "FROM busybox\nRUN echo good > /good\n");
     session.build(&["-t", "x"]).succeeds();
 }
+
+#[test]
+fn an_interrupted_build_does_not_wait_for_a_layer_to_be_compressed() {
+    // Bytes that cost the compressor seconds.
+    let mut state = 1_u64;
+    let mut word = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        [b'a' + (state >> 33) as u8 % 26, b' ']
+    };
+    let big: Vec<u8> = std::iter::repeat_with(&mut word).take(200 << 19).flatten().collect();
+    let session = Session::new()
+        .file("big", big)
+        .dockerfile("FROM busybox\nCOPY big /big\nRUN echo now asleep; sleep 30\n");
+    let mut build = start_sleeping_build(&session);
+    let began = Instant::now();
+    send(&build, Signal::INT);
+    assert_eq!(build.wait().unwrap().code(), Some(130));
+    assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
+    assert_nothing_is_left(&session, "sleep\x0030");
+}

@@ -157,6 +157,9 @@ pub async fn build(request: Request, services: Services) -> Result<Report, Build
     let blobs = Arc::new(Blobs::new(&services, base_images(&plan), plan.source_date_epoch));
     let worker = LocalWorker::new(&services, blobs.clone(), &request, &plan);
     let done = run(&request, &services, &plan, &worker, &blobs).await;
+    if done.is_err() {
+        worker.cancel();
+    }
     worker.settle().await;
     done
 }

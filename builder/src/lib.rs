@@ -29,4 +29,5 @@ pub mod pin;
 pub mod sandbox;
 pub mod snapshot;
 pub mod solver;
+mod stop;
 pub mod worker;

@@ -80,7 +80,16 @@ pub(crate) fn shared(file: &File) -> io::Result<()> {
 
 /// Takes the lock that nobody shares; false if somebody has one.
 pub(crate) fn try_exclusive(file: &File) -> io::Result<bool> {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+    try_lock(file, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Takes the lock that several share; false if somebody has the other one.
+pub(crate) fn try_shared(file: &File) -> io::Result<bool> {
+    try_lock(file, FlockOperation::NonBlockingLockShared)
+}
+
+fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(file, operation) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),

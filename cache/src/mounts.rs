@@ -38,23 +38,27 @@ impl CacheMount {
 }
 
 impl Cache {
-    /// Takes the cache mount `id`; `seed` fills the new directory when there is none. Blocks the
-    /// thread while a [`Sharing::Locked`] one is in use.
-    pub fn cache_mount<E: From<CacheError>>(
+    /// Takes the cache mount `id`; `seed` fills the new directory when there is none. `None` while
+    /// one is in use in a way that forbids this use: try again later.
+    pub fn try_cache_mount<E: From<CacheError>>(
         &self,
         id: &str,
         sharing: Sharing,
         seed: impl FnOnce(&Path) -> Result<(), E>,
-    ) -> Result<CacheMount, E> {
-        let (path, lock) = self.take_mount(id, sharing)?;
+    ) -> Result<Option<CacheMount>, E> {
+        let Some((path, lock)) = self.take_mount(id, sharing)? else { return Ok(None) };
         if !path.try_exists().map_err(io_error("look for", &path))? {
             self.seed_mount(&path, seed)?;
         }
-        Ok(CacheMount { path, _lock: lock })
+        Ok(Some(CacheMount { path, _lock: lock }))
     }
 
     /// Finds the directory and locks it as `sharing` demands.
-    fn take_mount(&self, id: &str, sharing: Sharing) -> Result<(PathBuf, File), CacheError> {
+    fn take_mount(
+        &self,
+        id: &str,
+        sharing: Sharing,
+    ) -> Result<Option<(PathBuf, File)>, CacheError> {
         let parent = self.path("mounts").join(self.0.map.name());
         let name = Digest::of(id).hex();
         let mut number = 0_u32;
@@ -64,12 +68,14 @@ impl Cache {
             let lock_path = parent.join(format!("{name}{suffix}.lock"));
             let file = lock::open_lock_file(&lock_path)?;
             let taken = match sharing {
-                Sharing::Shared => lock::shared(&file).map(|()| true),
-                Sharing::Locked => lock::exclusive(&file).map(|()| true),
-                Sharing::Private => lock::try_exclusive(&file),
+                Sharing::Shared => lock::try_shared(&file),
+                Sharing::Locked | Sharing::Private => lock::try_exclusive(&file),
             };
             if taken.map_err(io_error("lock", &lock_path))? {
-                return Ok((path, file));
+                return Ok(Some((path, file)));
+            }
+            if sharing != Sharing::Private {
+                return Ok(None);
             }
             number += 1;
         }

@@ -500,14 +500,14 @@ fn a_big_run_directory_is_dead_at_once_and_deleted_later() {
 fn a_cache_mount_keeps_its_files_and_is_seeded_once() {
     let (_directory, cache) = store();
     let take = |text: &'static str| {
-        cache.cache_mount("../../etc", Sharing::Shared, |new| -> Result<(), CacheError> {
+        cache.try_cache_mount("../../etc", Sharing::Shared, |new| -> Result<(), CacheError> {
             fs::write(new.join("seed"), text).unwrap();
             Ok(())
         })
     };
-    let path = take("first").unwrap().path().to_owned();
+    let path = take("first").unwrap().expect("nobody uses it").path().to_owned();
 
-    let again = take("second").unwrap();
+    let again = take("second").unwrap().expect("nobody uses it");
 
     assert_eq!(again.path(), path);
     assert!(path.starts_with(cache.root().join("mounts")));
@@ -517,7 +517,10 @@ fn a_cache_mount_keeps_its_files_and_is_seeded_once() {
 #[test]
 fn a_private_cache_mount_in_use_is_not_shared() {
     let (_directory, cache) = store();
-    let take = || cache.cache_mount("id", Sharing::Private, |_| Ok::<(), CacheError>(())).unwrap();
+    let take = || {
+        let taken = cache.try_cache_mount("id", Sharing::Private, |_| Ok::<(), CacheError>(()));
+        taken.unwrap().expect("there is always another one")
+    };
     let (first, second) = (take(), take());
     assert_ne!(first.path(), second.path());
     let freed = first.path().to_owned();
@@ -526,17 +529,32 @@ fn a_private_cache_mount_in_use_is_not_shared() {
 }
 
 #[test]
+fn a_locked_cache_mount_is_for_one_at_a_time() {
+    let (_directory, cache) = store();
+    let take =
+        |sharing| cache.try_cache_mount("id", sharing, |_| Ok::<(), CacheError>(())).unwrap();
+    let locked = take(Sharing::Locked).expect("nobody uses it");
+    assert!(take(Sharing::Locked).is_none());
+    assert!(take(Sharing::Shared).is_none());
+    drop(locked);
+    let shared = take(Sharing::Shared).expect("it is free again");
+    assert!(take(Sharing::Shared).is_some());
+    assert!(take(Sharing::Locked).is_none());
+    drop(shared);
+}
+
+#[test]
 fn a_mount_that_could_not_be_seeded_is_not_there() {
     let (_directory, cache) = store();
-    let failed =
-        cache.cache_mount("id", Sharing::Locked, |_| Err(CacheError::MissingBlob(Digest::of("x"))));
+    let failed = cache
+        .try_cache_mount("id", Sharing::Locked, |_| Err(CacheError::MissingBlob(Digest::of("x"))));
     assert!(failed.is_err());
     let mut seeded = false;
     let seed = |_: &Path| {
         seeded = true;
         Ok::<(), CacheError>(())
     };
-    cache.cache_mount("id", Sharing::Locked, seed).unwrap();
+    assert!(cache.try_cache_mount("id", Sharing::Locked, seed).unwrap().is_some());
     assert!(seeded);
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cache::CacheError;
+use clap::ValueEnum;
 use frontend::{NamedContext, NetworkMode, PlanRequest};
 use oci::{Platform, Reference};
 use serde_json::json;
@@ -67,7 +68,7 @@ pub(crate) enum UsageError {
     #[error("--no-cache and --no-cache-filter cannot currently be used together")]
     NoCacheTwice,
     /// Quiet and another way of showing progress.
-    #[error("progress={0:?} and quiet cannot be used together")]
+    #[error("--progress={} and --quiet cannot be used together", name_of(*.0))]
     QuietAndProgress(ProgressMode),
     /// The environment asks for an unknown way of showing progress.
     #[error("invalid progress mode {0} in BUILDKIT_PROGRESS")]
@@ -223,22 +224,27 @@ fn metadata(image: &crate::image::Result, tags: &[Reference]) -> serde_json::Val
 }
 
 /// Says where everything is, and the one command that runs or loads it.
-pub(crate) fn print_result(mode: ProgressMode, report: &Report, store: &Path) {
+pub(crate) fn print_result(
+    mode: ProgressMode,
+    report: &Report,
+    store: &Path,
+) -> Result<(), UsageError> {
     let mut err = std::io::stderr().lock();
     let mut line = |text: String| {
         let _nobody_reads_it = writeln!(err, "{text}");
     };
     if mode == ProgressMode::Quiet {
-        if let Some(image) = &report.image {
-            let _nobody_reads_it = writeln!(std::io::stdout(), "{}", image.id());
-        }
-        return;
+        // Here the ID is the result, not something said beside it.
+        let Some(image) = &report.image else { return Ok(()) };
+        return writeln!(std::io::stdout(), "{}", image.id())
+            .map_err(|source| UsageError::Write { path: "standard output".to_owned(), source });
     }
     for exported in &report.exported {
         if let Some(text) = describe(exported, report, store) {
             line(text);
         }
     }
+    Ok(())
 }
 
 fn describe(exported: &Exported, report: &Report, store: &Path) -> Option<String> {
@@ -271,4 +277,9 @@ fn describe(exported: &Exported, report: &Report, store: &Path) -> Option<String
             format!("{first} is pushed ({digest}); run it with: podman run --rm {first}")
         }
     })
+}
+
+/// A way of showing progress as it is written on the command line.
+fn name_of(mode: ProgressMode) -> String {
+    mode.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }

@@ -115,7 +115,7 @@ fn try_build(
     match ended? {
         Ended::Built(report, tags) => {
             build::write_files(args, &report, &tags)?;
-            build::print_result(mode, &report, store);
+            build::print_result(mode, &report, store)?;
             Ok(ExitCode::SUCCESS)
         }
         Ended::Failed(error, dockerfile) => {
@@ -168,6 +168,12 @@ async fn run(request: Request, services: Services) -> Result<Report, BuildError>
                 _ = terminate.recv() => {}
             }
             stop.cancel();
+            // Whoever asks twice does not want to wait for anything.
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            std::process::exit(STOPPED.into());
         }
         std::future::pending::<()>().await;
     };

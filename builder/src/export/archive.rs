@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use cache::{Cache, CacheError};
 use oci::{Descriptor, Digest, Index, Reference, media_type};
+use tokio_util::sync::CancellationToken;
 
 use crate::image;
+use crate::stop::Stoppable;
 
 /// An image and the names that an archive gives it.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +122,7 @@ pub(super) fn write_tar(
     image: Named<'_>,
     docker: bool,
     cache: &Cache,
-    out: impl Write,
+    out: &mut dyn Write,
     path: &Path,
 ) -> Result<(), ArchiveError> {
     let unwritable = |source| ArchiveError::Write { path: path.to_owned(), source };
@@ -148,7 +150,7 @@ pub(super) fn write_tar(
             .map_err(unwritable)?;
     }
     append(&mut tar, file(LAYOUT.len() as u64, 0o444), "oci-layout", LAYOUT).map_err(unwritable)?;
-    tar.into_inner().and_then(|mut out| out.flush()).map_err(unwritable)
+    tar.into_inner().and_then(|out| out.flush()).map_err(unwritable)
 }
 
 fn file(size: u64, mode: u32) -> tar::Header {
@@ -181,6 +183,7 @@ pub(super) fn write_directory(
     image: Named<'_>,
     cache: &Cache,
     directory: &Path,
+    stop: &CancellationToken,
 ) -> Result<(), ArchiveError> {
     let unwritable = |path: &Path| {
         let path = path.to_owned();
@@ -196,7 +199,8 @@ pub(super) fn write_directory(
         match blob {
             Blob::Bytes(bytes) => replace(&path, &mut &bytes[..]).map_err(unwritable(&path))?,
             Blob::Stored(_) => {
-                replace(&path, &mut cache.open_blob(&digest)?).map_err(unwritable(&path))?
+                let mut blob = Stoppable::new(cache.open_blob(&digest)?, stop);
+                replace(&path, &mut blob).map_err(unwritable(&path))?;
             }
         }
     }
@@ -225,13 +229,18 @@ pub(super) fn write_directory(
 
 /// Writes a file beside `path` and puts it in its place.
 fn replace(path: &Path, data: &mut impl Read) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = directory.join(format!(".{name}.{}", std::process::id()));
+    let temporary = beside(path);
     let written = std::fs::File::create(&temporary).and_then(|mut file| io::copy(data, &mut file));
     let placed = written.and_then(|_| std::fs::rename(&temporary, path));
     if placed.is_err() {
         let _nothing_to_remove = std::fs::remove_file(&temporary);
     }
     placed
+}
+
+/// A name beside `path` for what is not whole yet.
+pub(super) fn beside(path: &Path) -> PathBuf {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    directory.join(format!(".{name}.{}", std::process::id()))
 }

@@ -1,6 +1,5 @@
 //! The target's files: in a directory, or as a tar.
 
-use std::io::{self, Write};
 use std::path::Path;
 
 use frontend::Selection;
@@ -40,20 +39,12 @@ pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Expor
 pub(super) async fn export_tar(dest: &Destination, job: &Job<'_>) -> Result<Exported, ExportError> {
     let target = &job.plan.targets[0];
     let view = job.worker.view(&job.solved[target.vertex].snapshot)?;
-    let dest = dest.clone();
-    let work = move || match &dest {
-        Destination::Stdout => {
-            let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
+    let (dest, stop) = (dest.clone(), job.worker.stop().clone());
+    let work = move || {
+        super::write_to(&dest, &stop, |mut out, path| {
             layer::write_tree(view.root().dir(), &mut out, None)?;
-            out.flush().map_err(|source| ExportError::Write { path: "-".into(), source })?;
-            Ok(Exported::Stdout)
-        }
-        Destination::Path(path) => {
-            let mut out = super::create(path)?;
-            layer::write_tree(view.root().dir(), &mut out, None)?;
-            out.flush().map_err(|source| ExportError::Write { path: path.clone(), source })?;
-            Ok(Exported::Path(path.clone()))
-        }
+            out.flush().map_err(|source| ExportError::Write { path: path.to_owned(), source })
+        })
     };
     job.worker.blocking(work).await
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use cache::CacheError;
 use frontend::Plan;
 use oci::Reference;
+use tokio_util::sync::CancellationToken;
 
 pub use archive::{ArchiveError, Named};
 
@@ -24,6 +25,7 @@ use crate::files::FilesError;
 use crate::image;
 use crate::layer::{Compression, TarError};
 use crate::solver::{Need, Solved};
+use crate::stop::Stoppable;
 use crate::worker::{BlobError, Blobs, LocalWorker, ViewError};
 
 /// One thing that the user wants of a build.
@@ -243,34 +245,53 @@ async fn write_archive(
     job: &Job<'_>,
 ) -> Result<Exported, ExportError> {
     let (archive, result, cache) = (archive.clone(), result.clone(), job.services.cache.clone());
+    let stop = job.worker.stop().clone();
     let work = move || {
         let named = Named { result: &result, names: &archive.image.names };
         match &archive.dest {
-            Destination::Stdout => {
-                let out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
-                archive::write_tar(named, docker, &cache, out, Path::new("-"))?;
-                Ok(Exported::Stdout)
-            }
-            Destination::Path(path) if archive.tar => {
-                let out = create(path)?;
-                archive::write_tar(named, docker, &cache, out, path)?;
+            Destination::Path(path) if !archive.tar => {
+                archive::write_directory(named, &cache, path, &stop)?;
                 Ok(Exported::Path(path.clone()))
             }
-            Destination::Path(path) => {
-                archive::write_directory(named, &cache, path)?;
-                Ok(Exported::Path(path.clone()))
-            }
+            dest => write_to(dest, &stop, |out, path| {
+                Ok(archive::write_tar(named, docker, &cache, out, path)?)
+            }),
         }
     };
     job.worker.blocking(work).await
 }
 
-/// Creates a file with the directories above it.
-fn create(path: &Path) -> Result<io::BufWriter<std::fs::File>, ExportError> {
-    let unwritable = |source| ExportError::Write { path: path.to_owned(), source };
+/// Writes to standard output or a file. A file appears when it is whole.
+fn write_to(
+    dest: &Destination,
+    stop: &CancellationToken,
+    write: impl FnOnce(&mut dyn io::Write, &Path) -> Result<(), ExportError>,
+) -> Result<Exported, ExportError> {
+    let Destination::Path(path) = dest else {
+        let out = io::BufWriter::with_capacity(BUFFER, io::stdout().lock());
+        write(&mut Stoppable::new(out, stop), Path::new("-"))?;
+        return Ok(Exported::Stdout);
+    };
+    let unwritable = |source| ExportError::Write { path: path.clone(), source };
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(unwritable)?;
     }
-    let file = std::fs::File::create(path).map_err(unwritable)?;
-    Ok(io::BufWriter::with_capacity(1 << 20, file))
+    // What is there and no file, such as /dev/null, is written to as it is.
+    let in_place = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    let written_to = if in_place { path.clone() } else { archive::beside(path) };
+    let file = std::fs::File::create(&written_to).map_err(unwritable)?;
+    let out = io::BufWriter::with_capacity(BUFFER, file);
+    let written = write(&mut Stoppable::new(out, stop), path);
+    if in_place {
+        written?;
+    } else if let Err(error) =
+        written.and_then(|()| std::fs::rename(&written_to, path).map_err(unwritable))
+    {
+        let _nothing_to_remove = std::fs::remove_file(&written_to);
+        return Err(error);
+    }
+    Ok(Exported::Path(path.clone()))
 }
+
+/// How much is written at a time.
+const BUFFER: usize = 1 << 20;

@@ -16,11 +16,10 @@ pub(super) fn export(
 ) -> Result<Exported, ExportError> {
     let cache = &services.cache;
     let unchanged = |name: &Reference| -> Result<bool, ExportError> {
-        Ok(cache
-            .image(name)?
-            .is_some_and(|descriptor| descriptor.digest == result.descriptor.digest))
+        let known = cache.image(name)?;
+        Ok(known.is_some_and(|descriptor| descriptor.digest == result.descriptor.digest))
     };
-    let mut all_unchanged = !names.is_empty();
+    let mut all_unchanged = !names.is_empty() && !forget_lost(result, services)?;
     for name in names {
         all_unchanged &= unchanged(name)?;
     }
@@ -44,4 +43,19 @@ pub(super) fn export(
         services.events.tell(step, done(format!("naming to {name}")));
     }
     Ok(Exported::Store(names.to_vec()))
+}
+
+/// Forgets those documents of the image whose files somebody deleted; tells whether there were any.
+fn forget_lost(result: &image::Result, services: &Services) -> Result<bool, ExportError> {
+    let cache = &services.cache;
+    let images =
+        result.images.iter().flat_map(|image| [&image.config_descriptor, &image.descriptor]);
+    let mut lost = false;
+    for document in images.chain([&result.descriptor]) {
+        if cache.has_blob(&document.digest)? && !cache.blob_path(&document.digest).exists() {
+            cache.forget_blob(&document.digest)?;
+            lost = true;
+        }
+    }
+    Ok(lost)
 }

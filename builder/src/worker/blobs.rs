@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cache::{Cache, CacheError, Snapshot};
+use cache::{BlobWriter, Cache, CacheError, Snapshot};
 use frontend::{Origin, PinnedImage};
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use oci::{Descriptor, DiffId, Reference};
 use registry_client::Client;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lock;
@@ -25,6 +26,7 @@ use crate::build::Services;
 use crate::event::{EventKind, Events, StepId};
 use crate::image::Layer;
 use crate::layer::{self, Compression, Compressor, Hashed, TarError};
+use crate::stop::Stoppable;
 
 /// The step under which compressing shows.
 const STEP: &str = "[internal] compressing layers";
@@ -49,6 +51,8 @@ pub struct Blobs {
     fetching: Mutex<HashMap<DiffId, Once<()>>>,
     /// One for each layer that is compressed at a time: each uses all CPUs.
     permits: Semaphore,
+    /// Cancelled when no blob is wanted any more.
+    stop: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -73,6 +77,16 @@ pub enum BlobError {
         layer: DiffId,
         /// Why.
         source: io::Error,
+    },
+    /// A base image's manifest lies about its size.
+    #[error("the blob of layer {layer} has {found} bytes, its manifest says {expected}")]
+    Size {
+        /// The layer.
+        layer: DiffId,
+        /// What the manifest says.
+        expected: u64,
+        /// What came.
+        found: u64,
     },
     /// An OCI layout's blob can't be read.
     #[error("cannot read `{path}`")]
@@ -116,6 +130,7 @@ impl Blobs {
             making: Mutex::default(),
             fetching: Mutex::default(),
             permits: Semaphore::new(1),
+            stop: services.stop.child_token(),
             tasks: TaskTracker::new(),
         }
     }
@@ -179,6 +194,11 @@ impl Blobs {
         try_join_all(snapshots.into_iter().map(layer)).await
     }
 
+    /// Ends what is being compressed: nobody will ask for it.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+    }
+
     /// Waits until nothing is compressed any more.
     pub async fn settle(&self) {
         self.tasks.close();
@@ -194,11 +214,23 @@ impl Blobs {
         for blob in self.cache.layer_blobs(layer)? {
             let fits =
                 compression.is_none_or(|compression| blob.media_type == compression.media_type());
-            if fits && self.cache.has_blob(&blob.digest)? {
+            if fits && self.is_here(&blob)? {
                 return Ok(Some(blob));
             }
         }
         Ok(None)
+    }
+
+    /// Whether a blob is in the store; one whose file somebody deleted is forgotten.
+    fn is_here(&self, blob: &Descriptor) -> Result<bool, CacheError> {
+        if !self.cache.has_blob(&blob.digest)? {
+            return Ok(false);
+        }
+        let is_there = self.cache.blob_path(&blob.digest).exists();
+        if !is_there {
+            self.cache.forget_blob(&blob.digest)?;
+        }
+        Ok(is_there)
     }
 
     /// The blob of a layer that was made here, clamped to the epoch if there is one.
@@ -234,8 +266,8 @@ impl Blobs {
         compression: Compression,
     ) -> Result<Layer, BlobError> {
         let _permit = self.permits.acquire().await.expect("never closed");
-        let (cache, epoch) = (self.cache.clone(), self.epoch);
-        let work = move || compress(&cache, layer, &directory, compression, epoch);
+        let (cache, epoch, stop) = (self.cache.clone(), self.epoch, self.stop.clone());
+        let work = move || compress(&cache, layer, &directory, (compression, epoch), &stop);
         let mut work = self.tasks.spawn_blocking(work);
         let quick = tokio::time::timeout(WORTH_TELLING, &mut work).await;
         let made = match quick {
@@ -262,7 +294,7 @@ impl Blobs {
         let (blob, origin) = self.base.get(&layer).ok_or(BlobError::Gone(layer))?;
         let cell = lock(&self.fetching).entry(layer).or_default().clone();
         let fetched = cell.get_or_try_init(async || {
-            if !self.cache.has_blob(&blob.digest)? {
+            if !self.is_here(blob)? {
                 self.fetch(layer, blob, origin).await?;
             }
             Ok(self.cache.remember_layer_blob(layer, blob)?)
@@ -291,8 +323,7 @@ impl Blobs {
                 while let Some(bytes) = stream.next().await {
                     writer.write_all(&bytes?).map_err(failed)?;
                 }
-                writer.finish_as(&blob.digest)?;
-                Ok(())
+                save(writer, layer, blob)
             }
         }
     }
@@ -313,6 +344,15 @@ fn copy_blob(
     let mut file = std::fs::File::open(path).map_err(unreadable)?;
     let mut writer = cache.write_blob()?;
     io::copy(&mut file, &mut writer).map_err(|source| BlobError::Write { layer, source })?;
+    save(writer, layer, blob)
+}
+
+/// Keeps a blob that came from elsewhere, if it is what its descriptor says.
+pub(super) fn save(writer: BlobWriter, layer: DiffId, blob: &Descriptor) -> Result<(), BlobError> {
+    let size = writer.size();
+    if size != blob.size {
+        return Err(BlobError::Size { layer, expected: blob.size, found: size });
+    }
     writer.finish_as(&blob.digest)?;
     Ok(())
 }
@@ -323,16 +363,16 @@ fn compress(
     cache: &Cache,
     layer: DiffId,
     directory: &Path,
-    compression: Compression,
-    epoch: Option<i64>,
+    (compression, epoch): (Compression, Option<i64>),
+    stop: &CancellationToken,
 ) -> Result<Layer, BlobError> {
     let failed = |source| BlobError::Write { layer, source };
     let opened = std::fs::File::open(directory).map_err(failed)?;
     let compressor =
         Compressor::new(cache.write_blob()?, compression, threads()).map_err(failed)?;
-    let mut hashed = Hashed::new(compressor);
+    let mut hashed = Stoppable::new(Hashed::new(compressor), stop);
     layer::write_tree(opened.as_fd(), &mut hashed, epoch)?;
-    let (compressor, digest, _) = hashed.finish();
+    let (compressor, digest, _) = hashed.into_inner().finish();
     let writer = compressor.finish().map_err(failed)?.out;
     let diff_id = DiffId(digest);
     match epoch {

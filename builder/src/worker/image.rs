@@ -11,11 +11,13 @@ use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use oci::{Descriptor, DiffId};
 use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio_util::sync::CancellationToken;
 
 use super::{LocalWorker, ViewError, lock};
 use crate::event::{EventKind, StepId};
 use crate::layer::{self, Applied, ApplyError};
 use crate::solver::OpError;
+use crate::stop::Stoppable;
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,9 @@ pub enum UnpackError {
     /// The registry does not give it.
     #[error(transparent)]
     Registry(Box<registry_client::Error>),
+    /// Its blob is not what its descriptor says.
+    #[error(transparent)]
+    Blob(#[from] super::BlobError),
     /// The store can't be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -158,8 +163,9 @@ impl LocalWorker {
         };
         progress(0, false);
         let reader = self.open(&blob, origin).await?;
-        let (cache, told) = (self.cache.clone(), progress.clone());
-        let staged = self.blocking(move || stage(&cache, layer, &blob, reader, &told)).await?;
+        let (cache, told, stop) = (self.cache.clone(), progress.clone(), self.stop.clone());
+        let staged =
+            self.blocking(move || stage(&cache, layer, &blob, reader, (&told, &stop))).await?;
         self.publish(step, snapshot, staged).await?;
         progress(total, true);
         Ok(())
@@ -241,7 +247,7 @@ fn stage(
     layer: DiffId,
     blob: &Descriptor,
     reader: Reader,
-    progress: &(impl Fn(u64, bool) + Sync),
+    (progress, stop): (&(impl Fn(u64, bool) + Sync), &CancellationToken),
 ) -> Result<Staged, UnpackError> {
     let run_dir = cache.run_dir()?;
     let path = run_dir.path().join("layer");
@@ -249,19 +255,21 @@ fn stage(
         .map_err(|source| UnpackError::Open { path: path.clone(), source })?;
     let directory = open_directory(&path)?;
     let applied = match reader {
-        Reader::Stored(mut stored) => {
+        Reader::Stored(stored) => {
+            let mut stored = Stoppable::new(stored, stop);
             let applied = apply(layer, &mut stored, directory.as_fd())?;
             io::copy(&mut stored, &mut io::sink())
                 .map_err(|source| UnpackError::Read { layer, source })?;
             applied
         }
         Reader::New(reader) => {
+            let reader = Stoppable::new(reader, stop);
             let mut saving = Saving { reader, writer: cache.write_blob()?, read: 0, progress };
             let applied = apply(layer, &mut saving, directory.as_fd())?;
             // The digest is that of the whole blob, also of what lies behind the archive's end.
             io::copy(&mut saving, &mut io::sink())
                 .map_err(|source| UnpackError::Read { layer, source })?;
-            saving.writer.finish_as(&blob.digest)?;
+            super::blobs::save(saving.writer, layer, blob)?;
             cache.remember_layer_blob(layer, blob)?;
             applied
         }
@@ -289,7 +297,7 @@ fn open_directory(path: &Path) -> Result<File, UnpackError> {
 
 /// Writes what it reads into the store.
 struct Saving<'a, P> {
-    reader: Box<dyn Read + Send>,
+    reader: Stoppable<Box<dyn Read + Send>>,
     writer: BlobWriter,
     read: u64,
     progress: &'a P,

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once};
 use cache::{Cache, CacheError, RunDir, Snapshot};
 use frontend::{Op, Plan, Selection, VertexId};
 use oci::{DiffId, Digest};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use blobs::{BlobError, Blobs};
@@ -82,6 +83,8 @@ pub struct LocalWorker {
     seen: Mutex<HashSet<PathBuf>>,
     /// One for each layer that is being unpacked.
     unpacking: Mutex<HashMap<DiffId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Cancelled when nothing is wanted of this worker any more.
+    stop: CancellationToken,
     /// Whether what dead processes left in the store is being removed.
     reclaiming: Once,
     tasks: TaskTracker,
@@ -118,9 +121,21 @@ impl LocalWorker {
             digested: Mutex::default(),
             seen: Mutex::default(),
             unpacking: Mutex::default(),
+            stop: services.stop.child_token(),
             reclaiming: Once::new(),
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// Ends whatever runs: nobody will ask for it.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+        self.blobs.cancel();
+    }
+
+    /// Cancelled when nothing is wanted of this worker any more.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
     }
 
     /// Waits until nothing runs any more.

@@ -1,9 +1,11 @@
 //! What `RUN --mount` shows: from the plan to detached mounts.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache::{CacheError, RunDir, Sharing, Snapshot};
 use frontend::{CacheMount, CacheSharing, ExecOp, FileSource, Mount, MountSource, Selection};
@@ -59,8 +61,8 @@ pub(super) struct Mounted {
     pub(super) targets: Vec<(String, bool)>,
     /// Secrets that are variables.
     pub(super) variables: Vec<(String, String)>,
-    /// Cache mounts in use.
-    pub(super) _locks: Vec<cache::CacheMount>,
+    /// Cache mounts in use, by their names.
+    pub(super) caches: BTreeMap<String, cache::CacheMount>,
     /// What was written for the mounts.
     pub(super) _run_dir: Option<RunDir>,
 }
@@ -84,6 +86,7 @@ impl LocalWorker {
         if exec.mounts.is_empty() {
             return Ok(mounted);
         }
+        mounted.caches = self.take_caches(exec, job).await?;
         let run_dir = self.cache.run_dir()?;
         for (number, mount) in exec.mounts.iter().enumerate() {
             let directory = run_dir.path().join(format!("mount-{number}"));
@@ -117,10 +120,9 @@ impl LocalWorker {
                 mounted.add(mount, sandbox::MountSource::Mount(bound), is_directory);
             }
             MountSource::Cache(cache) => {
-                let lock = self.take_cache(cache, job).await?;
-                let bound = sandbox::bind_path(lock.path(), read_only)?;
+                let id = cache_id(cache, self.seed_of(cache, job)?.as_ref().map(|(from, _)| from));
+                let bound = sandbox::bind_path(mounted.caches[&id].path(), read_only)?;
                 mounted.add(mount, sandbox::MountSource::Mount(bound), true);
-                mounted._locks.push(lock);
             }
             MountSource::Tmpfs { size } => {
                 mounted.add(
@@ -176,24 +178,72 @@ impl LocalWorker {
         Ok(value.map(<[u8]>::to_vec))
     }
 
+    /// Takes each cache mount of the command once, in the order of their names: two commands that
+    /// take the same ones never wait for each other.
+    async fn take_caches(
+        &self,
+        exec: &ExecOp,
+        job: &Job<'_>,
+    ) -> Result<BTreeMap<String, cache::CacheMount>, OpError> {
+        let mut wanted = BTreeMap::new();
+        for mount in &exec.mounts {
+            if let MountSource::Cache(cache) = &mount.source {
+                let from = self.seed_of(cache, job).map_err(OpError::failed)?;
+                let id = cache_id(cache, from.as_ref().map(|(source, _)| source));
+                // Of two ways to share, the narrower serves both.
+                let known: Option<&(&CacheMount, _)> = wanted.get(&id);
+                if known.is_none_or(|(known, _)| (known.sharing as u8) < cache.sharing as u8) {
+                    wanted.insert(id, (cache, Arc::new(from)));
+                }
+            }
+        }
+        let mut taken = BTreeMap::new();
+        for (id, (mount, from)) in wanted {
+            taken.insert(id.clone(), self.take_cache(id, mount, from, job).await?);
+        }
+        Ok(taken)
+    }
+
+    /// Waits until nobody uses the cache mount in a way that forbids ours, or the build is stopped.
     async fn take_cache(
         &self,
+        id: String,
         mount: &CacheMount,
+        from: Arc<Option<(Source, Selection)>>,
         job: &Job<'_>,
-    ) -> Result<cache::CacheMount, MountError> {
-        let from = match &mount.from {
-            Some((from, selection)) => Some((self.source(from, job)?, selection.clone())),
-            None => None,
-        };
-        let (cache, mount) = (self.cache.clone(), mount.clone());
+    ) -> Result<cache::CacheMount, OpError> {
+        /// Between two attempts: nothing beside a step's time, much beside an attempt's.
+        const PAUSE: Duration = Duration::from_millis(20);
+        let mode = mount.mode;
         let sharing = match mount.sharing {
             CacheSharing::Shared => Sharing::Shared,
             CacheSharing::Private => Sharing::Private,
             CacheSharing::Locked => Sharing::Locked,
         };
-        let id = cache_id(&mount, from.as_ref().map(|(source, _)| source));
-        let seed = move |directory: &Path| seed(directory, from.as_ref(), mount.mode);
-        self.blocking(move || cache.cache_mount(&id, sharing, seed)).await
+        loop {
+            let (cache, id, from) = (self.cache.clone(), id.clone(), from.clone());
+            let seed = move |directory: &Path| seed(directory, from.as_ref().as_ref(), mode);
+            let taken = self.blocking(move || cache.try_cache_mount(&id, sharing, seed)).await;
+            if let Some(taken) = taken.map_err(OpError::failed)? {
+                return Ok(taken);
+            }
+            tokio::select! {
+                () = job.stop.cancelled() => return Err(OpError::Stopped),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    /// What a new cache mount begins with.
+    fn seed_of(
+        &self,
+        mount: &CacheMount,
+        job: &Job<'_>,
+    ) -> Result<Option<(Source, Selection)>, MountError> {
+        match &mount.from {
+            Some((from, selection)) => Ok(Some((self.source(from, job)?, selection.clone()))),
+            None => Ok(None),
+        }
     }
 }
 
