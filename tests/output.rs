@@ -251,3 +251,15 @@ fn nothing_is_named_without_a_tag() {
     let index: Value = serde_json::from_slice(&fs::read(index).unwrap()).unwrap();
     assert_eq!(index["manifests"], serde_json::json!([]));
 }
+
+#[test]
+fn a_tar_of_several_platforms_is_refused_and_a_directory_holds_them() {
+    let session = Session::new().file("f", "x").dockerfile("FROM scratch\nCOPY f /\n");
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    session.build(&[platforms, "-o", "type=tar,dest=t.tar"]).fails_with(&["one --platform"]);
+    assert!(!session.path("t.tar").exists());
+    session.build(&[platforms, "-o", "out"]).succeeds();
+    for directory in ["linux_amd64", "linux_arm64"] {
+        assert_eq!(fs::read_to_string(session.path("out").join(directory).join("f")).unwrap(), "x");
+    }
+}

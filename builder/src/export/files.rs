@@ -37,7 +37,7 @@ pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Expor
 
 /// Writes the target's files as a tar.
 pub(super) async fn export_tar(dest: &Destination, job: &Job<'_>) -> Result<Exported, ExportError> {
-    let target = &job.plan.targets[0];
+    let [target] = job.plan.targets.as_slice() else { return Err(ExportError::TarOfSeveral) };
     let view = job.worker.view(&job.solved[target.vertex].snapshot)?;
     let (dest, stop) = (dest.clone(), job.worker.stop().clone());
     let work = move || {
