@@ -7,6 +7,9 @@ const MAGIC: usize = 6;
 
 const INPUT_BUFFER: usize = 128 * 1024;
 
+/// Four times what `xz -9` needs; a stream can ask for gigabytes.
+const XZ_MEMORY_KIB: u32 = 256 * 1024;
+
 /// Reads `input` plain, whatever it is compressed with: gzip, zstd, xz, bzip2 or nothing.
 ///
 /// The first bytes decide, as they do for containerd and Docker: media types are often wrong.
@@ -28,7 +31,7 @@ pub fn decompress<'r>(mut input: impl Read + Send + 'r) -> io::Result<Box<dyn Re
 
 fn xz<'r>(input: impl BufRead + Send + 'r) -> impl Read + Send + 'r {
     const STREAMS_IN_A_ROW: bool = true;
-    lzma_rust2::XzReader::new(input, STREAMS_IN_A_ROW)
+    lzma_rust2::XzReader::new_mem_limit(input, STREAMS_IN_A_ROW, XZ_MEMORY_KIB)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
