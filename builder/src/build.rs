@@ -268,6 +268,12 @@ async fn finish(
         exported.push(export::export(output, &job).await?);
         first = first.or(image);
     }
+    if exported.iter().any(|exported| matches!(exported, Exported::Store(_))) {
+        // Once a build, when nobody waits for an output any more: what a power loss takes before
+        // this is found out by the next build.
+        let cache = services.cache.clone();
+        worker.blocking(move || cache.sync()).await?;
+    }
     let image = first;
     Ok(Report { image, exported, warnings: plan.warnings.clone() })
 }

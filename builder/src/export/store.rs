@@ -34,7 +34,6 @@ pub(super) fn export(
             let digest = cache.add_blob(index)?;
             cache.remember_document(&digest, index)?;
         }
-        cache.sync()?;
         cache.tag_all(names, &result.descriptor)?;
     }
     let done = |id: String| EventKind::Progress { id, current: 0, total: 0, done: true };
