@@ -19,7 +19,8 @@ const HELPER: &str = "isolation::helper";
 fn a_working_directory_through_a_descriptor_leads_nowhere() {
     let Some(fixture) = Fixture::new() else { return };
     symlink("/proc/self/fd/7", fixture.path("sneaky")).unwrap();
-    for cwd in ["/proc/self/fd/7", "/proc/self/fd/3", "/sneaky", "/proc/1/root"] {
+    for cwd in ["/proc/self/fd/7", "/proc/self/fd/3", "/sneaky", "/proc/1/root", "/proc/self/root"]
+    {
         let mut container = fixture.shell("pwd; ls");
         container.cwd = cwd.to_owned();
         let ran = fixture.run(container);

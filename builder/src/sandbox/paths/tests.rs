@@ -31,8 +31,9 @@ fn a_link_leads_to_the_same_path_inside_the_root() {
     fs::create_dir(root.path().join("etc")).unwrap();
     fs::write(root.path().join("etc/passwd"), "inside").unwrap();
     symlink("/etc", root.path().join("absolute")).unwrap();
+    symlink("/etc", root.path().join("etc/below")).unwrap();
     symlink("../../../../etc", root.path().join("climbing")).unwrap();
-    for path in ["/absolute/passwd", "climbing/passwd", "/../etc/./passwd"] {
+    for path in ["/absolute/passwd", "etc/below/passwd", "climbing/passwd", "/../etc/./passwd"] {
         let (found, stubs) = place(root.path(), path, Missing::File);
         assert_eq!(inode(found.unwrap().fd), inode_at(&root.path().join("etc/passwd")), "{path}");
         assert!(stubs.is_empty());
