@@ -52,8 +52,15 @@ fn cargo_build(output: &Path) {
         Some("debug") | None => "dev",
         Some(profile) => profile,
     };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo told this test of its package would make it build again what looked at that.
+    for (name, _) in std::env::vars_os() {
+        let is_of_the_test = |prefix| name.as_encoded_bytes().starts_with(prefix);
+        if is_of_the_test(b"CARGO_PKG_") || is_of_the_test(b"CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    let built = cargo
         .args(["build", "--quiet", "--package=builder", "--bin=rbuild", "--profile", profile])
         .arg("--target-dir")
         .arg(output.parent().expect("a profile's directory is in the target directory"))
