@@ -34,8 +34,8 @@ fn no_thread_of_rbuild_shares_its_callers_mounts() {
     assert!(!build.wait().unwrap().success());
 }
 
-/// Starts a build whose RUN announces itself and then sleeps; returns when it sleeps.
-fn start_sleeping_build(session: &Session) -> Child {
+/// Starts a build; returns when a line that `shows_it` has come.
+fn start_build(session: &Session, shows_it: impl Fn(&str) -> bool) -> Child {
     let mut build = session
         .build_command("plain", &["-t", "x"])
         .stderr(Stdio::piped())
@@ -44,11 +44,15 @@ fn start_sleeping_build(session: &Session) -> Child {
         .expect("rbuild runs");
     let stderr = BufReader::new(build.stderr.take().expect("it was asked for"));
     let mut lines = stderr.lines().map_while(Result::ok);
-    let is_output = |line: &String| line.ends_with("now asleep") && !line.contains("RUN");
-    assert!(lines.any(|line| is_output(&line)), "the RUN starts");
+    assert!(lines.any(|line| shows_it(&line)), "it comes to that");
     // It must not block on a full pipe while it ends.
     std::thread::spawn(move || lines.count());
     build
+}
+
+/// Starts a build whose RUN announces itself and then sleeps; returns when it sleeps.
+fn start_sleeping_build(session: &Session) -> Child {
+    start_build(session, |line| line.ends_with("now asleep") && !line.contains("RUN"))
 }
 
 fn send(build: &Child, signal: Signal) {
@@ -71,16 +75,12 @@ fn an_interrupted_build_ends_at_once_and_leaves_nothing() {
     let session = Session::new().dockerfile(&format!(
         "FROM busybox\nRUN echo now asleep; trap '' TERM INT; sleep {seconds}\n"
     ));
-    let mut build = start_sleeping_build(&session);
+    let build = start_sleeping_build(&session);
     while !is_running(&words) {
         std::thread::sleep(Duration::from_millis(10));
     }
 
-    let began = Instant::now();
-    send(&build, Signal::INT);
-    let status = build.wait().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
-    assert_eq!(status.code(), Some(130));
+    interrupt(&session, build);
     assert_nothing_is_left(&session, &words);
 
     // The store is as good as before.
@@ -121,10 +121,69 @@ fn an_interrupted_build_does_not_wait_for_a_layer_to_be_compressed() {
     let session = Session::new()
         .file("big", big)
         .dockerfile("FROM busybox\nCOPY big /big\nRUN echo now asleep; sleep 30\n");
-    let mut build = start_sleeping_build(&session);
+    let build = start_sleeping_build(&session);
+    interrupt(&session, build);
+    assert_nothing_is_left(&session, "sleep\x0030");
+}
+
+/// Interrupts a build, which must end within a second and leave nothing in its store.
+fn interrupt(session: &Session, mut build: Child) {
     let began = Instant::now();
     send(&build, Signal::INT);
-    assert_eq!(build.wait().unwrap().code(), Some(130));
+    let status = build.wait().unwrap();
     assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
-    assert_nothing_is_left(&session, "sleep\x0030");
+    assert_eq!(status.code(), Some(130));
+    let mut left = std::fs::read_dir(session.store().join("run")).unwrap().flatten();
+    assert!(left.next().is_none(), "a run directory");
+}
+
+/// Waits until `build` reads a file of this name.
+fn wait_for_open(build: &Child, name: &str) {
+    let descriptors = format!("/proc/{}/fd", build.id());
+    let targets = || std::fs::read_dir(&descriptors).expect("it runs").flatten();
+    let is_open = |path: PathBuf| path.file_name().is_some_and(|last| last == name);
+    while !targets().any(|fd| std::fs::read_link(fd.path()).is_ok_and(is_open)) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Takes minutes to read and no room on the disk.
+const HUGE: u64 = 200 << 30;
+
+#[test]
+fn an_interrupted_build_does_not_wait_for_the_context_to_be_read() {
+    let session = Session::new().dockerfile("FROM scratch\nCOPY huge /\n").file("huge", "");
+    let huge = session.context().join("huge");
+    std::fs::File::options().write(true).open(huge).unwrap().set_len(HUGE).unwrap();
+    let build = session.build_command("quiet", &[]).spawn().expect("rbuild runs");
+    wait_for_open(&build, "huge");
+    interrupt(&session, build);
+    assert_nothing_is_left(&session, "no command");
+}
+
+#[test]
+fn an_interrupted_build_does_not_wait_for_a_layer_to_be_digested() {
+    let dockerfile = format!("FROM busybox\nRUN truncate -s {HUGE} /huge && echo now asleep\n");
+    let session = Session::new().dockerfile(&dockerfile);
+    let build = start_sleeping_build(&session);
+    wait_for_open(&build, "huge");
+    interrupt(&session, build);
+    assert_nothing_is_left(&session, "no command");
+}
+
+#[test]
+fn an_interrupted_build_does_not_wait_for_many_files_to_be_copied() {
+    let session = Session::new().dockerfile("FROM scratch\nCOPY . /all\n");
+    for directory in 0..200 {
+        let directory = session.context().join(directory.to_string());
+        std::fs::create_dir(&directory).unwrap();
+        for file in 0..200 {
+            std::fs::write(directory.join(file.to_string()), "small").unwrap();
+        }
+    }
+    let build = start_build(&session, |line| line.contains("COPY . /all"));
+    // In the middle of it.
+    std::thread::sleep(Duration::from_millis(300));
+    interrupt(&session, build);
+    assert_nothing_is_left(&session, "no command");
 }

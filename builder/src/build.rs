@@ -161,6 +161,9 @@ pub async fn build(request: Request, services: Services) -> Result<Report, Build
         worker.cancel();
     }
     worker.settle().await;
+    if done.is_err() {
+        worker.clean_up().await;
+    }
     done
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use cache::{CacheError, RunDir};
 use frontend::ignore::{Ignore, IgnoreError};
+use tokio_util::sync::CancellationToken;
 
 use crate::files::{FilesError, Root, Source};
 
@@ -134,13 +135,15 @@ impl BuildContext {
         find_dockerfile(&self.root, path, path)
     }
 
-    /// It as a source of files, which are all root's unless it was an archive.
-    pub fn source(&self) -> Source<'_> {
+    /// It as a source of files, which are all root's unless it was an archive. It is read until
+    /// `stop` is cancelled.
+    pub fn source<'a>(&'a self, stop: &'a CancellationToken) -> Source<'a> {
         Source {
             root: &self.root,
             label: &self.label,
             ignore: self.ignore.as_ref(),
             keep_owner: self.keep_owner,
+            stop,
         }
     }
 }

@@ -1,8 +1,18 @@
-//! Ends reading and writing that blocks a thread, once nobody wants the result any more.
+//! Ends work that blocks a thread, once nobody wants the result any more.
+//!
+//! Such work asks at every file and every block whether it is to go on, and fails with `ECANCELED`
+//! if not. Nobody sees that error: the solver knows that it stopped the step.
 
 use std::io::{self, Read, Write};
 
+use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
+
+/// Fails once `stop` is cancelled.
+pub(crate) fn go_on(stop: &CancellationToken) -> rustix::io::Result<()> {
+    // Not `EINTR`: whoever sees that tries again.
+    if stop.is_cancelled() { Err(Errno::CANCELED) } else { Ok(()) }
+}
 
 /// Reads or writes until its token is cancelled; then every call is an error.
 #[derive(Debug)]
@@ -19,28 +29,23 @@ impl<T> Stoppable<T> {
     pub(crate) fn into_inner(self) -> T {
         self.inner
     }
-
-    fn check(&self) -> io::Result<()> {
-        // Not `Interrupted`: whoever sees that tries again.
-        if self.stop.is_cancelled() { Err(io::Error::other("stopped")) } else { Ok(()) }
-    }
 }
 
 impl<T: Read> Read for Stoppable<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.check()?;
+        go_on(&self.stop)?;
         self.inner.read(buffer)
     }
 }
 
 impl<T: Write> Write for Stoppable<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.check()?;
+        go_on(&self.stop)?;
         self.inner.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.check()?;
+        go_on(&self.stop)?;
         self.inner.flush()
     }
 }

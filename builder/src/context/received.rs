@@ -50,6 +50,8 @@ fn new_directory(cache: &Cache) -> Result<(RunDir, Root), ContextError> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     fn store() -> (tempfile::TempDir, Cache) {
@@ -77,7 +79,8 @@ mod tests {
         let tar = tar(&[("Dockerfile", "FROM a"), (".dockerignore", "*")]);
         let received = receive(&cache, "standard input", &tar[..]).unwrap();
         let Received::Context(context) = received else { panic!("no context") };
-        assert!(context.ignore().is_none() && context.source().keep_owner);
+        let stop = CancellationToken::new();
+        assert!(context.ignore().is_none() && context.source(&stop).keep_owner);
         let dockerfile = context.read_dockerfile(Path::new("Dockerfile")).unwrap();
         assert_eq!(dockerfile.text, "FROM a");
     }

@@ -17,7 +17,7 @@ pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Expor
             [_] => dest.to_owned(),
             _ => dest.join(target.platform.to_string().replace('/', "_")),
         };
-        let view = job.worker.view(&snapshot)?;
+        let (view, stop) = (job.worker.view(&snapshot)?, job.worker.stop().clone());
         let work = move || {
             let unwritable = |source| ExportError::Write { path: directory.clone(), source };
             std::fs::create_dir_all(&directory).map_err(&unwritable)?;
@@ -27,7 +27,7 @@ pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Expor
                 gid: rustix::process::getgid().as_raw(),
             });
             let options = CopyOptions { dest: "/", owner, mode: None, unpack: false };
-            files::copy(&view.source(), &Selection::literal("/"), &to, &options, None)?;
+            files::copy(&view.source(&stop), &Selection::literal("/"), &to, &options, None)?;
             Ok::<_, ExportError>(())
         };
         job.worker.blocking(work).await?;

@@ -33,6 +33,7 @@ use super::select::{Entry, Pick, Source, select};
 use super::stat_cache::Identity;
 use super::transfer::{Transfer, transfer};
 use super::xattrs::{self, Xattr};
+use crate::stop::{Stoppable, go_on};
 
 /// How files are copied.
 #[derive(Clone, Copy, Debug)]
@@ -202,7 +203,13 @@ impl Copier<'_> {
         let identity = Identity::from(&Meta::of(&file).attempt("look at", path)?);
         let dest = Root::new(self.dest.as_directory(0o755)?.dir);
         let hash = self.expected.is_some();
-        let content = archive::unpack(file, format, &dest, self.dest.owner, hash);
+        let content = archive::unpack(
+            Stoppable::new(file, self.source.stop),
+            format,
+            &dest,
+            self.dest.owner,
+            hash,
+        );
         let content = content.map_err(|failure| failure.of(path))?;
         self.check(content, &identity, path);
         self.facts.push(Facts { content, xattrs: xattrs::digest(&xattrs) });
@@ -224,6 +231,7 @@ impl Copier<'_> {
             // Every entry is below the pick itself, which therefore stays to the end.
             let Some(level) = levels.last() else { break };
             let path = pick.path_of(position);
+            go_on(self.source.stop).attempt("copy", &path)?;
             let from = From { dir: &level.from, name: &entry.name, path: &path };
             if entry.meta.kind() == Kind::Directory {
                 let (entered, facts) = self.enter(entry, position, &from, &level.to)?;
@@ -324,7 +332,8 @@ impl Copier<'_> {
         let xattrs = xattrs::read(&source).attempt("read the attributes of", from.path)?;
         let counted = xattrs::digest(&xattrs);
         let copy = create::file(&to.above.dir, to.name).attempt("make", &to.shown())?;
-        let how = Transfer { hash: self.expected.is_some(), sparse: found.stored < found.size };
+        let (hash, sparse) = (self.expected.is_some(), found.stored < found.size);
+        let how = Transfer { hash, sparse, stop: self.source.stop };
         let content = transfer(&source, &copy, how, &mut self.buffer).attempt("copy", from.path)?;
         create::dress(&copy, &self.attributes(meta, xattrs))
             .attempt("set the metadata of", &to.shown())?;

@@ -18,13 +18,15 @@ use oci::{Digest, Digester};
 use rustix::fs::OFlags;
 use rustix::io::retry_on_intr;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::error::{Attempt, FilesError};
 use super::meta::{Kind, Meta};
-use super::root::{READ_DIRECTORY, READ_FILE, Root};
+use super::root::{READ_DIRECTORY, READ_FILE};
 use super::select::{Entry, Pick, Source, select};
 use super::stat_cache::{FileRecord, Identity, StatCache};
 use super::xattrs;
+use crate::stop::go_on;
 
 /// What was found out about the files of a selection.
 #[derive(Clone, Debug)]
@@ -58,7 +60,7 @@ pub(crate) fn digest_at(
     if let Some(digest) = known.tree(&signature) {
         return Ok(Digested { digest, cache: known.clone(), learnt: false });
     }
-    let facts = gather(source.root, &picks, known)?;
+    let facts = gather(source, &picks, known)?;
     let digest = fold(&picks, &facts, source.keep_owner);
     let mut cache = remember(&picks, &facts, known, started);
     if picks.iter().flat_map(|pick| &pick.entries).all(|entry| settled(&entry.meta, started)) {
@@ -158,7 +160,11 @@ fn remember(picks: &[Pick], facts: &[Facts], known: &StatCache, when: SystemTime
 }
 
 /// Opens what has to be opened, on all cores.
-fn gather(root: &Root, picks: &[Pick], known: &StatCache) -> Result<Vec<Facts>, FilesError> {
+fn gather(
+    source: &Source<'_>,
+    picks: &[Pick],
+    known: &StatCache,
+) -> Result<Vec<Facts>, FilesError> {
     let work: Vec<_> = picks
         .iter()
         .flat_map(|pick| (0..pick.entries.len()).map(move |position| (pick, position)))
@@ -168,7 +174,7 @@ fn gather(root: &Root, picks: &[Pick], known: &StatCache) -> Result<Vec<Facts>, 
     let next = AtomicUsize::new(0);
     let facts = Mutex::new(vec![Facts::default(); work.len()]);
     std::thread::scope(|scope| {
-        let worker = || gather_some(root, &work, known, &next, &facts);
+        let worker = || gather_some(source, &work, known, &next, &facts);
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(worker)).collect();
         let ours = worker();
         let theirs = others
@@ -183,7 +189,7 @@ fn gather(root: &Root, picks: &[Pick], known: &StatCache) -> Result<Vec<Facts>, 
 const CHUNK: usize = 16;
 
 fn gather_some(
-    root: &Root,
+    source: &Source<'_>,
     work: &[(&Pick, usize)],
     known: &StatCache,
     next: &AtomicUsize,
@@ -198,7 +204,7 @@ fn gather_some(
         };
         let found: Result<Vec<_>, _> = chunk
             .iter()
-            .map(|(pick, position)| open_and_look(root, pick, *position, known, &mut buffer))
+            .map(|(pick, position)| open_and_look(source, pick, *position, known, &mut buffer))
             .collect();
         match found {
             Ok(found) => {
@@ -214,14 +220,16 @@ fn gather_some(
 }
 
 fn open_and_look(
-    root: &Root,
+    source: &Source<'_>,
     pick: &Pick,
     position: usize,
     known: &StatCache,
     buffer: &mut Vec<u8>,
 ) -> Result<Facts, FilesError> {
+    let Source { root, stop, .. } = *source;
     let meta = &pick.entries[position].meta;
     let path = pick.path_of(position);
+    go_on(stop).attempt("read", &path)?;
     match meta.kind() {
         Kind::File => {
             let file = root.open_found(&path, READ_FILE).attempt("open", &path)?;
@@ -233,7 +241,7 @@ fn open_and_look(
             }
             let content = match known.file(&Identity::from(meta)) {
                 Some(content) => content,
-                None => hash(&file, buffer).attempt("read", &path)?,
+                None => hash(&file, buffer, stop).attempt("read", &path)?,
             };
             Ok(Facts { content: Some(content), xattrs })
         }
@@ -255,10 +263,15 @@ fn open_and_look(
 /// How much of a file is read at once.
 pub(crate) const BLOCK: usize = 256 << 10;
 
-fn hash(file: impl AsFd, buffer: &mut Vec<u8>) -> rustix::io::Result<Digest> {
+fn hash(
+    file: impl AsFd,
+    buffer: &mut Vec<u8>,
+    stop: &CancellationToken,
+) -> rustix::io::Result<Digest> {
     buffer.resize(BLOCK, 0);
     let mut digest = Sha256::new();
     loop {
+        go_on(stop)?;
         let read = retry_on_intr(|| rustix::io::read(&file, &mut buffer[..]))?;
         if read == 0 {
             return Ok(Digest::from_bytes(digest.finalize().into()));

@@ -17,12 +17,14 @@ use frontend::Selection;
 use frontend::ignore::{Ignore, go_match};
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use super::error::{Attempt, FilesError};
 use super::filter::Filter;
 use super::meta::{self, Kind, Meta};
 use super::missing::Missing;
 use super::root::{End, READ_DIRECTORY, Root};
+use crate::stop::go_on;
 
 /// Where files are taken from.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,8 @@ pub struct Source<'a> {
     pub ignore: Option<&'a Ignore>,
     /// Whether its owners count. Those of a local or git context do not: all is root's.
     pub keep_owner: bool,
+    /// Once it is cancelled, nothing is read any more: what is at work fails.
+    pub stop: &'a CancellationToken,
 }
 
 /// One source of a copy.
@@ -162,7 +166,7 @@ impl Selector<'_> {
     /// Whether something below the excluded directory `path` was taken back in.
     fn has_exceptions(&self, dir: OwnedFd, path: &Path) -> Result<bool, FilesError> {
         let filter = Filter::of(self.source.ignore, &[], None)?;
-        Ok(!below(dir, path.to_owned(), filter)?.is_empty())
+        Ok(!self.below(dir, path.to_owned(), filter)?.is_empty())
     }
 
     fn missing(&self, path: &Path) -> FilesError {
@@ -267,9 +271,22 @@ impl Selector<'_> {
         let (real, meta, dir) = self.find(&path)?;
         let mut entries = vec![Entry { parent: 0, name: OsString::new(), meta, implied: false }];
         if let Some(dir) = dir {
-            entries.extend(below(dir, real.clone(), filter)?);
+            entries.extend(self.below(dir, real.clone(), filter)?);
         }
         Ok(Pick { name, path: real, matched: false, parents: false, entries })
+    }
+
+    /// Everything below the directory `dir`, which is at `path`, that `filter` lets through.
+    fn below(
+        &self,
+        dir: OwnedFd,
+        path: PathBuf,
+        mut filter: Filter<'_>,
+    ) -> Result<Vec<Entry>, FilesError> {
+        filter.start(&path);
+        let mut walk = Walk::new(filter, path, SPLITS, self.source.stop);
+        walk.enter(dir, false)?;
+        walk.run()
     }
 
     /// The tree at `path` that the pattern of `--parents` is about.
@@ -286,14 +303,6 @@ fn open_directory(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Owned
     rustix::fs::openat(dir, name, READ_DIRECTORY, Mode::empty())
 }
 
-/// Everything below the directory `dir`, which is at `path`, that `filter` lets through.
-fn below(dir: OwnedFd, path: PathBuf, mut filter: Filter<'_>) -> Result<Vec<Entry>, FilesError> {
-    filter.start(&path);
-    let mut walk = Walk::new(filter, path, SPLITS);
-    walk.enter(dir, false)?;
-    walk.run()
-}
-
 /// How many directories of one walk are shared out to threads, and how many names they must have.
 const SPLITS: usize = 8;
 const WORTH_SPLITTING: usize = 16;
@@ -306,6 +315,7 @@ struct Walk<'a> {
     entries: Vec<Entry>,
     buffer: Vec<MaybeUninit<u8>>,
     splits_left: usize,
+    stop: &'a CancellationToken,
 }
 
 /// A directory that is being walked.
@@ -319,9 +329,14 @@ struct Level {
 }
 
 impl<'a> Walk<'a> {
-    fn new(filter: Filter<'a>, path: PathBuf, splits_left: usize) -> Self {
+    fn new(
+        filter: Filter<'a>,
+        path: PathBuf,
+        splits_left: usize,
+        stop: &'a CancellationToken,
+    ) -> Self {
         let buffer = vec![MaybeUninit::uninit(); 32 << 10];
-        Self { filter, path, levels: vec![], entries: vec![], buffer, splits_left }
+        Self { filter, path, levels: vec![], entries: vec![], buffer, splits_left, stop }
     }
 
     fn run(mut self) -> Result<Vec<Entry>, FilesError> {
@@ -356,7 +371,7 @@ impl<'a> Walk<'a> {
         threads: usize,
     ) -> Result<(), FilesError> {
         let walk = |names: &[OsString]| {
-            let mut walk = Walk::new(self.filter.clone(), self.path.clone(), 0);
+            let mut walk = Walk::new(self.filter.clone(), self.path.clone(), 0, self.stop);
             let dir = dir.try_clone().attempt("open", &self.path)?;
             let names = names.to_vec();
             walk.levels.push(Level {
@@ -388,6 +403,7 @@ impl<'a> Walk<'a> {
         let Some(level) = self.levels.last() else { return Ok(()) };
         let parent = level.position;
         self.path.push(&name);
+        go_on(self.stop).attempt("look at", &self.path)?;
         let found = Meta::find(&level.dir, &name).attempt("look at", &self.path)?;
         let judged = found.map(|meta| (meta, self.filter.judge(&self.path, meta.kind())));
         if let Some((meta, Some(taken))) = judged {

@@ -6,9 +6,11 @@ use std::ffi::CStr;
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::FileType;
+use tokio_util::sync::CancellationToken;
 
 use super::CAPABILITY;
 use super::walk::{self, Meta};
+use crate::stop::go_on;
 
 /// Where an entry is: its directory and its name there.
 pub(crate) type Place<'a> = (BorrowedFd<'a>, &'a CStr);
@@ -19,6 +21,7 @@ pub(crate) fn is_unchanged(
     above: Place<'_>,
     meta: &Meta,
     lower: BorrowedFd<'_>,
+    stop: &CancellationToken,
 ) -> rustix::io::Result<bool> {
     let below = (lower, above.1);
     let Ok(meta_below) = Meta::of(lower, above.1) else { return Ok(false) };
@@ -27,7 +30,8 @@ pub(crate) fn is_unchanged(
         return Ok(false);
     }
     match meta.kind {
-        FileType::RegularFile => is_same_file(above, below, meta.size == meta_below.size),
+        FileType::RegularFile if meta.size != meta_below.size => Ok(false),
+        FileType::RegularFile => is_same_file(above, below, stop),
         FileType::Symlink => Ok(target(above)? == target(below)?),
         FileType::CharacterDevice | FileType::BlockDevice => Ok(meta.device == meta_below.device),
         FileType::Fifo => Ok(true),
@@ -49,18 +53,20 @@ fn target((dir, name): Place<'_>) -> rustix::io::Result<std::ffi::CString> {
     rustix::fs::readlinkat(dir, name, vec![])
 }
 
-fn is_same_file(a: Place<'_>, b: Place<'_>, same_size: bool) -> rustix::io::Result<bool> {
-    if !same_size {
-        return Ok(false);
-    }
+fn is_same_file(a: Place<'_>, b: Place<'_>, stop: &CancellationToken) -> rustix::io::Result<bool> {
     let (a, b) = (walk::open_file(a.0, a.1)?, walk::open_file(b.0, b.1)?);
     Ok(walk::xattr(a.as_fd(), CAPABILITY)? == walk::xattr(b.as_fd(), CAPABILITY)?
-        && has_same_content(a.as_fd(), b.as_fd())?)
+        && has_same_content(a.as_fd(), b.as_fd(), stop)?)
 }
 
-fn has_same_content(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+fn has_same_content(
+    a: BorrowedFd<'_>,
+    b: BorrowedFd<'_>,
+    stop: &CancellationToken,
+) -> rustix::io::Result<bool> {
     let mut buffers = [vec![0; 64 * 1024], vec![0; 64 * 1024]];
     loop {
+        go_on(stop)?;
         let [left, right] = &mut buffers;
         let (left, right) = (fill(a, left)?, fill(b, right)?);
         if left != right {

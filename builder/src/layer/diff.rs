@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, Write};
 
 use oci::{DiffId, Digest};
 use rustix::fd::BorrowedFd;
+use tokio_util::sync::CancellationToken;
 
 use super::BUFFER;
 use super::hash::Hashed;
@@ -15,6 +16,7 @@ use super::normalise::normalise;
 use super::tar::{self, Sink, TarError};
 use super::times::{Times, Window};
 use super::walk::TreeError;
+use crate::stop::{Stoppable, go_on};
 
 /// Why a directory could not become a layer.
 #[derive(Debug, thiserror::Error)]
@@ -42,47 +44,54 @@ pub struct Committed {
     pub left_out: Vec<String>,
 }
 
-/// Makes the overlay upper directory `upper` canonical, in place, and digests its tar.
-///
-/// `base` is a view of what lies below, `None` for nothing; it is only asked about names that
-/// `upper` has. `stubs` are the paths that were put below `base` as mount points; what the step
-/// left there empty is no part of the layer.
-pub fn commit(
-    upper: BorrowedFd<'_>,
-    base: Option<BorrowedFd<'_>>,
-    window: &Window,
-    stubs: &[Vec<u8>],
-) -> Result<Committed, DiffError> {
-    let left_out = normalise(upper, base, window, stubs)?;
-    let mut describing = Describing::new(*window);
-    let size = tar::stream(upper, &mut describing)?;
+/// What a step wrote, and what must be known of it to make a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Changes<'a> {
+    /// The overlay's upper directory.
+    pub upper: BorrowedFd<'a>,
+    /// A view of what lies below, `None` for nothing. It is only asked about names that `upper` has.
+    pub base: Option<BorrowedFd<'a>>,
+    /// When the step ran.
+    pub window: Window,
+    /// The paths that were put below as mount points; what the step left there empty is no part
+    /// of the layer.
+    pub stubs: &'a [Vec<u8>],
+    /// Once it is cancelled, nobody wants the layer any more: what is at work fails.
+    pub stop: &'a CancellationToken,
+}
+
+/// Makes the upper directory canonical, in place, and digests its tar.
+pub fn commit(changes: &Changes<'_>) -> Result<Committed, DiffError> {
+    let left_out = normalise(changes)?;
+    let mut describing = Describing::new(changes);
+    let size = tar::stream(changes.upper, &mut describing)?;
     let (diff_id, timeless, times) = describing.finish().map_err(TarError::Write)?;
     Ok(Committed { diff_id, timeless, size, times, left_out })
 }
 
 /// Returns the DiffId of the layer in `dir` and the length of its tar.
-pub fn diff_id(dir: BorrowedFd<'_>) -> Result<(DiffId, u64), TarError> {
-    let mut hashed = Hashed::new(io::sink());
+pub fn diff_id(dir: BorrowedFd<'_>, stop: &CancellationToken) -> Result<(DiffId, u64), TarError> {
+    let mut hashed = Stoppable::new(Hashed::new(io::sink()), stop);
     tar::write_tree(dir, &mut hashed, None)?;
-    let (_, digest, size) = hashed.finish();
+    let (_, digest, size) = hashed.into_inner().finish();
     Ok((DiffId(digest), size))
 }
 
 /// Digests a tar twice in one walk: as it is, and without the times of the window.
-struct Describing {
+struct Describing<'a> {
     full: BufWriter<Hashed<io::Sink>>,
     timeless: BufWriter<Hashed<io::Sink>>,
-    window: Window,
+    changes: &'a Changes<'a>,
     times: Times,
     entries: u64,
     header: Vec<u8>,
 }
 
-impl Describing {
-    fn new(window: Window) -> Self {
+impl<'a> Describing<'a> {
+    fn new(changes: &'a Changes<'a>) -> Self {
         let hash = || BufWriter::with_capacity(BUFFER, Hashed::new(io::sink()));
         let (full, timeless) = (hash(), hash());
-        Self { full, timeless, window, times: Times::default(), entries: 0, header: vec![] }
+        Self { full, timeless, changes, times: Times::default(), entries: 0, header: vec![] }
     }
 
     /// Whether the entry carries a time of the clock; such times are collected.
@@ -90,7 +99,7 @@ impl Describing {
         if header.is_whiteout {
             return false;
         }
-        let stamped = self.window.contains(header.mtime);
+        let stamped = self.changes.window.contains(header.mtime);
         if stamped {
             self.times.push(self.entries, header.mtime);
         }
@@ -106,8 +115,9 @@ impl Describing {
     }
 }
 
-impl Sink for Describing {
+impl Sink for Describing<'_> {
     fn header(&mut self, header: &Header<'_>) -> io::Result<u64> {
+        go_on(self.changes.stop)?;
         self.header.clear();
         header.encode(&mut self.header);
         let length = self.header.len() as u64;
@@ -124,6 +134,7 @@ impl Sink for Describing {
     }
 
     fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        go_on(self.changes.stop)?;
         self.full.write_all(bytes)?;
         self.timeless.write_all(bytes)
     }

@@ -40,7 +40,7 @@ pub(crate) mod samples;
 pub use apply::{Applied, ApplyError, Options, Whiteouts, inherit, unpack};
 pub use compress::{Compressed, Compression, Compressor};
 pub use decompress::decompress;
-pub use diff::{Committed, DiffError, commit, diff_id};
+pub use diff::{Changes, Committed, DiffError, commit, diff_id};
 pub use hash::Hashed;
 pub(crate) use normalise::reset_root;
 pub use read::{Kind, Member, Members, ReadError, looks_like_tar};

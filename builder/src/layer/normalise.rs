@@ -14,17 +14,14 @@ use rustix::io::Errno;
 use std::ffi::CStr;
 
 use super::compare::{has_equal_metadata, has_equal_owner_and_mode, is_unchanged};
-use super::times::Window;
+use super::diff::Changes;
 use super::walk::{self, Meta, TreeError, Visit, Walk};
 use super::{CAPABILITY, OPAQUE, WHITEOUT};
+use crate::stop::go_on;
 
-/// Makes `upper` canonical; see [`commit`](super::commit). Returns the paths no layer can hold.
-pub(crate) fn normalise(
-    upper: BorrowedFd<'_>,
-    base: Option<BorrowedFd<'_>>,
-    window: &Window,
-    stubs: &[Vec<u8>],
-) -> Result<Vec<String>, TreeError> {
+/// Makes the upper directory canonical. Returns the paths no layer can hold.
+pub(crate) fn normalise(changes: &Changes<'_>) -> Result<Vec<String>, TreeError> {
+    let Changes { upper, base, .. } = *changes;
     let lower = base.map(|base| open_lower(base, c".")).transpose();
     let root = Frame {
         meta: Meta::of_fd(upper).map_err(TreeError::on("look at", b""))?,
@@ -35,8 +32,9 @@ pub(crate) fn normalise(
     };
     strip_attributes(upper, false).map_err(TreeError::on("strip attributes of", b""))?;
     let walk = Walk::new(upper)?;
-    let mut normaliser = Normaliser { walk, frames: vec![root], window, stubs, left_out: vec![] };
+    let mut normaliser = Normaliser { walk, frames: vec![root], changes, left_out: vec![] };
     while let Some(visit) = normaliser.walk.next()? {
+        go_on(changes.stop).map_err(TreeError::on("look at", normaliser.walk.path()))?;
         match visit {
             Visit::Entry(meta) => normaliser.entry(&meta)?,
             Visit::Leave => normaliser.leave()?,
@@ -57,8 +55,7 @@ pub(crate) fn reset_root(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
 struct Normaliser<'a> {
     walk: Walk,
     frames: Vec<Frame>,
-    window: &'a Window,
-    stubs: &'a [Vec<u8>],
+    changes: &'a Changes<'a>,
     left_out: Vec<String>,
 }
 
@@ -110,7 +107,9 @@ impl Normaliser<'_> {
             }
             self.strip_file()?;
         }
-        if self.window.may_be_older(meta.mtime, meta.nanoseconds) && self.is_unchanged(meta)? {
+        if self.changes.window.may_be_older(meta.mtime, meta.nanoseconds)
+            && self.is_unchanged(meta)?
+        {
             return self.drop_entry();
         }
         if meta.nanoseconds != 0 {
@@ -152,8 +151,8 @@ impl Normaliser<'_> {
     fn says_nothing(&self, left: &Frame) -> Result<bool, TreeError> {
         let Some(lower) = left.shown() else { return Ok(left.lower.is_none() && self.is_stub()) };
         let below = Meta::of_fd(lower).map_err(TreeError::on("look below", self.walk.path()))?;
-        let was_only_used =
-            self.window.contains(left.meta.mtime) && has_equal_owner_and_mode(&left.meta, &below);
+        let was_only_used = self.changes.window.contains(left.meta.mtime)
+            && has_equal_owner_and_mode(&left.meta, &below);
         Ok(was_only_used || has_equal_metadata(&left.meta, &below))
     }
 
@@ -168,12 +167,12 @@ impl Normaliser<'_> {
 
     fn is_unchanged(&self, meta: &Meta) -> Result<bool, TreeError> {
         let Some(lower) = self.frame().shown() else { return Ok(false) };
-        is_unchanged((self.walk.dir(), self.walk.name()), meta, lower)
+        is_unchanged((self.walk.dir(), self.walk.name()), meta, lower, self.changes.stop)
             .map_err(TreeError::on("compare with what is below", self.walk.path()))
     }
 
     fn is_stub(&self) -> bool {
-        self.stubs.iter().any(|stub| stub == self.walk.path())
+        self.changes.stubs.iter().any(|stub| stub == self.walk.path())
     }
 
     fn strip_file(&self) -> Result<(), TreeError> {

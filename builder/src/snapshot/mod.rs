@@ -16,8 +16,9 @@ use std::time::SystemTime;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Gid, Mode, Uid};
+use tokio_util::sync::CancellationToken;
 
-use crate::layer::{self, Committed, DESCRIBES_ROOT, Window};
+use crate::layer::{self, Changes, Committed, DESCRIBES_ROOT, Window};
 
 pub use overlay::{SnapshotError, Writable, mount};
 pub use stubs::Stub;
@@ -81,17 +82,21 @@ impl Active {
 
     /// Makes what was written a layer; returns it and its directory, which is ready for the store.
     ///
-    /// Nothing may have the filesystem open any more. The step ran from `started` to `ended`.
+    /// Nothing may have the filesystem open any more. The step ran from `started` to `ended`. Fails
+    /// soon once `stop` is cancelled.
     pub fn commit(
         self,
         started: SystemTime,
         ended: SystemTime,
+        stop: &CancellationToken,
     ) -> Result<(Committed, PathBuf), SnapshotError> {
         let Self { root, base, upper, stubs } = self;
         drop(root);
         let dir = overlay::open(&upper)?;
         let base = base.as_ref().map(AsFd::as_fd);
-        let committed = layer::commit(dir.as_fd(), base, &Window::new(started, ended), &stubs)?;
+        let window = Window::new(started, ended);
+        let changes = Changes { upper: dir.as_fd(), base, window, stubs: &stubs, stop };
+        let committed = layer::commit(&changes)?;
         Ok((committed, upper))
     }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use tokio_util::sync::CancellationToken;
 
 use super::{Active, Stub, prepare, view};
 use crate::layer::samples::{Sample, describe, open};
@@ -91,7 +92,7 @@ impl Scene {
 
 /// Commits, and checks what must hold of every layer: unpacked it is the same again.
 pub(crate) fn commit(active: Active, started: SystemTime, ended: SystemTime) -> Made {
-    let (committed, upper) = active.commit(started, ended).unwrap();
+    let (committed, upper) = active.commit(started, ended, &CancellationToken::new()).unwrap();
     let dir = open(&upper);
     let mut tar = vec![];
     layer::write_tree(dir.as_fd(), &mut tar, None).unwrap();

@@ -38,7 +38,8 @@ use crate::event::{EventKind, Events, StepId};
 pub trait Worker: Send + Sync {
     /// Runs `job`'s op, one of those that write a layer. The files of its inputs are here.
     ///
-    /// Ends soon after `job.stop` is cancelled, with [`OpError::Stopped`] and nothing left running.
+    /// Ends soon after `job.stop` is cancelled, with nothing left running. Whatever error that is,
+    /// it is taken for [`OpError::Stopped`].
     fn run(&self, job: Job<'_>) -> impl Future<Output = Result<Made, OpError>> + Send;
 
     /// Digests the files of `from` that `selection` picks. Their bytes are here.
@@ -378,6 +379,7 @@ impl<'a, W: Worker> Pass<'a, W> {
         match self.try_solve_vertex(vertex, &self.vertices[id.index()]).await {
             Ok(()) => pending().await,
             Err(source) => {
+                let source = if self.stop.is_cancelled() { OpError::Stopped } else { source };
                 self.tell_failure(vertex, &source);
                 SolveError::Step {
                     vertex: id,

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cache::{Cache, CacheError, RunDir, Snapshot};
 use oci::DiffId;
+use tokio_util::sync::CancellationToken;
 
 use super::lowers;
 use crate::files::Root;
@@ -82,16 +83,21 @@ impl Workspace {
     }
 
     /// Turns what was written into a layer. A layer that differs from an earlier one on this base
-    /// only by times between the start and now is that earlier one, if `restamp` allows it.
-    pub(super) fn commit(self, restamp: bool) -> Result<Made, CommitError> {
+    /// only by times between the start and now is that earlier one, if `restamp` allows it. Fails
+    /// soon once `stop` is cancelled.
+    pub(super) fn commit(
+        self,
+        restamp: bool,
+        stop: &CancellationToken,
+    ) -> Result<Made, CommitError> {
         let Self { cache, base, active, root, started, run_dir } = self;
         drop(root);
         let ended = SystemTime::now();
-        let (committed, upper) = active.commit(started, ended)?;
+        let (committed, upper) = active.commit(started, ended, stop)?;
         let chain = base.chain_id();
         if restamp
             && let Some(earlier) = cache.stamp(chain, committed.timeless)?
-            && let Some(made) = same_as(&cache, &base, earlier, &committed, &upper)?
+            && let Some(made) = same_as(&cache, &base, (earlier, &committed), &upper, stop)?
         {
             return Ok(made);
         }
@@ -113,9 +119,9 @@ impl Workspace {
 fn same_as(
     cache: &Cache,
     base: &Snapshot,
-    earlier: DiffId,
-    committed: &Committed,
+    (earlier, committed): (DiffId, &Committed),
     upper: &Path,
+    stop: &CancellationToken,
 ) -> Result<Option<Made>, CommitError> {
     let Some(stamp) = cache.layer_times(earlier)?.and_then(|bytes| Stamp::decode(&bytes)) else {
         return Ok(None);
@@ -127,7 +133,7 @@ fn same_as(
     let directory = open(upper)?;
     if earlier != committed.diff_id {
         layer::restamp(directory.as_fd(), &stamp.times)?;
-        let (again, _) = layer::diff_id(directory.as_fd()).map_err(DiffError::Tar)?;
+        let (again, _) = layer::diff_id(directory.as_fd(), stop).map_err(DiffError::Tar)?;
         if again != earlier {
             layer::restamp(directory.as_fd(), &committed.times)?;
             return Ok(None);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use frontend::{CopyOp, CopySource, FileSource, MakeDirOp, Selection};
+use tokio_util::sync::CancellationToken;
 
 use super::commit::Workspace;
 use super::{LocalWorker, View};
@@ -33,11 +34,8 @@ impl LocalWorker {
             let owner = owner.map_err(OpError::failed)?;
             let mode = copy.mode.as_ref();
             for Ready { files, unpack } in &sources {
-                if stop.is_cancelled() {
-                    return Err(OpError::Stopped);
-                }
                 let options = CopyOptions { dest: &copy.dest, owner, mode, unpack: *unpack };
-                copy_one(files, to, &options).map_err(OpError::failed)?;
+                copy_one(files, to, &options, &stop).map_err(OpError::failed)?;
             }
             Ok(())
         };
@@ -67,10 +65,11 @@ impl LocalWorker {
     ) -> Result<Made, OpError> {
         let (cache, base, restamp) =
             (self.cache.clone(), job.inputs[onto].clone(), !job.vertex.no_cache);
+        let stop = job.stop.clone();
         let work = move || -> Result<Made, OpError> {
             let workspace = Workspace::new(&cache, &base, &[]).map_err(OpError::failed)?;
             write(workspace.root())?;
-            workspace.commit(restamp).map_err(OpError::failed)
+            workspace.commit(restamp, &stop).map_err(OpError::failed)
         };
         self.blocking(work).await
     }
@@ -93,13 +92,18 @@ impl LocalWorker {
     }
 }
 
-fn copy_one(files: &ReadyFiles, to: &Root, options: &CopyOptions<'_>) -> Result<(), FilesError> {
+fn copy_one(
+    files: &ReadyFiles,
+    to: &Root,
+    options: &CopyOptions<'_>,
+    stop: &CancellationToken,
+) -> Result<(), FilesError> {
     match files {
         ReadyFiles::Context(context, selection, digested) => {
-            files::copy(&context.source(), selection, to, options, Some(digested))
+            files::copy(&context.source(stop), selection, to, options, Some(digested))
         }
         ReadyFiles::Snapshot(view, selection) => {
-            files::copy(&view.source(), selection, to, options, None)
+            files::copy(&view.source(stop), selection, to, options, None)
         }
         ReadyFiles::Inline(name, data) => files::copy_inline(name, data, to, options),
     }

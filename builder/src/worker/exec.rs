@@ -74,9 +74,11 @@ impl LocalWorker {
             return Err(OpError::Stopped);
         }
         succeed(exit, &exec.args).map_err(OpError::failed)?;
-        let restamp = !job.vertex.no_cache;
-        let mut made =
-            self.blocking(move || workspace.commit(restamp)).await.map_err(OpError::failed)?;
+        let (restamp, stop) = (!job.vertex.no_cache, job.stop.clone());
+        let mut made = self
+            .blocking(move || workspace.commit(restamp, &stop))
+            .await
+            .map_err(OpError::failed)?;
         made.recordable = self.contexts_are_unchanged(&job).await?;
         Ok(made)
     }

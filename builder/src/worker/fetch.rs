@@ -11,6 +11,7 @@ use super::LocalWorker;
 use super::commit::Workspace;
 use crate::files::Root;
 use crate::solver::{Job, Made, OpError};
+use crate::stop::Stoppable;
 
 /// Why a download could not become a file.
 #[derive(Debug, thiserror::Error)]
@@ -24,15 +25,16 @@ pub struct FetchError {
 impl LocalWorker {
     pub(super) async fn fetch_file(&self, fetch: &FetchOp, job: Job<'_>) -> Result<Made, OpError> {
         let (cache, fetch, restamp) = (self.cache.clone(), fetch.clone(), !job.vertex.no_cache);
+        let stop = job.stop.clone();
         let work = move || -> Result<Made, OpError> {
             let workspace =
                 Workspace::new(&cache, &Snapshot::default(), &[]).map_err(OpError::failed)?;
-            let blob = cache.open_blob(&fetch.digest)?;
+            let blob = Stoppable::new(cache.open_blob(&fetch.digest)?, &stop);
             write(workspace.root(), &fetch, blob).map_err(|source| {
                 let FetchOp { url, name, .. } = fetch.clone();
                 OpError::failed(FetchError { name, url, source })
             })?;
-            workspace.commit(restamp).map_err(OpError::failed)
+            workspace.commit(restamp, &stop).map_err(OpError::failed)
         };
         self.blocking(work).await
     }

@@ -14,10 +14,12 @@ mod mounts;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, Once};
+use std::time::Duration;
 
 use cache::{Cache, CacheError, RunDir, Snapshot};
 use frontend::{Op, Plan, Selection, VertexId};
 use oci::{DiffId, Digest};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -90,13 +92,16 @@ pub struct LocalWorker {
     tasks: TaskTracker,
 }
 
-/// Removes what dead processes left behind, beside a build that has work to do. Nobody waits for
-/// it: what it does not get done the next one does.
-fn reclaim(cache: &Cache) {
+/// Removes what dead processes and steps left behind, on a thread that nobody need wait for: what
+/// it does not get done the next build does. What is returned ends with it.
+fn reclaim(cache: &Cache) -> oneshot::Receiver<()> {
+    let (done, ended) = oneshot::channel();
     let cache = cache.clone();
     std::thread::spawn(move || {
         let _the_next_build_tries_again = cache.reclaim();
+        drop(done);
     });
+    ended
 }
 
 impl LocalWorker {
@@ -145,6 +150,14 @@ impl LocalWorker {
         self.blobs.settle().await;
     }
 
+    /// Removes what a build that did not end well has left, as far as that goes while somebody
+    /// waits for its end.
+    pub async fn clean_up(&self) {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let _the_next_build_does_the_rest =
+            tokio::time::timeout(PATIENCE, reclaim(&self.cache)).await;
+    }
+
     /// Runs `work` on a thread where it may block.
     pub async fn blocking<T: Send + 'static>(
         &self,
@@ -189,10 +202,15 @@ impl View {
         &self.root
     }
 
-    /// Its files as the source of a copy that keeps their owners.
-    pub(crate) fn source(&self) -> files::Source<'_> {
-        files::Source { root: &self.root, label: "the stage", ignore: None, keep_owner: true }
+    /// Its files as the source of a copy that keeps their owners, read until `stop` is cancelled.
+    pub(crate) fn source<'a>(&'a self, stop: &'a CancellationToken) -> files::Source<'a> {
+        stage(&self.root, stop)
     }
+}
+
+/// The files of a stage as the source of a copy.
+fn stage<'a>(root: &'a Root, stop: &'a CancellationToken) -> files::Source<'a> {
+    files::Source { root, label: "the stage", ignore: None, keep_owner: true, stop }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -231,7 +249,7 @@ fn layers_of_targets(plan: &Plan) -> HashSet<Digest> {
 
 impl Worker for LocalWorker {
     async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
-        self.reclaiming.call_once(|| reclaim(&self.cache));
+        self.reclaiming.call_once(|| drop(reclaim(&self.cache)));
         let made = match &job.vertex.op {
             Op::Exec(exec) => self.exec(exec, job).await?,
             Op::Copy(copy) => self.copy(copy, job).await?,
@@ -257,7 +275,9 @@ impl Worker for LocalWorker {
             Files::Snapshot(snapshot) => {
                 let (view, selection) =
                     (self.view(snapshot).map_err(OpError::failed)?, selection.clone());
-                let work = move || files::digest(&view.source(), &selection, &StatCache::default());
+                let stop = self.stop.clone();
+                let work =
+                    move || files::digest(&view.source(&stop), &selection, &StatCache::default());
                 Ok(self.blocking(work).await.map_err(OpError::failed)?.digest)
             }
         }
@@ -280,13 +300,13 @@ impl LocalWorker {
     async fn digest_context(&self, name: &str, selection: &Selection) -> Result<Digest, OpError> {
         let (context, cache) = (self.context(name), self.cache.clone());
         let known_as = (name.to_owned(), selection.clone());
-        let selection = selection.clone();
+        let (selection, stop) = (selection.clone(), self.stop.clone());
         let work = move || -> Result<Digested, OpError> {
             let path = context.path();
             let known = cache.context_files(path, selection.definition())?;
             let known = known.map_or_else(StatCache::default, |bytes| StatCache::decode(&bytes));
-            let digested =
-                files::digest(&context.source(), &selection, &known).map_err(OpError::failed)?;
+            let digested = files::digest(&context.source(&stop), &selection, &known)
+                .map_err(OpError::failed)?;
             if digested.learnt {
                 cache.remember_context_files(
                     path,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cache::{CacheError, RunDir, Sharing, Snapshot};
 use frontend::{CacheMount, CacheSharing, ExecOp, FileSource, Mount, MountSource, Selection};
 use rustix::fs::FileType;
+use tokio_util::sync::CancellationToken;
 
 use super::LocalWorker;
 use crate::context::BuildContext;
@@ -114,8 +115,8 @@ impl LocalWorker {
         match &mount.source {
             MountSource::Bind { from, selection } => {
                 let (source, selection) = (self.source(from, job)?, selection.clone());
-                let directory = directory.to_owned();
-                let work = move || bind(&source, &selection, read_only, &directory);
+                let (directory, stop) = (directory.to_owned(), job.stop.clone());
+                let work = move || bind(&source, &selection, read_only, &directory, &stop);
                 let (bound, is_directory) = self.blocking(work).await?;
                 mounted.add(mount, sandbox::MountSource::Mount(bound), is_directory);
             }
@@ -222,7 +223,8 @@ impl LocalWorker {
         };
         loop {
             let (cache, id, from) = (self.cache.clone(), id.clone(), from.clone());
-            let seed = move |directory: &Path| seed(directory, from.as_ref().as_ref(), mode);
+            let stop = job.stop.clone();
+            let seed = move |directory: &Path| seed(directory, from.as_ref().as_ref(), mode, &stop);
             let taken = self.blocking(move || cache.try_cache_mount(&id, sharing, seed)).await;
             if let Some(taken) = taken.map_err(OpError::failed)? {
                 return Ok(taken);
@@ -266,18 +268,19 @@ fn seed(
     directory: &Path,
     from: Option<&(Source, Selection)>,
     mode: (u32, u32, u32),
+    stop: &CancellationToken,
 ) -> Result<(), MountError> {
     let to = Root::open(directory).map_err(|source| open_error(directory, source))?;
     match from {
         None => set_owner_and_mode(directory, mode).map_err(|source| open_error(directory, source)),
-        Some((Source::Context(context), selection)) => copy_all(&context.source(), selection, &to),
+        Some((Source::Context(context), selection)) => {
+            copy_all(&context.source(stop), selection, &to)
+        }
         Some((Source::Snapshot(_, lowers), selection)) => {
             let beside = directory.with_extension("view");
             std::fs::create_dir(&beside).map_err(|source| open_error(&beside, source))?;
             let view = Root::new(snapshot::view(lowers, &beside)?);
-            let source =
-                files::Source { root: &view, label: "the stage", ignore: None, keep_owner: true };
-            copy_all(&source, selection, &to)
+            copy_all(&super::stage(&view, stop), selection, &to)
         }
     }
 }
@@ -310,11 +313,12 @@ fn bind(
     selection: &Selection,
     read_only: bool,
     directory: &Path,
+    stop: &CancellationToken,
 ) -> Result<(OwnedFd, bool), MountError> {
     std::fs::create_dir_all(directory).map_err(|source| open_error(directory, source))?;
     match source {
         Source::Context(context) => {
-            bind_found(copy_context(context, selection, directory)?, read_only)
+            bind_found(copy_context(&context.source(stop), selection, directory)?, read_only)
         }
         Source::Snapshot(_, lowers) if read_only => {
             let view = Root::new(snapshot::view(lowers, directory)?);
@@ -345,13 +349,13 @@ fn find(root: &Root, path: &str) -> Result<OwnedFd, MountError> {
 /// Copies what `selection` names, and opens the copy. A copy, because a context's files must
 /// belong to root, and those that `.dockerignore` hides must not be seen.
 fn copy_context(
-    context: &BuildContext,
+    context: &files::Source<'_>,
     selection: &Selection,
     directory: &Path,
 ) -> Result<OwnedFd, MountError> {
     let to = Root::open(directory).map_err(|source| open_error(directory, source))?;
-    files::copy(&context.source(), selection, &to, &TO_ROOT, None)?;
-    let source = find(context.source().root, &selection.path)?;
+    copy_all(context, selection, &to)?;
+    let source = find(context.root, &selection.path)?;
     let status = rustix::fs::fstat(&source).map_err(|error| open_error(directory, error.into()))?;
     let name = selection.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     find(&to, if FileType::from_raw_mode(status.st_mode).is_dir() { "/" } else { name })

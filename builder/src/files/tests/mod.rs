@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use frontend::Selection;
 use frontend::ignore::Ignore;
 use rustix::fs::{CWD, FileType, Mode};
+use tokio_util::sync::CancellationToken;
 
 use super::{CopyOptions, Digested, FilesError, Ids, Root, Source, StatCache, copy, digest};
 
@@ -167,6 +168,7 @@ pub(crate) struct Copy {
     unpack: bool,
     keep_owner: bool,
     ignore: Option<Ignore>,
+    stop: CancellationToken,
 }
 
 impl Copy {
@@ -213,9 +215,20 @@ impl Copy {
         self
     }
 
+    /// As after Ctrl-C.
+    pub(crate) fn stopped(self) -> Self {
+        self.stop.cancel();
+        self
+    }
+
     fn source<'a>(&'a self, root: &'a Root) -> Source<'a> {
-        let ignore = self.ignore.as_ref();
-        Source { root, label: "the build context `.`", ignore, keep_owner: self.keep_owner }
+        Source {
+            root,
+            label: "the build context `.`",
+            ignore: self.ignore.as_ref(),
+            keep_owner: self.keep_owner,
+            stop: &self.stop,
+        }
     }
 
     pub(crate) fn digest(&self, from: &Tree) -> Result<Digested, FilesError> {

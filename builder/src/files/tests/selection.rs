@@ -216,3 +216,14 @@ fn a_directory_swapped_for_a_link_meanwhile_never_leads_outside() {
         assert!(!leaked);
     });
 }
+
+#[test]
+fn nothing_is_read_once_it_is_stopped() {
+    let from = Tree::new().file("d/f", "");
+    let copy = Copy::new("d", "/x").stopped();
+    let error = copy.digest(&from).unwrap_err();
+    assert_eq!(error.to_string(), "cannot look at `d/f`");
+    let to = Tree::new();
+    assert_eq!(copy.of_stage().fails(&from, &to), "cannot look at `d/f`");
+    assert_eq!(to.list(), Vec::<String>::new());
+}

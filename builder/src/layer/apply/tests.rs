@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+use tokio_util::sync::CancellationToken;
+
 use super::super::samples::{self, CAPABILITY_VALUE, Sample, describe, is_root};
 use super::super::tar::write_tree;
 use super::*;
@@ -109,7 +111,7 @@ fn unpacking_the_tar_of_a_directory_gives_the_directory() {
         let applied = unpack(&tar[..], copy.fd.as_fd(), &Options::default()).unwrap();
         assert_eq!(describe(copy.fd.as_fd()), describe(sample.fd.as_fd()), "seed {seed}");
         assert_eq!(
-            diff_id(copy.fd.as_fd()).unwrap(),
+            diff_id(copy.fd.as_fd(), &CancellationToken::new()).unwrap(),
             (applied.diff_id, applied.size),
             "seed {seed}"
         );
