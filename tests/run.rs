@@ -203,3 +203,47 @@ fn a_command_may_see_one_locked_cache_at_two_places() {
     let text = format!("FROM busybox\nRUN {mount}/a {mount}/b touch /a/f && test -e /b/f\n");
     Session::new().dockerfile(&text).build(&[]).succeeds();
 }
+
+/// A control group that holds its processes to so many bytes of memory.
+struct MemoryLimit(std::path::PathBuf);
+
+impl MemoryLimit {
+    fn new(bytes: u64) -> Self {
+        let first_version = std::path::Path::new("/sys/fs/cgroup/memory");
+        let (root, limits) = if first_version.exists() {
+            (first_version, ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"])
+        } else {
+            let root = std::path::Path::new("/sys/fs/cgroup");
+            std::fs::write(root.join("cgroup.subtree_control"), "+memory").unwrap();
+            (root, ["memory.max", "memory.swap.max"])
+        };
+        let group = root.join(format!("rbuild-test-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        std::fs::write(group.join(limits[0]), bytes.to_string()).unwrap();
+        // Kernels that don't count swap don't have it.
+        let _no_swap = std::fs::write(group.join(limits[1]), bytes.to_string());
+        Self(group)
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        let _busy_after_a_failure = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_command_that_the_kernel_kills_for_its_memory_is_told_so() {
+    let limit = MemoryLimit::new(200 << 20);
+    let session = Session::new().dockerfile("FROM busybox\nRUN exec tail /dev/zero\n");
+    let build = session.build_command("plain", &[]);
+    let mut limited = session.command("sh");
+    limited
+        .args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""])
+        .arg(&limit.0)
+        .arg(build.get_program())
+        .args(build.get_args());
+    session
+        .run(&mut limited)
+        .fails_with(&["exit code: 137: the kernel ran out of memory and killed it"]);
+}
