@@ -274,8 +274,8 @@ async fn finish(
     if exported.iter().any(|exported| matches!(exported, Exported::Store(_))) {
         // Once a build, when nobody waits for an output any more: what a power loss takes before
         // this is found out by the next build.
-        let cache = services.cache.clone();
-        worker.blocking(move || cache.sync()).await?;
+        let (cache, stop) = (services.cache.clone(), services.stop.clone());
+        worker.blocking(move || cache.sync(|| stop.is_cancelled())).await?;
     }
     let image = first;
     Ok(Report { image, exported, warnings: plan.warnings.clone() })

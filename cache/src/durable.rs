@@ -5,7 +5,7 @@
 //! (or a reboot after a killed build) may have damaged: such blobs are hashed, such layers dropped.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci::Digest;
 use rusqlite::Row;
@@ -15,7 +15,7 @@ use crate::content::{self, blob_path};
 use crate::db::{Db, digest};
 use crate::error::{CacheError, io_error};
 use crate::layers::{LayerName, OwnershipMap};
-use crate::run;
+use crate::{flush, run};
 
 /// Inserts an entry; its map and form are null for a blob.
 pub(crate) const NOTE: &str =
@@ -28,15 +28,32 @@ enum Written {
     Layer(OwnershipMap, LayerName),
 }
 
+impl Written {
+    fn path(&self, root: &Path) -> PathBuf {
+        match self {
+            Self::Blob(digest) => blob_path(root, digest),
+            Self::Layer(map, name) => name.path(root, *map),
+        }
+    }
+}
+
 impl Cache {
-    /// Flushes everything that builds have written, once, so that it survives a power loss.
-    pub fn sync(&self) -> Result<(), CacheError> {
+    /// Flushes everything that builds have written, once, so that it survives a power loss. Gives
+    /// up soon once it is `stopped`: what is not flushed stays on the list.
+    pub fn sync(&self, stopped: impl Fn() -> bool) -> Result<(), CacheError> {
         let db = &self.0.db;
         let newest = "SELECT max(id) FROM unsynced";
         let newest =
             db.find("read what is unsynced", newest, [], |row| row.get::<_, Option<i64>>(0))?;
         let Some(newest) = newest.flatten() else { return Ok(()) };
         let root = self.root();
+        let unsynced = "SELECT map, by_chain, digest FROM unsynced WHERE id <= ?1";
+        for written in db.list("read what is unsynced", unsynced, [newest], written)? {
+            flush::big_files(&written.path(root), &stopped);
+            if stopped() {
+                return Ok(());
+            }
+        }
         let directory = File::open(root).map_err(io_error("open", root))?;
         rustix::fs::syncfs(&directory).map_err(|error| io_error("sync", root)(error.into()))?;
         let forget = "DELETE FROM unsynced WHERE id <= ?1";
@@ -135,7 +152,7 @@ mod tests {
         let cache = open(directory.path());
         let (synced, unsynced) = (layer("synced"), layer("unsynced"));
         publish(&cache, &synced);
-        cache.sync().unwrap();
+        cache.sync(|| false).unwrap();
         publish(&cache, &unsynced);
         reboot(&cache);
 
@@ -143,6 +160,19 @@ mod tests {
 
         assert!(cache.layer_path(&synced).unwrap().is_some());
         assert_eq!(cache.layer_path(&unsynced).unwrap(), None);
+    }
+
+    #[test]
+    fn a_flush_that_is_stopped_promises_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = open(directory.path());
+        publish(&cache, &layer("unsynced"));
+        cache.sync(|| true).unwrap();
+        reboot(&cache);
+
+        let cache = open(directory.path());
+
+        assert_eq!(cache.layer_path(&layer("unsynced")).unwrap(), None);
     }
 
     fn layer(name: &str) -> Snapshot {

@@ -30,6 +30,7 @@ mod db;
 mod durable;
 mod error;
 mod files;
+mod flush;
 mod images;
 mod layers;
 mod lock;
