@@ -253,11 +253,12 @@ fn nothing_is_named_without_a_tag() {
 }
 
 #[test]
-fn a_tar_of_several_platforms_is_refused_and_a_directory_holds_them() {
+fn files_of_several_platforms_are_in_a_directory_for_each() {
     let session = Session::new().file("f", "x").dockerfile("FROM scratch\nCOPY f /\n");
     let platforms = "--platform=linux/amd64,linux/arm64";
-    session.build(&[platforms, "-o", "type=tar,dest=t.tar"]).fails_with(&["one --platform"]);
-    assert!(!session.path("t.tar").exists());
+    session.build(&[platforms, "-o", "type=tar,dest=t.tar"]).succeeds();
+    let listed = session.tool("tar", &["-tf", "t.tar"]);
+    assert_eq!(listed, "linux_amd64/\nlinux_amd64/f\nlinux_arm64/\nlinux_arm64/f\n");
     session.build(&[platforms, "-o", "out"]).succeeds();
     for directory in ["linux_amd64", "linux_arm64"] {
         assert_eq!(fs::read_to_string(session.path("out").join(directory).join("f")).unwrap(), "x");

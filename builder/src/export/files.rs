@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use frontend::Selection;
+use frontend::{Selection, Target};
 
 use super::{Destination, ExportError, Job};
 use crate::build::Exported;
@@ -15,7 +15,7 @@ pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Expor
         let snapshot = job.solved[target.vertex].snapshot.clone();
         let directory = match job.plan.targets.as_slice() {
             [_] => dest.to_owned(),
-            _ => dest.join(target.platform.to_string().replace('/', "_")),
+            _ => dest.join(directory_of(target)),
         };
         let (view, stop) = (job.worker.view(&snapshot)?, job.worker.stop().clone());
         let work = move || {
@@ -35,14 +35,30 @@ pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Expor
     Ok(Exported::Path(dest.to_owned()))
 }
 
-/// Writes the target's files as a tar.
+/// The directory of a target where there are several.
+fn directory_of(target: &Target) -> String {
+    target.platform.to_string().replace('/', "_")
+}
+
+/// Writes the target's files as a tar; with several platforms, each into a directory of its own.
 pub(super) async fn export_tar(dest: &Destination, job: &Job<'_>) -> Result<Exported, ExportError> {
-    let [target] = job.plan.targets.as_slice() else { return Err(ExportError::TarOfSeveral) };
-    let view = job.worker.view(&job.solved[target.vertex].snapshot)?;
+    let view = |target: &Target| {
+        let view = job.worker.view(&job.solved[target.vertex].snapshot)?;
+        Ok::<_, ExportError>((directory_of(target), view))
+    };
+    let views: Vec<_> = job.plan.targets.iter().map(view).collect::<Result<_, _>>()?;
     let (dest, stop) = (dest.clone(), job.worker.stop().clone());
     let work = move || {
         super::write_to(&dest, &stop, |mut out, path| {
-            layer::write_tree(view.root().dir(), &mut out, None)?;
+            match views.as_slice() {
+                [(_, only)] => {
+                    layer::write_tree(only.root().dir(), &mut out, None)?;
+                }
+                several => {
+                    let trees = several.iter().map(|(name, view)| (&**name, view.root().dir()));
+                    layer::write_named_trees(trees, &mut out)?;
+                }
+            }
             out.flush().map_err(|source| ExportError::Write { path: path.to_owned(), source })
         })
     };

@@ -165,9 +165,6 @@ pub enum ExportError {
         /// Why.
         source: io::Error,
     },
-    /// A tar with a directory for each platform is not written yet.
-    #[error("a tar of several platforms is not supported yet: use type=local or one --platform")]
-    TarOfSeveral,
     /// The target's files can't be copied.
     #[error("cannot write the target's files")]
     Files(#[from] FilesError),

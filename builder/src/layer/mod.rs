@@ -44,7 +44,7 @@ pub use diff::{Changes, Committed, DiffError, commit, diff_id};
 pub use hash::Hashed;
 pub(crate) use normalise::reset_root;
 pub use read::{Kind, Member, Members, ReadError, looks_like_tar};
-pub use tar::{TarError, write_tree};
+pub use tar::{TarError, write_named_trees, write_tree};
 pub use times::{Times, TimesError, Window, restamp};
 pub use walk::{TreeError, copy_metadata};
 

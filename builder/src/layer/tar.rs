@@ -37,11 +37,24 @@ pub fn write_tree(
     out: &mut impl Write,
     latest: Option<i64>,
 ) -> Result<u64, TarError> {
-    let mut writing =
-        Writing { out: BufWriter::with_capacity(BUFFER, out), header: vec![], latest };
+    let mut writing = Writing::new(out, latest);
     let size = stream(dir, &mut writing)?;
     writing.out.flush().map_err(TarError::Write)?;
     Ok(size)
+}
+
+/// Writes one tar of several trees, each below a directory of the name that is given with it.
+pub fn write_named_trees<'a>(
+    trees: impl IntoIterator<Item = (&'a str, BorrowedFd<'a>)>,
+    out: &mut impl Write,
+) -> Result<(), TarError> {
+    let mut writing = Writing::new(out, None);
+    for (name, dir) in trees {
+        let mut streamer = Streamer::new(dir, format!("{name}/").into_bytes(), &mut writing)?;
+        streamer.top()?;
+        streamer.all()?;
+    }
+    writing.content(&END).and_then(|()| writing.out.flush()).map_err(TarError::Write)
 }
 
 /// Takes the parts of a tar as they come.
@@ -57,6 +70,12 @@ struct Writing<W: Write> {
     out: BufWriter<W>,
     header: Vec<u8>,
     latest: Option<i64>,
+}
+
+impl<W: Write> Writing<W> {
+    fn new(out: W, latest: Option<i64>) -> Self {
+        Self { out: BufWriter::with_capacity(BUFFER, out), header: vec![], latest }
+    }
 }
 
 impl<W: Write> Sink for Writing<W> {
@@ -75,27 +94,19 @@ impl<W: Write> Sink for Writing<W> {
 
 /// Walks the layer in `dir` and gives its tar to `sink`. Returns the tar's length.
 pub(crate) fn stream(dir: BorrowedFd<'_>, sink: &mut impl Sink) -> Result<u64, TarError> {
-    let mut streamer = Streamer {
-        walk: Walk::new(dir)?,
-        sink,
-        size: 0,
-        first_names: HashMap::new(),
-        buffer: vec![0; BUFFER],
-        name: vec![],
-    };
-    while let Some(visit) = streamer.walk.next()? {
-        match visit {
-            Visit::Entry(meta) => streamer.entry(&meta)?,
-            Visit::Leave => {}
-        }
-    }
-    // Two blocks of zeros are the end of a tar.
-    streamer.content(&[0; 2 * BLOCK])?;
+    let mut streamer = Streamer::new(dir, vec![], sink)?;
+    streamer.all()?;
+    streamer.content(&END)?;
     Ok(streamer.size)
 }
 
+/// Two blocks of zeros are the end of a tar.
+const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+
 struct Streamer<'s, S> {
     walk: Walk,
+    /// Where the tree is in the tar: nothing, or a directory that ends in `/`.
+    prefix: Vec<u8>,
     sink: &'s mut S,
     size: u64,
     /// Where an inode with several names was met first.
@@ -104,7 +115,45 @@ struct Streamer<'s, S> {
     name: Vec<u8>,
 }
 
-impl<S: Sink> Streamer<'_, S> {
+impl<'s, S: Sink> Streamer<'s, S> {
+    fn new(dir: BorrowedFd<'_>, prefix: Vec<u8>, sink: &'s mut S) -> Result<Self, TreeError> {
+        Ok(Self {
+            walk: Walk::new(dir)?,
+            prefix,
+            sink,
+            size: 0,
+            first_names: HashMap::new(),
+            buffer: vec![0; BUFFER],
+            name: vec![],
+        })
+    }
+
+    /// The directory that the tree is below.
+    fn top(&mut self) -> Result<(), TarError> {
+        self.name = self.prefix.clone();
+        self.header_of_name(|name| Header {
+            kind: b'5',
+            mode: 0o755,
+            is_whiteout: false,
+            ..Header::whiteout(name)
+        })
+    }
+
+    fn all(&mut self) -> Result<(), TarError> {
+        while let Some(visit) = self.walk.next()? {
+            match visit {
+                Visit::Entry(meta) => self.entry(&meta)?,
+                Visit::Leave => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of the entry at hand in the tar.
+    fn name(&self) -> Vec<u8> {
+        [&self.prefix, self.walk.path()].concat()
+    }
+
     fn entry(&mut self, meta: &Meta) -> Result<(), TarError> {
         if meta.is_whiteout() {
             return self.whiteout();
@@ -121,18 +170,18 @@ impl<S: Sink> Streamer<'_, S> {
     }
 
     fn whiteout(&mut self) -> Result<(), TarError> {
-        let path = self.walk.path();
-        let (directory, base) = path.split_at(path.len() - self.walk.name().count_bytes());
+        let name = self.name();
+        let (directory, base) = name.split_at(name.len() - self.walk.name().count_bytes());
         self.name = [directory, WHITEOUT, base].concat();
         self.header_of_name(Header::whiteout)
     }
 
     fn directory(&mut self, meta: &Meta) -> Result<(), TarError> {
-        self.name = [self.walk.path(), b"/"].concat();
+        self.name = [&self.name()[..], b"/"].concat();
         self.header_of_name(|name| Header { kind: b'5', ..header(name, meta) })?;
         self.walk.enter()?;
         if self.is_opaque()? {
-            self.name = [self.walk.path(), b"/", WHITEOUT_OPAQUE].concat();
+            self.name = [&self.name()[..], b"/", WHITEOUT_OPAQUE].concat();
             self.header_of_name(Header::whiteout)?;
         }
         Ok(())
@@ -150,7 +199,7 @@ impl<S: Sink> Streamer<'_, S> {
         let capability = walk::xattr(file.as_fd(), CAPABILITY)
             .map_err(TreeError::on("read attributes of", self.walk.path()))?;
         let capability = capability.as_deref();
-        self.name = self.walk.path().to_vec();
+        self.name = self.name();
         if let Some(first) = self.first_name(meta) {
             let (link, kind) = (first.as_slice(), b'1');
             return self.header_of_name(|name| Header {
@@ -195,7 +244,7 @@ impl<S: Sink> Streamer<'_, S> {
     }
 
     fn named_inode(&mut self, kind: u8, link: &[u8], meta: &Meta) -> Result<(), TarError> {
-        self.name = self.walk.path().to_vec();
+        self.name = self.name();
         let first = self.first_name(meta);
         let (kind, link) = first.as_ref().map_or((kind, link), |first| (b'1', first));
         let device = if matches!(kind, b'3' | b'4') { meta.device } else { (0, 0) };
