@@ -1,5 +1,6 @@
 //! `rbuild build`: from flags and files to a [`Request`], and from its outcome to the last lines.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write as _};
 use std::path::Path;
@@ -253,10 +254,10 @@ fn describe(exported: &Exported, report: &Report, store: &Path) -> Option<String
     Some(match exported {
         Exported::Store(names) => match names.first() {
             Some(name) => format!(
-                "{} is in {} ({digest}); run it with: podman run --rm oci:{}:{name}",
+                "{} is in {} ({digest}); {}",
                 name.familiar(),
                 store.display(),
-                store.display(),
+                use_from_store(store, name),
             ),
             None => format!(
                 "the image {digest} is in {} without a name; give it one with -t",
@@ -266,8 +267,9 @@ fn describe(exported: &Exported, report: &Report, store: &Path) -> Option<String
         Exported::Nothing => return None,
         Exported::Path(path) => match &report.image {
             Some(_) => format!(
-                "the image is in {0} ({digest}); load it with: podman load -i {0}",
-                path.display()
+                "the image is in {} ({digest}); load it with: podman load -i {}",
+                path.display(),
+                for_a_shell(&path.display().to_string()),
             ),
             None => format!("the files are in {}", path.display()),
         },
@@ -279,7 +281,49 @@ fn describe(exported: &Exported, report: &Report, store: &Path) -> Option<String
     })
 }
 
+/// The command that runs an image of the store, or has podman take it over.
+///
+/// podman names the image after the directory, so it wants one that is also a name: without capital
+/// letters and without a dot at the beginning of a component.
+fn use_from_store(store: &Path, name: &Reference) -> String {
+    let source = format!("oci:{}:{name}", store.display());
+    if format!("localhost{}", store.display()).parse::<Reference>().is_ok() {
+        return format!("run it with: podman run --rm {source}");
+    }
+    format!("load it with: skopeo copy {} containers-storage:{name}", for_a_shell(&source))
+}
+
+/// A word of a command line that somebody may paste.
+fn for_a_shell(word: &str) -> Cow<'_, str> {
+    // Only NUL can't be quoted, and no path has it.
+    shlex::try_quote(word).unwrap_or(Cow::Borrowed(word))
+}
+
 /// A way of showing progress as it is written on the command line.
 fn name_of(mode: ProgressMode) -> String {
     mode.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_for_an_image_of_the_store_suits_its_path() {
+        let name: Reference = "app:1.2".parse().unwrap();
+        let said = |store: &str| use_from_store(Path::new(store), &name);
+        assert_eq!(
+            said("/var/lib/rbuild"),
+            "run it with: podman run --rm oci:/var/lib/rbuild:docker.io/library/app:1.2"
+        );
+        assert_eq!(
+            said("/home/ann/.local/share/rbuild"),
+            "load it with: skopeo copy \
+             oci:/home/ann/.local/share/rbuild:docker.io/library/app:1.2 \
+             containers-storage:docker.io/library/app:1.2"
+        );
+        assert!(said("/srv/Ann's store").contains(
+            "skopeo copy \"oci:/srv/Ann's store:docker.io/library/app:1.2\" containers-storage:"
+        ));
+    }
 }
