@@ -11,5 +11,6 @@ mod events;
 mod output;
 mod parallel;
 mod remote;
+mod rootless;
 mod run;
 mod signal;

@@ -41,9 +41,11 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return usage(&error),
     };
+    // Who the caller is can't be told any more from within a namespace.
+    let settings = Settings::read();
     // Before any thread exists: what runs from here on is in a namespace of its own.
     match sandbox::enter() {
-        Ok(sandbox) => build(&args, sandbox),
+        Ok(sandbox) => build(&args, &settings, sandbox),
         Err(error) => fail(&error),
     }
 }
@@ -78,10 +80,9 @@ enum StartError {
     Sandbox(#[from] SandboxError),
 }
 
-fn build(args: &BuildArgs, sandbox: Sandbox) -> ExitCode {
-    let settings = Settings::read();
+fn build(args: &BuildArgs, settings: &Settings, sandbox: Sandbox) -> ExitCode {
     let store = args.root.clone().unwrap_or_else(|| settings.store());
-    match try_build(args, &settings, &store, sandbox) {
+    match try_build(args, settings, &store, sandbox) {
         Ok(code) => code,
         Err(error) => fail(&error),
     }

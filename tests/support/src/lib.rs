@@ -1,6 +1,7 @@
 //! What the tests share: sessions with rbuild, base images, a registry, and a judge of images.
 
 mod bases;
+mod caller;
 mod events;
 mod image;
 mod program;
@@ -11,6 +12,7 @@ mod session;
 mod validate;
 
 pub use bases::Base;
+pub use caller::Caller;
 pub use events::{Step, Steps};
 pub use image::{File, Image, Kind, Layer, Rootfs};
 pub use program::{rbuild, workspace};

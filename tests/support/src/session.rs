@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::bases::Base;
+use crate::caller::Caller;
 use crate::events::Steps;
 use crate::image::Image;
 use crate::program::rbuild;
@@ -27,6 +28,7 @@ pub struct Session {
     store: &'static str,
     bases: Vec<(String, PathBuf)>,
     environment: Vec<(String, String)>,
+    caller: Caller,
 }
 
 impl Session {
@@ -42,7 +44,14 @@ impl Session {
         for part in ["context", "home", "tmp"] {
             fs::create_dir(dir.path().join(part)).unwrap();
         }
-        Self { dir, store: "store", bases: vec![], environment: vec![] }.base(Base::Busybox)
+        let caller = Caller::Root;
+        Self { dir, store: "store", bases: vec![], environment: vec![], caller }.base(Base::Busybox)
+    }
+
+    /// Has somebody else run rbuild, to whom context and home then belong.
+    pub fn run_by(mut self, caller: Caller) -> Self {
+        self.caller = caller;
+        self
     }
 
     /// Makes `FROM <name of the base>` mean the base image of the tests.
@@ -135,8 +144,30 @@ impl Session {
 
     /// The command of a build, for tests that start or wrap it themselves.
     pub fn build_command(&self, progress: &str, args: &[&str]) -> Command {
+        let Self { caller: Caller::Root, .. } = self else { return self.others(progress, args) };
         let mut command = self.command(rbuild());
         command.args(self.build_arguments(progress, args));
+        command
+    }
+
+    /// The command of a build by somebody who may not look into the directory of the workspace.
+    fn others(&self, progress: &str, args: &[&str]) -> Command {
+        let program = self.path("rbuild");
+        fs::write(&program, "").unwrap();
+        let mut shown = vec![(rbuild().to_owned(), program.clone())];
+        let mut line = self.build_arguments(progress, args);
+        for (name, layout) in &self.bases {
+            let seen = self.path("bases").join(name);
+            fs::create_dir_all(&seen).unwrap();
+            for word in &mut line {
+                *word = word.replace(layout.to_str().unwrap(), seen.to_str().unwrap());
+            }
+            shown.push((layout.clone(), seen));
+        }
+        self.caller.own(self.dir.path());
+        let prefix = self.caller.prefix(self.dir.path(), &shown);
+        let mut command = self.command(&prefix[0]);
+        command.args(&prefix[1..]).arg(program).args(line);
         command
     }
 

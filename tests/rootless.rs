@@ -1,0 +1,46 @@
+//! Ordinary users: the same images as root's, in stores of their own.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use test_support::{Base, Caller, Session};
+
+/// Every way to an owner, and nothing that differs from one run to the next.
+const DOCKERFILE: &str = "FROM debian AS build
+RUN touch /made && chown 5:6 /made && ln -s made /link && chown -h 7:8 /link \\
+    && mkdir -p /d/e && chown 9 /d && mkfifo /d/pipe && chown 1000:1000 /d/pipe
+FROM debian
+COPY --chown=11:12 f /f
+COPY --from=build /d /copied
+COPY --from=build /etc /etc-again
+USER 1000:1001
+WORKDIR /work
+RUN id > /tmp/id && touch /tmp/mine
+";
+
+/// The digest of the image that the caller builds.
+fn digest(caller: Caller) -> String {
+    let session = Session::new()
+        .base(Base::Debian)
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .file("f", "content")
+        .dockerfile(DOCKERFILE)
+        .run_by(caller);
+    session.build(&["-t", "x"]).succeeds();
+    session.image("x").digest.to_string()
+}
+
+#[test]
+fn a_user_with_subordinate_ids_builds_the_image_that_root_builds() {
+    assert_eq!(digest(Caller::WithSubordinateIds), digest(Caller::Root));
+}
+
+#[test]
+fn an_ordinary_users_store_is_below_the_home_directory() {
+    for caller in [Caller::WithSubordinateIds, Caller::WithOneId] {
+        let session = Session::new().dockerfile("FROM busybox\nRUN echo > /f\n").run_by(caller);
+        let mut build = session.build_command("plain", &["-t", "x"]);
+        session.run(build.env_remove("RBUILD_ROOT")).succeeds();
+        let index = session.path("home/.local/share/rbuild/index.json");
+        assert_ne!(std::fs::metadata(index).unwrap().uid(), 0);
+    }
+}
