@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use test_support::{Base, Caller, Session};
 
-/// Every way to an owner, and nothing that differs from one run to the next.
-const DOCKERFILE: &str = "FROM debian AS build
+/// Owners that RUN and COPY set, and nothing that differs from one run to the next.
+const OF_ALL: &str = "FROM debian AS build
 RUN touch /made && chown 5:6 /made && ln -s made /link && chown -h 7:8 /link \\
     && mkdir -p /d/e && chown 9 /d && mkfifo /d/pipe && chown 1000:1000 /d/pipe
 FROM debian
@@ -17,13 +17,24 @@ WORKDIR /work
 RUN id > /tmp/id && touch /tmp/mine
 ";
 
+/// Owners that the base image has and that COPY sets.
+const OF_COPIES: &str = "FROM debian AS build
+RUN chmod u+s /etc/gshadow && mkdir /new && echo > /new/f
+FROM debian
+COPY --chown=11:12 f /f
+COPY --chown=13 --chmod=4755 f /d/f
+COPY --from=build /etc /etc-again
+COPY --from=build --chown=1:2 /new /new
+RUN mv /f /moved && cp -a /new /new-again && chmod 755 /d
+";
+
 /// The digest of the image that the caller builds.
-fn digest(caller: Caller) -> String {
+fn digest(caller: Caller, dockerfile: &str) -> String {
     let session = Session::new()
         .base(Base::Debian)
         .env("SOURCE_DATE_EPOCH", "1700000000")
         .file("f", "content")
-        .dockerfile(DOCKERFILE)
+        .dockerfile(dockerfile)
         .run_by(caller);
     session.build(&["-t", "x"]).succeeds();
     session.image("x").digest.to_string()
@@ -31,7 +42,14 @@ fn digest(caller: Caller) -> String {
 
 #[test]
 fn a_user_with_subordinate_ids_builds_the_image_that_root_builds() {
+    let digest = |caller| digest(caller, OF_ALL);
     assert_eq!(digest(Caller::WithSubordinateIds), digest(Caller::Root));
+}
+
+#[test]
+fn where_there_is_one_id_owners_of_bases_and_copies_are_kept() {
+    let digest = |caller| digest(caller, OF_COPIES);
+    assert_eq!(digest(Caller::WithOneId), digest(Caller::Root));
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub mod export;
 pub mod files;
 pub mod image;
 pub mod layer;
+mod owners;
 pub mod pin;
 pub mod sandbox;
 pub mod snapshot;

@@ -7,13 +7,14 @@
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timestamps};
 use rustix::io::{self, Errno};
 
 use super::meta::{self, Kind, Meta, Time, timespec};
 use super::owner::Ids;
 use super::root::READ_DIRECTORY;
 use super::xattrs::{self, Xattr};
+use crate::owners::{Owner, Owners};
 
 /// The metadata that something made gets.
 #[derive(Clone, Debug)]
@@ -28,8 +29,7 @@ pub(crate) struct Attributes {
 
 /// Gives an open file or directory its metadata.
 pub(crate) fn dress(file: impl AsFd, attributes: &Attributes) -> io::Result<()> {
-    let (uid, gid) = ids(attributes.ids);
-    rustix::fs::fchown(&file, uid, gid)?;
+    Owners::here().give(&file, owner(attributes.ids))?;
     for xattr in &attributes.xattrs {
         xattrs::set(&file, xattr);
     }
@@ -49,8 +49,8 @@ fn timestamps((accessed, modified): (Time, Time)) -> Timestamps {
     Timestamps { last_access: timespec(accessed), last_modification: timespec(modified) }
 }
 
-fn ids(ids: Ids) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)))
+fn owner(ids: Ids) -> Owner {
+    (ids.uid, ids.gid)
 }
 
 /// Makes an empty file that was not there.
@@ -99,8 +99,7 @@ pub(crate) fn special(
 
 /// Gives what can't be opened its owner and times.
 fn dress_at(dir: impl AsFd, name: &OsStr, attributes: &Attributes) -> io::Result<()> {
-    let (uid, gid) = ids(attributes.ids);
-    rustix::fs::chownat(&dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    Owners::here().give_at(&dir, name, owner(attributes.ids))?;
     match attributes.times {
         Some(times) => {
             let times = timestamps(times);

@@ -24,6 +24,7 @@ use super::filter::Filter;
 use super::meta::{self, Kind, Meta};
 use super::missing::Missing;
 use super::root::{End, READ_DIRECTORY, Root};
+use crate::owners::Owners;
 use crate::stop::go_on;
 
 /// Where files are taken from.
@@ -39,6 +40,17 @@ pub struct Source<'a> {
     pub keep_owner: bool,
     /// Once it is cancelled, nothing is read any more: what is at work fails.
     pub stop: &'a CancellationToken,
+}
+
+impl Source<'_> {
+    /// `meta` of `name` in `dir` with the owner that counts.
+    fn with_owner(&self, meta: Meta, dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Meta> {
+        if !self.keep_owner || !matches!(meta.kind(), Kind::File | Kind::Directory) {
+            return Ok(meta);
+        }
+        let (uid, gid) = Owners::here().of_name(dir, name, (meta.uid, meta.gid))?;
+        Ok(Meta { uid, gid, ..meta })
+    }
 }
 
 /// One source of a copy.
@@ -196,7 +208,10 @@ impl Selector<'_> {
         match place.end {
             End::Missing(_) | End::NotADirectory(_) => Err(self.missing(path)),
             End::Leaf(_, _) if self.hides(&real) => Err(self.missing(path)),
-            End::Leaf(_, meta) => Ok((real, meta, None)),
+            End::Leaf(ref name, meta) => {
+                let meta = self.source.with_owner(meta, place.dir(), name);
+                Ok((real, meta.attempt("look at", path)?, None))
+            }
             End::Directory => {
                 let open = || open_directory(place.dir(), OsStr::new(".")).attempt("open", &real);
                 if self.hides(&real) && !self.has_exceptions(open()?, &real)? {
@@ -204,7 +219,8 @@ impl Selector<'_> {
                 }
                 let dir = open()?;
                 let meta = Meta::of(&dir).attempt("look at", path)?;
-                Ok((real, meta, Some(dir)))
+                let meta = self.source.with_owner(meta, &dir, OsStr::new("."));
+                Ok((real, meta.attempt("look at", path)?, Some(dir)))
             }
         }
     }
@@ -284,7 +300,7 @@ impl Selector<'_> {
         mut filter: Filter<'_>,
     ) -> Result<Vec<Entry>, FilesError> {
         filter.start(&path);
-        let mut walk = Walk::new(filter, path, SPLITS, self.source.stop);
+        let mut walk = Walk::new(filter, path, SPLITS, self.source);
         walk.enter(dir, false)?;
         walk.run()
     }
@@ -315,7 +331,7 @@ struct Walk<'a> {
     entries: Vec<Entry>,
     buffer: Vec<MaybeUninit<u8>>,
     splits_left: usize,
-    stop: &'a CancellationToken,
+    source: &'a Source<'a>,
 }
 
 /// A directory that is being walked.
@@ -329,14 +345,9 @@ struct Level {
 }
 
 impl<'a> Walk<'a> {
-    fn new(
-        filter: Filter<'a>,
-        path: PathBuf,
-        splits_left: usize,
-        stop: &'a CancellationToken,
-    ) -> Self {
+    fn new(filter: Filter<'a>, path: PathBuf, splits_left: usize, source: &'a Source<'a>) -> Self {
         let buffer = vec![MaybeUninit::uninit(); 32 << 10];
-        Self { filter, path, levels: vec![], entries: vec![], buffer, splits_left, stop }
+        Self { filter, path, levels: vec![], entries: vec![], buffer, splits_left, source }
     }
 
     fn run(mut self) -> Result<Vec<Entry>, FilesError> {
@@ -371,7 +382,7 @@ impl<'a> Walk<'a> {
         threads: usize,
     ) -> Result<(), FilesError> {
         let walk = |names: &[OsString]| {
-            let mut walk = Walk::new(self.filter.clone(), self.path.clone(), 0, self.stop);
+            let mut walk = Walk::new(self.filter.clone(), self.path.clone(), 0, self.source);
             let dir = dir.try_clone().attempt("open", &self.path)?;
             let names = names.to_vec();
             walk.levels.push(Level {
@@ -403,13 +414,15 @@ impl<'a> Walk<'a> {
         let Some(level) = self.levels.last() else { return Ok(()) };
         let parent = level.position;
         self.path.push(&name);
-        go_on(self.stop).attempt("look at", &self.path)?;
+        go_on(self.source.stop).attempt("look at", &self.path)?;
         let found = Meta::find(&level.dir, &name).attempt("look at", &self.path)?;
         let judged = found.map(|meta| (meta, self.filter.judge(&self.path, meta.kind())));
         if let Some((meta, Some(taken))) = judged {
             let directory = meta.kind() == Kind::Directory;
             let dir = directory.then(|| open_directory(level.dir.as_fd(), &name)).transpose();
             let dir = dir.attempt("open", &self.path)?;
+            let meta = self.source.with_owner(meta, &level.dir, &name);
+            let meta = meta.attempt("look at", &self.path)?;
             self.entries.push(Entry { parent, name, meta, implied: taken.implied });
             if let Some(dir) = dir {
                 self.filter.enter();

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use oci::DiffId;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::normalise::reset_root;
@@ -21,6 +21,7 @@ use super::place::{Inside, Root, open_inside, open_plain};
 use super::read::{Kind, Member, Members, ReadError};
 use super::walk::{self, Meta};
 use super::{CAPABILITY, DESCRIBES_ROOT, OPAQUE, WHITEOUT, WHITEOUT_META, WHITEOUT_OPAQUE};
+use crate::owners::{Owner, Owners};
 
 /// How an archive is unpacked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -566,18 +567,13 @@ pub(crate) fn write_at(file: BorrowedFd<'_>, mut offset: u64, mut bytes: &[u8]) 
 }
 
 /// The mode comes last: a change of owner clears setuid.
-fn set_owner_and_mode(
-    fd: BorrowedFd<'_>,
-    (uid, gid): (u32, u32),
-    mode: u32,
-) -> rustix::io::Result<()> {
-    rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+fn set_owner_and_mode(fd: BorrowedFd<'_>, owner: Owner, mode: u32) -> rustix::io::Result<()> {
+    Owners::here().give(fd, owner)?;
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))
 }
 
-fn set_owner_of_link(spot: &Spot<'_>, (uid, gid): (u32, u32)) -> rustix::io::Result<()> {
-    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    rustix::fs::chownat(spot.dir, spot.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+fn set_owner_of_link(spot: &Spot<'_>, owner: Owner) -> rustix::io::Result<()> {
+    Owners::here().give_at(spot.dir, spot.name, owner)
 }
 
 fn mark_opaque(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {

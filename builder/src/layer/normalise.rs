@@ -17,6 +17,7 @@ use super::compare::{has_equal_metadata, has_equal_owner_and_mode, is_unchanged}
 use super::diff::Changes;
 use super::walk::{self, Meta, TreeError, Visit, Walk};
 use super::{CAPABILITY, OPAQUE, WHITEOUT};
+use crate::owners::{OWNER, Owners};
 use crate::stop::go_on;
 
 /// Makes the upper directory canonical. Returns the paths no layer can hold.
@@ -46,8 +47,7 @@ pub(crate) fn normalise(changes: &Changes<'_>) -> Result<Vec<String>, TreeError>
 
 /// No tar of ours says what `/` is like, so a layer's own directory is like any other's.
 pub(crate) fn reset_root(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    use rustix::fs::{Gid, Uid};
-    rustix::fs::fchown(dir, Some(Uid::ROOT), Some(Gid::ROOT))?;
+    Owners::here().give(dir, (0, 0))?;
     rustix::fs::fchmod(dir, Mode::from_raw_mode(0o755))?;
     rustix::fs::futimens(dir, &walk::whole_second(0))
 }
@@ -225,7 +225,7 @@ fn strip_attributes(fd: BorrowedFd<'_>, may_hide: bool) -> rustix::io::Result<bo
     let mut is_opaque = false;
     for name in attributes(fd)?.split_inclusive(|&byte| byte == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
-        if name == CAPABILITY {
+        if name == CAPABILITY || name == OWNER && Owners::here() == Owners::Attribute {
             continue;
         }
         if may_hide && name == OPAQUE && walk::xattr(fd, OPAQUE)?.as_deref() == Some(b"y") {

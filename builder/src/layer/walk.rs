@@ -9,10 +9,10 @@ use std::io;
 use std::vec;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RawDir, StatxFlags, Timespec, Timestamps, Uid,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
+
+use crate::owners::{Owner, Owners};
 
 /// Something could not be done to an entry of a layer's directory.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +57,26 @@ impl Meta {
     /// Looks at `name` in `dir`; a link is not followed.
     pub(crate) fn of(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
-        rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS).map(Self::from)
+        let meta = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS).map(Self::from)?;
+        meta.with_owner(|found| Owners::here().of_name(dir, name, found))
     }
 
     /// Looks at an open file or directory.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map(Self::from)
+        let meta = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+            .map(Self::from)?;
+        meta.with_owner(|found| Owners::here().of(fd, found))
+    }
+
+    fn with_owner(
+        self,
+        ask: impl FnOnce(Owner) -> rustix::io::Result<Owner>,
+    ) -> rustix::io::Result<Self> {
+        if !matches!(self.kind, FileType::RegularFile | FileType::Directory) {
+            return Ok(self);
+        }
+        let (uid, gid) = ask((self.uid, self.gid))?;
+        Ok(Self { uid, gid, ..self })
     }
 
     /// Whether it is the overlay's sign that the name is deleted.
@@ -254,7 +268,7 @@ pub(crate) fn whole_second(mtime: i64) -> Timestamps {
 /// Gives the open directory `to` owner, mode and time of the open directory `from`.
 pub fn copy_metadata(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let meta = Meta::of_fd(from)?;
-    rustix::fs::fchown(to, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
+    Owners::here().give(to, (meta.uid, meta.gid))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(meta.mode))?;
     rustix::fs::futimens(to, &whole_second(meta.mtime))
 }

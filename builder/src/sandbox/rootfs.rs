@@ -22,6 +22,7 @@ use super::error::OrCannot;
 use super::message::{Incoming, MountSpec, SourceSpec, Spec};
 use super::paths::{self, Missing, Stubs};
 use super::{SandboxError, Security, mounts};
+use crate::owners::Owners;
 
 /// Nodes of `/dev`: what they are, so that nothing else on the host is taken for them.
 const NODES: &[(&str, u32, u32)] = &[
@@ -305,7 +306,10 @@ impl Files<'_> {
         let directory = self.directory()?;
         let file = make_file(directory, &name, mode).or_cannot(cannot)?;
         write_all(&file, data).or_cannot(cannot)?;
-        fchown(&file, Some(uid), Some(gid)).or_cannot(cannot)?;
+        // Where there is one id, the command has it and may read what is root's.
+        if Owners::here() == Owners::Kernel {
+            fchown(&file, Some(uid), Some(gid)).or_cannot(cannot)?;
+        }
         fchmod(&file, mode).or_cannot(cannot)?;
         mounts::clone_one(directory, &*name).or_cannot(cannot)
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::LocalWorker;
 use crate::context::BuildContext;
 use crate::files::{self, CopyOptions, FilesError, Root};
+use crate::owners::Owners;
 use crate::sandbox::{self, ContainerMount, SandboxError};
 use crate::snapshot::{self, SnapshotError};
 use crate::solver::{Job, OpError};
@@ -286,7 +287,7 @@ fn seed(
 }
 
 fn set_owner_and_mode(directory: &Path, (mode, uid, gid): (u32, u32, u32)) -> std::io::Result<()> {
-    std::os::unix::fs::chown(directory, Some(uid), Some(gid))?;
+    Owners::here().give(std::fs::File::open(directory)?, (uid, gid))?;
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode))
 }
 
