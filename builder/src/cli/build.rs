@@ -91,6 +91,7 @@ pub(crate) enum UsageError {
 pub(crate) fn request(
     args: &BuildArgs,
     settings: &Settings,
+    proxies: &BTreeMap<String, String>,
     services: &Services,
     runtime: &Handle,
 ) -> Result<Request, UsageError> {
@@ -106,7 +107,7 @@ pub(crate) fn request(
     let ignore = main.ignore().cloned();
     contexts.insert("context".to_owned(), Arc::new(main));
     Ok(Request {
-        plan: plan_request(args, settings, named, ignore)?,
+        plan: plan_request(args, settings, proxies, named, ignore)?,
         dockerfile,
         contexts,
         secrets,
@@ -122,6 +123,7 @@ pub(crate) fn request(
 fn plan_request(
     args: &BuildArgs,
     settings: &Settings,
+    proxies: &BTreeMap<String, String>,
     contexts: BTreeMap<String, NamedContext>,
     ignore: Option<frontend::ignore::Ignore>,
 ) -> Result<PlanRequest, UsageError> {
@@ -129,6 +131,9 @@ fn plan_request(
     if let Some(epoch) = settings.variable("SOURCE_DATE_EPOCH").filter(|epoch| !epoch.is_empty()) {
         build_args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
     }
+    let is_given = |name: &str| build_args.keys().any(|given| given.eq_ignore_ascii_case(name));
+    let proxies: Vec<_> = proxies.iter().filter(|(name, _)| !is_given(name)).collect();
+    build_args.extend(proxies.into_iter().map(|(name, value)| (name.clone(), value.clone())));
     Ok(PlanRequest {
         target: args.target.clone(),
         build_args,

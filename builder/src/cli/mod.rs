@@ -4,6 +4,7 @@ mod args;
 mod build;
 mod context;
 mod csv;
+mod logins;
 mod outputs;
 mod progress;
 mod report;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::args::BuildArgs;
 use self::build::UsageError;
+use self::logins::{Logins, LoginsError};
 use self::progress::ProgressMode;
 use self::settings::Settings;
 use crate::build::{BuildError, Report, Request, Services};
@@ -70,10 +72,8 @@ enum StartError {
     Cache(#[from] cache::CacheError),
     #[error(transparent)]
     Registries(#[from] registry_client::RegistriesConfError),
-    #[error("cannot read the credentials in {path}")]
-    Credentials { path: PathBuf, source: registry_client::CredentialsError },
-    #[error("cannot read {path}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Logins(#[from] LoginsError),
     #[error("cannot start threads")]
     Runtime(#[source] std::io::Error),
     #[error(transparent)]
@@ -104,13 +104,14 @@ fn try_build(
     let mode = progress_mode(args, settings)?;
     remove_old_iidfile(args)?;
     let (events, receiver) = Events::channel();
-    let services = services(settings, store, sandbox, events)?;
+    let logins = Logins::read(settings)?;
+    let services = services(settings, &logins, store, sandbox, events)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
     let shown = progress::show(mode, receiver, std::io::stderr()).map_err(UsageError::from)?;
-    let ended = read_and_build(args, settings, services, &runtime);
+    let ended = read_and_build(args, settings, &logins, services, &runtime);
     runtime.shutdown_background();
     let _it_showed_what_it_could = shown.join();
     match ended? {
@@ -129,14 +130,16 @@ fn try_build(
 
 fn services(
     settings: &Settings,
+    logins: &Logins,
     store: &Path,
     sandbox: Sandbox,
     events: Events,
 ) -> Result<Services, StartError> {
+    let sandbox = Arc::new(sandbox);
     Ok(Services {
         cache: Cache::open(store, sandbox.level().ownership_map())?,
-        registry: registry(settings)?,
-        sandbox: Arc::new(sandbox),
+        registry: registry(settings, logins.credentials(&sandbox))?,
+        sandbox,
         host: Host { resolv_conf: PathBuf::from("/etc/resolv.conf") },
         events,
         stop: CancellationToken::new(),
@@ -147,10 +150,11 @@ fn services(
 fn read_and_build(
     args: &BuildArgs,
     settings: &Settings,
+    logins: &Logins,
     services: Services,
     runtime: &Runtime,
 ) -> Result<Ended, UsageError> {
-    let request = build::request(args, settings, &services, runtime.handle())?;
+    let request = build::request(args, settings, &logins.proxies, &services, runtime.handle())?;
     let (dockerfile, tags) = (request.dockerfile.clone(), request.tags.clone());
     Ok(match runtime.block_on(run(request, services)) {
         Ok(report) => Ended::Built(report, tags),
@@ -212,17 +216,8 @@ fn remove_old_iidfile(args: &BuildArgs) -> Result<(), StartError> {
     }
 }
 
-fn registry(settings: &Settings) -> Result<Client, StartError> {
+fn registry(settings: &Settings, credentials: Credentials) -> Result<Client, StartError> {
     let hosts = RegistriesConf::load(&settings.registries_conf())?;
-    let credentials = match settings.docker_config() {
-        Some(path) => match std::fs::read(&path) {
-            Ok(bytes) => Credentials::from_docker_config(&bytes)
-                .map_err(|source| StartError::Credentials { path, source })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Credentials::default(),
-            Err(source) => return Err(StartError::Read { path, source }),
-        },
-        None => Credentials::default(),
-    };
     let user_agent = concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned();
     Ok(Client::new(ClientOptions { hosts, credentials, user_agent, ..ClientOptions::default() }))
 }

@@ -49,6 +49,18 @@ impl Settings {
         first.into_iter().collect()
     }
 
+    /// Where podman and buildah keep credentials: the file that is named, else the usual places.
+    pub(crate) fn containers_auth(&self) -> Vec<PathBuf> {
+        if let Some(named) = env::var_os("REGISTRY_AUTH_FILE") {
+            return vec![named.into()];
+        }
+        let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let config = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+        let config = config.or_else(|| Some(self.home.as_deref()?.join(".config")));
+        let places = [runtime, config].into_iter().flatten();
+        places.map(|place| place.join("containers/auth.json")).collect()
+    }
+
     /// Docker's `config.json`, where credentials are.
     pub(crate) fn docker_config(&self) -> Option<PathBuf> {
         let directory = env::var_os("DOCKER_CONFIG").map(PathBuf::from);

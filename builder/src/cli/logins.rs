@@ -1,0 +1,249 @@
+//! Who the user is to registries, and the proxies for builds: what `docker login`, `podman login`
+//! and their users write down.
+//!
+//! A registry's helper, if one is configured, is asked first, then `auths` of Docker's
+//! `config.json`, then the `auth.json` of podman and buildah. `DOCKER_AUTH_CONFIG` goes before all.
+//! Helpers are run by the [`Broker`](crate::sandbox::Broker): inside the namespaces of a build they
+//! would take the caller for root, and find neither its home nor its session bus.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use registry_client::{Credential, Credentials, CredentialsError, LookupError, Secret};
+use serde::Deserialize;
+use tokio::runtime::Handle;
+
+use super::settings::Settings;
+use crate::sandbox::{BrokerCommand, Sandbox};
+
+/// Why logins can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoginsError {
+    /// A file with credentials has no such form.
+    #[error("cannot read the credentials in {origin}")]
+    Credentials {
+        /// The file or variable.
+        origin: String,
+        /// Why.
+        source: CredentialsError,
+    },
+    /// Docker's file has no such form.
+    #[error("cannot read {path}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A file can't be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What a user has configured for registries and builds.
+#[derive(Debug, Default)]
+pub(crate) struct Logins {
+    stored: Credentials,
+    helpers: Helpers,
+    /// Build arguments, by name.
+    pub(crate) proxies: BTreeMap<String, String>,
+}
+
+/// Docker's `config.json`, as far as it is ours; `auths` are read by [`Credentials`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct DockerConfig {
+    #[serde(flatten)]
+    helpers: Helpers,
+    proxies: BTreeMap<String, Proxies>,
+}
+
+/// Programs that keep credentials, by the last part of their names.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Helpers {
+    /// By registry.
+    cred_helpers: BTreeMap<String, String>,
+    /// Of all other registries, unless empty.
+    creds_store: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Proxies {
+    http_proxy: String,
+    https_proxy: String,
+    no_proxy: String,
+    ftp_proxy: String,
+    all_proxy: String,
+}
+
+impl Logins {
+    /// Reads the files and variables; what is not there says nothing.
+    pub(crate) fn read(settings: &Settings) -> Result<Self, LoginsError> {
+        let mut logins = Self::default();
+        if let Some(text) = settings.variable("DOCKER_AUTH_CONFIG").filter(|text| !text.is_empty())
+        {
+            logins.add("DOCKER_AUTH_CONFIG".to_owned(), text.as_bytes())?;
+        }
+        if let Some((path, bytes)) = first_there(settings.docker_config())? {
+            logins.add(path.display().to_string(), &bytes)?;
+            let config: DockerConfig = serde_json::from_slice(&bytes)
+                .map_err(|source| LoginsError::Config { path, source })?;
+            logins.helpers = config.helpers;
+            logins.proxies =
+                config.proxies.get("default").map(Proxies::build_args).unwrap_or_default();
+        }
+        if let Some((path, bytes)) = first_there(settings.containers_auth())? {
+            logins.add(path.display().to_string(), &bytes)?;
+        }
+        Ok(logins)
+    }
+
+    fn add(&mut self, origin: String, json: &[u8]) -> Result<(), LoginsError> {
+        let found = Credentials::from_docker_config(json)
+            .map_err(|source| LoginsError::Credentials { origin, source })?;
+        self.stored = std::mem::take(&mut self.stored).or(found);
+        Ok(())
+    }
+
+    /// What to show to registries; helpers are run outside of `sandbox`.
+    pub(crate) fn credentials(&self, sandbox: &Arc<Sandbox>) -> Credentials {
+        if self.helpers.is_empty() {
+            return self.stored.clone();
+        }
+        let (helpers, sandbox) = (self.helpers.clone(), sandbox.clone());
+        let lookup = move |server: &str| match helpers.of(server) {
+            Some(helper) => ask(&sandbox, helper, server),
+            None => Ok(None),
+        };
+        Credentials::from_lookup(lookup).or(self.stored.clone())
+    }
+}
+
+impl Helpers {
+    fn is_empty(&self) -> bool {
+        self.cred_helpers.is_empty() && self.creds_store.is_empty()
+    }
+
+    fn of(&self, server: &str) -> Option<&str> {
+        let own = self.cred_helpers.get(server).unwrap_or(&self.creds_store);
+        (!own.is_empty()).then_some(own)
+    }
+}
+
+impl Proxies {
+    /// The arguments that Dockerfiles know them by, in both cases.
+    fn build_args(&self) -> BTreeMap<String, String> {
+        let named = [
+            ("HTTP_PROXY", &self.http_proxy),
+            ("HTTPS_PROXY", &self.https_proxy),
+            ("NO_PROXY", &self.no_proxy),
+            ("FTP_PROXY", &self.ftp_proxy),
+            ("ALL_PROXY", &self.all_proxy),
+        ];
+        let set = named.into_iter().filter(|(_, value)| !value.is_empty());
+        set.flat_map(|(name, value)| [name.to_owned(), name.to_lowercase()].map(|n| (n, value)))
+            .map(|(name, value)| (name, value.clone()))
+            .collect()
+    }
+}
+
+/// The first of `paths` that exists, and what is in it.
+fn first_there(
+    paths: impl IntoIterator<Item = PathBuf>,
+) -> Result<Option<(PathBuf, Vec<u8>)>, LoginsError> {
+    for path in paths {
+        match std::fs::read(&path) {
+            Ok(bytes) => return Ok(Some((path, bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(LoginsError::Read { path, source }),
+        }
+    }
+    Ok(None)
+}
+
+/// Why a helper has not answered.
+#[derive(Debug, thiserror::Error)]
+enum HelperError {
+    #[error("cannot run {program}, which config.json names: install it or remove its name there")]
+    Run { program: String, source: crate::sandbox::SandboxError },
+    #[error("{program} failed: {said}")]
+    Failed { program: String, said: String },
+    #[error("{program} answers with something that is no credential")]
+    Answer { program: String, source: serde_json::Error },
+}
+
+/// What a helper prints.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    username: String,
+    secret: String,
+}
+
+/// Asks the helper for the credential of `server`. Blocks; a runtime must be near.
+fn ask(sandbox: &Sandbox, helper: &str, server: &str) -> Result<Option<Credential>, LookupError> {
+    /// What every helper says when it has nothing: part of their protocol.
+    const NOTHING: &str = "credentials not found in native keychain";
+    let Some(broker) = sandbox.broker() else { return Ok(None) };
+    let program = format!("docker-credential-{helper}");
+    let command = BrokerCommand {
+        args: vec![program.clone(), "get".to_owned()],
+        stdin: server.as_bytes().to_vec(),
+        ..BrokerCommand::default()
+    };
+    let output = match Handle::current().block_on(broker.run(&command)) {
+        Ok(output) => output,
+        Err(source) => return Err(HelperError::Run { program, source }.into()),
+    };
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.code != Some(0) {
+        let said = match said.as_str() {
+            NOTHING => return Ok(None),
+            "" => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            _ => said,
+        };
+        return Err(HelperError::Failed { program, said }.into());
+    }
+    let Answer { username, secret } =
+        serde_json::from_str(&said).map_err(|source| HelperError::Answer { program, source })?;
+    let secret = Secret::new(secret);
+    Ok(Some(match username.as_str() {
+        "<token>" => Credential::IdentityToken(secret),
+        _ => Credential::Password { username, password: secret },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> DockerConfig {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_registrys_own_helper_goes_before_the_store_of_all() {
+        let helpers =
+            config(r#"{"credsStore": "all", "credHelpers": {"r.example": "own"}}"#).helpers;
+        assert_eq!((helpers.of("r.example"), helpers.of("else")), (Some("own"), Some("all")));
+        assert!(config(r#"{"credsStore": "", "auths": {}}"#).helpers.is_empty());
+    }
+
+    #[test]
+    fn proxies_are_arguments_in_both_cases() {
+        let config = config(r#"{"proxies": {"default": {"httpProxy": "h", "noProxy": "n"}}}"#);
+        let args = config.proxies["default"].build_args();
+        let expected =
+            [("HTTP_PROXY", "h"), ("NO_PROXY", "n"), ("http_proxy", "h"), ("no_proxy", "n")];
+        let args: Vec<_> = args.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(args, expected);
+    }
+}

@@ -1,0 +1,91 @@
+//! Who the user is to registries: helpers, files of docker and podman; and the proxies beside them.
+
+use std::os::unix::fs::PermissionsExt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use test_support::{Base, Caller, Login, Session, TestRegistry};
+
+/// A registry with a base image for which one must log in, and a session that builds on it.
+fn registry_and_session() -> (TestRegistry, Session) {
+    let registry = TestRegistry::start();
+    Base::Busybox.push_to(&registry, "team/busybox");
+    registry.require(Login::Basic { username: "me".into(), password: "right".into() });
+    let session = Session::new()
+        .without_bases()
+        .dockerfile(&format!("FROM {}\n", registry.name("team/busybox")));
+    (registry, session)
+}
+
+fn write_home(session: &Session, path: &str, text: &str) {
+    let path = session.path("home").join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// Puts a helper called `docker-credential-test` on the `PATH`.
+fn install_helper(session: Session, script: &str) -> Session {
+    let directory = session.path("helpers");
+    std::fs::create_dir(&directory).unwrap();
+    let helper = directory.join("docker-credential-test");
+    std::fs::write(&helper, format!("#!/bin/sh\n{script}")).unwrap();
+    std::fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
+    session.env("PATH", &format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", directory.display()))
+}
+
+#[test]
+fn a_helper_is_asked_as_the_caller() {
+    for (caller, id) in [(Caller::Root, 0), (Caller::WithSubordinateIds, 4242)] {
+        let (registry, session) = registry_and_session();
+        let script = format!(
+            "read server\n\
+             test \"$1 $server $(id -u)\" = \"get {} {id}\" || {{ echo \"not $(id -u)\"; exit 1; }}\n\
+             echo '{{\"ServerURL\":\"x\",\"Username\":\"me\",\"Secret\":\"right\"}}'\n",
+            registry.host()
+        );
+        let session = install_helper(session.run_by(caller), &script);
+        write_home(&session, ".docker/config.json", r#"{"credsStore": "test"}"#);
+        session.build(&["-t", "x"]).succeeds();
+    }
+}
+
+#[test]
+fn a_helper_that_has_nothing_leaves_it_to_the_files() {
+    let (registry, session) = registry_and_session();
+    let nothing = "echo credentials not found in native keychain\nexit 1\n";
+    let session = install_helper(session, nothing);
+    write_home(&session, ".docker/config.json", r#"{"credsStore": "test"}"#);
+    session.build(&["-t", "x"]).fails_with(&["401"]);
+
+    let auth = STANDARD.encode("me:right");
+    let podmans = format!(r#"{{"auths": {{"{}": {{"auth": "{auth}"}}}}}}"#, registry.host());
+    write_home(&session, ".config/containers/auth.json", &podmans);
+    session.build(&["-t", "x"]).succeeds();
+}
+
+#[test]
+fn a_helper_that_fails_or_is_not_there_is_named() {
+    let (_registry, session) = registry_and_session();
+    let session = install_helper(session, "echo the keyring is locked\nexit 1\n");
+    write_home(&session, ".docker/config.json", r#"{"credsStore": "test"}"#);
+    let words = ["docker-credential-test failed: the keyring is locked", "Dockerfile:1:"];
+    session.build(&["-t", "x"]).fails_with(&words);
+    write_home(&session, ".docker/config.json", r#"{"credsStore": "desktop.exe"}"#);
+    let words = ["cannot run docker-credential-desktop.exe", "config.json", "No such file"];
+    session.build(&["-t", "x"]).fails_with(&words);
+}
+
+#[test]
+fn proxies_of_dockers_configuration_reach_commands_unless_they_are_given() {
+    let session = Session::new()
+        .dockerfile("FROM busybox\nRUN echo \"$http_proxy $HTTP_PROXY $https_proxy $NO_PROXY\"\n");
+    let config = r#"{"proxies": {"default": {"httpProxy": "http://h", "httpsProxy": "http://s",
+        "noProxy": "localhost"}}}"#;
+    write_home(&session, ".docker/config.json", config);
+    let log = |args: &[&str]| {
+        let outcome = session.build_with_events(&[args, &["--no-cache"]].concat()).succeeds();
+        outcome.steps().step("RUN").log.clone()
+    };
+    assert_eq!(log(&[]), "http://h http://h http://s localhost\n");
+    assert_eq!(log(&["--build-arg", "HTTPS_proxy=x"]), "http://h http://h x localhost\n");
+}
