@@ -3,7 +3,7 @@
 //! A run directory may still have something mounted below it, the user's build context for
 //! instance. The kernel itself refuses to cross (`RESOLVE_NO_XDEV`, which also sees bind mounts).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -11,46 +11,93 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::run;
+
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How deep a tree is followed with a descriptor for each directory. A command may nest its
+/// directories deeper than a process may have files open; what is deeper is moved up first.
+const DEEPEST: usize = 64;
 
 /// Removes the file or tree `path`, but at most `budget` entries; returns whether it is gone.
 pub(crate) fn remove(path: &Path, budget: usize) -> io::Result<bool> {
     let parent = rustix::fs::open(path.parent().unwrap_or(path), DIRECTORY, Mode::empty())?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let name = std::ffi::CString::new(name.as_encoded_bytes())?;
-    let mut left = budget;
-    remove_entry(parent.as_fd(), &name, &mut left)?;
-    Ok(left > 0)
-}
-
-fn remove_entry(parent: BorrowedFd<'_>, name: &CStr, left: &mut usize) -> io::Result<()> {
-    if *left == 0 {
-        return Ok(());
+    let name = CString::new(name.as_encoded_bytes())?;
+    match rustix::fs::unlinkat(&parent, &name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(true),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
     }
-    *left -= 1;
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => remove_directory(parent, name, left),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn remove_directory(parent: BorrowedFd<'_>, name: &CStr, left: &mut usize) -> io::Result<()> {
-    let directory = match open_directory(parent, name) {
-        Ok(directory) => directory,
-        Err(Errno::NOENT) => return Ok(()),
+    let top = match open_directory(parent.as_fd(), &name) {
+        Ok(top) => top,
+        Err(Errno::NOENT) => return Ok(true),
         Err(error) => return Err(error.into()),
     };
-    for entry in Dir::read_from(&directory)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            remove_entry(directory.as_fd(), entry.file_name(), left)?;
+    let mut removal = Removal { top: top.as_fd(), left: budget.saturating_sub(1), moved: true };
+    while std::mem::take(&mut removal.moved) {
+        removal.empty(top.as_fd(), 0)?;
+    }
+    if removal.left == 0 {
+        return Ok(false);
+    }
+    remove_directory(parent.as_fd(), &name)?;
+    Ok(true)
+}
+
+struct Removal<'a> {
+    /// The tree itself.
+    top: BorrowedFd<'a>,
+    /// How many more entries may be removed.
+    left: usize,
+    /// Whether something was moved up to the top.
+    moved: bool,
+}
+
+impl Removal<'_> {
+    /// Removes what is in `directory`, which is at this depth.
+    fn empty(&mut self, directory: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
+        for entry in Dir::read_from(directory)? {
+            let entry = entry?;
+            if self.left == 0 {
+                return Ok(());
+            }
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                self.left -= 1;
+                self.entry(directory, entry.file_name(), depth)?;
+            }
         }
+        Ok(())
     }
-    if *left == 0 {
-        return Ok(());
+
+    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
+        match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let directory = match open_directory(parent, name) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if depth == DEEPEST {
+            self.moved = true;
+            return match rustix::fs::renameat(parent, name, self.top, run::unique()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+        }
+        self.empty(directory.as_fd(), depth + 1)?;
+        if self.left == 0 {
+            return Ok(());
+        }
+        remove_directory(parent, name)
     }
+}
+
+fn remove_directory(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -86,8 +133,10 @@ fn open_same_device(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<O
 
 #[cfg(test)]
 mod tests {
-    use super::remove;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use std::fs;
+
+    use super::remove;
 
     #[test]
     fn a_tree_goes_and_what_its_links_point_to_stays() {
@@ -121,6 +170,30 @@ mod tests {
         rustix::mount::unmount(tree.join("mount"), rustix::mount::UnmountFlags::empty()).unwrap();
         assert!(refused.is_err());
         assert!(source.join("file").exists());
+    }
+
+    #[test]
+    fn a_tree_deeper_than_descriptors_last_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = directory.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        // From below, so that no path is longer than the kernel takes.
+        let (part, above) = (tree.join("part"), tree.join("above"));
+        for _ in 0..5_000 {
+            fs::create_dir(&above).unwrap();
+            if part.exists() {
+                fs::rename(&part, above.join("d")).unwrap();
+            }
+            fs::rename(&above, &part).unwrap();
+        }
+
+        let limits = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(300), ..limits }).unwrap();
+        let removed = remove(&tree, usize::MAX);
+        setrlimit(Resource::Nofile, limits).unwrap();
+
+        assert!(removed.unwrap());
+        assert!(!tree.exists());
     }
 
     #[test]
