@@ -204,6 +204,22 @@ fn a_command_may_see_one_locked_cache_at_two_places() {
     Session::new().dockerfile(&text).build(&[]).succeeds();
 }
 
+#[test]
+fn directories_may_be_nested_deeper_than_files_may_be_open() {
+    let session = Session::new().dockerfile(
+        "FROM busybox AS deep\nRUN ulimit -Sn; mkdir /deep && cd /deep && \
+         for i in $(seq 600); do mkdir d && cd d || exit 1; done\nFROM busybox\nCOPY --from=deep /deep /again\n",
+    );
+    let build = session.build_command("plain", &["-t", "x"]);
+    let mut limited = session.command("sh");
+    limited.args(["-c", "ulimit -Sn 300 && exec \"$@\"", "sh"]);
+    limited.arg(build.get_program()).args(build.get_args());
+    let outcome = session.run(&mut limited).succeeds();
+    assert!(outcome.stderr.lines().any(|line| line.ends_with(" 300")), "the caller's: {outcome}");
+    let deepest = format!("/again{}", "/d".repeat(600));
+    assert!(session.image("x").rootfs().get(&deepest).is_some());
+}
+
 /// A control group that holds its processes to so many bytes of memory.
 struct MemoryLimit(std::path::PathBuf);
 

@@ -1,6 +1,6 @@
-//! Resource limits of a command (`--ulimit`).
+//! Resource limits of a command (`--ulimit`), and the one that rbuild lifts for itself.
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::SandboxError;
@@ -22,6 +22,12 @@ impl Limit {
         Ok(Self { name: name.clone(), soft: value(*soft), hard: value(*hard) })
     }
 
+    /// How many files this process may have open.
+    pub(super) fn open_files() -> Self {
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        Self { name: "nofile".to_owned(), soft: current, hard: maximum }
+    }
+
     /// Sets it on this process.
     pub(super) fn apply(&self) -> Result<(), SandboxError> {
         let limit = Rlimit { current: self.soft, maximum: self.hard };
@@ -33,6 +39,15 @@ impl Limit {
         let text = |value: Option<u64>| value.map_or("-1".to_owned(), |number| number.to_string());
         format!("{}:{}", text(self.soft), text(self.hard))
     }
+}
+
+/// Lets this process have as many files open as it may ever have: a walk holds one for each
+/// directory on its way down. Returns the limit that it had, which is what commands expect.
+pub(super) fn raise_open_files() -> Limit {
+    let had = Limit::open_files();
+    // Where that is forbidden, the walks of deep trees tell it.
+    let _forbidden = Limit { soft: had.hard, ..had.clone() }.apply();
+    had
 }
 
 fn resource(name: &str) -> Result<Resource, SandboxError> {

@@ -56,6 +56,7 @@ pub use error::SandboxError;
 pub use init::init_if_asked;
 pub use mounts::{bind, bind_path, tmpfs};
 
+use limits::Limit;
 use seccomp::Filters;
 use spawn::InitProgram;
 
@@ -99,6 +100,8 @@ pub struct Sandbox {
     broker: Option<Broker>,
     init: InitProgram,
     filters: Filters,
+    /// The caller's limit, which commands get.
+    open_files: Limit,
 }
 
 /// Moves this process into a namespace where it may mount, and leaves a [`Broker`] outside.
@@ -110,7 +113,8 @@ pub fn enter() -> Result<Sandbox, SandboxError> {
     let broker = Broker::start()?;
     let level = self_namespace::enter(&broker)?;
     let init = InitProgram::sealed(None)?;
-    Ok(Sandbox { level, broker: Some(broker), init, filters: Filters::default() })
+    let open_files = limits::raise_open_files();
+    Ok(Sandbox { level, broker: Some(broker), init, filters: Filters::default(), open_files })
 }
 
 impl Sandbox {
@@ -121,7 +125,8 @@ impl Sandbox {
     pub fn for_this_thread(init_program: &Path) -> Result<Self, SandboxError> {
         self_namespace::enter_as_root()?;
         let init = InitProgram::sealed(Some(init_program))?;
-        Ok(Self { level: Level::Root, broker: None, init, filters: Filters::default() })
+        let open_files = Limit::open_files();
+        Ok(Self { level: Level::Root, broker: None, init, filters: Filters::default(), open_files })
     }
 
     /// Returns what the machine permits.

@@ -98,7 +98,7 @@ impl Sandbox {
             Security::Sandbox => self.filters.for_network(container.network),
             Security::Insecure => &[],
         };
-        Parcel::new(self.level, container, filter)
+        Parcel::new(self.level, &self.open_files, container, filter)
     }
 
     async fn start(&self, parcel: Parcel) -> Result<Running, SandboxError> {
@@ -140,8 +140,15 @@ struct Parcel {
 }
 
 impl Parcel {
-    fn new(level: Level, container: Container, filter: &[u8]) -> Result<Self, SandboxError> {
-        let limits = container.ulimits.iter().map(Limit::parse).collect::<Result<_, _>>()?;
+    fn new(
+        level: Level,
+        open_files: &Limit,
+        container: Container,
+        filter: &[u8],
+    ) -> Result<Self, SandboxError> {
+        let own = container.ulimits.iter().map(Limit::parse);
+        let limits =
+            std::iter::once(Ok(open_files.clone())).chain(own).collect::<Result<_, _>>()?;
         let mut descriptors = vec![container.root];
         let mut bytes = filter.to_vec();
         let generated = [
