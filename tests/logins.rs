@@ -1,7 +1,5 @@
 //! Who the user is to registries: helpers, files of docker and podman; and the proxies beside them.
 
-use std::os::unix::fs::PermissionsExt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use test_support::{Base, Caller, Login, Session, TestRegistry};
@@ -23,15 +21,7 @@ fn write_home(session: &Session, path: &str, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-/// Puts a helper called `docker-credential-test` on the `PATH`.
-fn install_helper(session: Session, script: &str) -> Session {
-    let directory = session.path("helpers");
-    std::fs::create_dir(&directory).unwrap();
-    let helper = directory.join("docker-credential-test");
-    std::fs::write(&helper, format!("#!/bin/sh\n{script}")).unwrap();
-    std::fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
-    session.env("PATH", &format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", directory.display()))
-}
+const HELPER: &str = "docker-credential-test";
 
 #[test]
 fn a_helper_is_asked_as_the_caller() {
@@ -43,7 +33,7 @@ fn a_helper_is_asked_as_the_caller() {
              echo '{{\"ServerURL\":\"x\",\"Username\":\"me\",\"Secret\":\"right\"}}'\n",
             registry.host()
         );
-        let session = install_helper(session.run_by(caller), &script);
+        let session = session.run_by(caller).program(HELPER, &script);
         write_home(&session, ".docker/config.json", r#"{"credsStore": "test"}"#);
         session.build(&["-t", "x"]).succeeds();
     }
@@ -53,7 +43,7 @@ fn a_helper_is_asked_as_the_caller() {
 fn a_helper_that_has_nothing_leaves_it_to_the_files() {
     let (registry, session) = registry_and_session();
     let nothing = "echo credentials not found in native keychain\nexit 1\n";
-    let session = install_helper(session, nothing);
+    let session = session.program(HELPER, nothing);
     write_home(&session, ".docker/config.json", r#"{"credsStore": "test"}"#);
     session.build(&["-t", "x"]).fails_with(&["401"]);
 
@@ -66,7 +56,7 @@ fn a_helper_that_has_nothing_leaves_it_to_the_files() {
 #[test]
 fn a_helper_that_fails_or_is_not_there_is_named() {
     let (_registry, session) = registry_and_session();
-    let session = install_helper(session, "echo the keyring is locked\nexit 1\n");
+    let session = session.program(HELPER, "echo the keyring is locked\nexit 1\n");
     write_home(&session, ".docker/config.json", r#"{"credsStore": "test"}"#);
     let words = ["docker-credential-test failed: the keyring is locked", "Dockerfile:1:"];
     session.build(&["-t", "x"]).fails_with(&words);

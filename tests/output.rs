@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use oci::Digest;
 use serde_json::Value;
-use test_support::{Base, DebianRegistry, Image, SKIPPED, Session, TestRegistry};
+use test_support::{Base, Caller, DebianRegistry, Image, SKIPPED, Session, TestRegistry};
 use test_support::{build_listing, list, validate_image};
 
 /// Layers with all that a layer can have: links, whiteouts, owners, special files.
@@ -137,6 +138,40 @@ fn skopeo_umoci_and_podman_read_an_oci_archive() {
     let loaded = podman(&session, &["load", "-q", "-i", "app.tar"]);
     let name = loaded.trim().rsplit(' ').next().unwrap();
     assert_eq!(run_with_podman(&session, name), "content\n");
+}
+
+#[test]
+fn podman_takes_an_image_over() {
+    let session = small();
+    let [root, runroot] = ["podman", "podman-run"].map(|name| session.path(name));
+    let storage = format!("--root {} --runroot {}", root.display(), runroot.display());
+    let script = format!("exec /usr/bin/podman {storage} --storage-driver=vfs \"$@\"");
+    let session = session.program("podman", &script);
+    let outcome = session.build(&["-t", "app:1.2", "-t", "other:3", "--load"]).succeeds();
+    let last = outcome.stderr.lines().last().unwrap();
+    assert!(last.ends_with("run it with: podman run --rm app:1.2"), "{last}");
+    for name in ["app:1.2", "other:3"] {
+        assert_eq!(run_with_podman(&session, name), "content\n");
+    }
+}
+
+#[test]
+fn an_image_is_loaded_by_the_caller_itself() {
+    let script = "case $1 in load) id -u && cat > loaded.tar;; esac";
+    let session = small().program("podman", script).run_by(Caller::WithSubordinateIds);
+    session.build(&["-t", "app:1.2", "--load"]).succeeds();
+    let owner = fs::metadata(session.path("loaded.tar")).unwrap().uid();
+    assert_eq!(owner, fs::metadata(session.path("home")).unwrap().uid());
+    assert_ne!(owner, 0);
+    assert!(session.tool("tar", &["-xOf", "loaded.tar", "manifest.json"]).contains("app:1.2"));
+}
+
+#[test]
+fn nobody_to_load_an_image_or_one_who_refuses_is_told() {
+    let session = small().program("podman", "test $1 != load || { echo no room >&2; exit 125; }");
+    session.build(&["--load"]).fails_with(&["podman load failed: no room"]);
+    let session = small().env("PATH", "/nowhere");
+    session.build(&["--load"]).fails_with(&["neither a docker whose daemon answers nor podman"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::BuildContext;
 use crate::download::Downloader;
 use crate::event::Events;
-use crate::export::{self, ExportError, Output};
+use crate::export::{self, Engine, ExportError, Output};
 use crate::image::{self, Image};
 use crate::pin::{PinError, Pinner};
 use crate::sandbox::Sandbox;
@@ -97,6 +97,8 @@ pub enum Exported {
     Path(PathBuf),
     /// To standard output.
     Stdout,
+    /// Into docker or podman, under these names.
+    Loaded(Engine, Vec<Reference>),
     /// Into registries, under these names, with this digest.
     Registry(Vec<Reference>, Digest),
 }

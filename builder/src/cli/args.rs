@@ -62,6 +62,9 @@ pub(crate) struct BuildArgs {
     /// Push the image to the registries that its names tell
     #[arg(long, help_heading = "Output")]
     pub(crate) push: bool,
+    /// Load the image into docker or podman
+    #[arg(long, help_heading = "Output")]
+    pub(crate) load: bool,
     /// Label of the image
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Output")]
     pub(crate) label: Vec<String>,

@@ -279,6 +279,12 @@ fn describe(exported: &Exported, report: &Report, store: &Path) -> Option<String
             None => format!("the files are in {}", path.display()),
         },
         Exported::Stdout => return None,
+        Exported::Loaded(engine, names) => {
+            let program = engine.program();
+            let id = report.image.as_ref().map(|image| image.id().to_string());
+            let name = names.first().map(Reference::familiar).or(id).unwrap_or_default();
+            format!("{name} is in {program} ({digest}); run it with: {program} run --rm {name}")
+        }
         Exported::Registry(names, digest) => {
             let first = names.first().map(Reference::to_string).unwrap_or_default();
             format!("{first} is pushed ({digest}); run it with: podman run --rm {first}")

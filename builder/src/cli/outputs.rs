@@ -76,6 +76,9 @@ pub(crate) fn outputs(
     if args.push && !outputs.iter().any(|output| matches!(output, Output::Registry(_))) {
         outputs.push(Output::Registry(ImageOptions::default()));
     }
+    if args.load {
+        outputs.push(Output::Load(ImageOptions::default()));
+    }
     if outputs.is_empty() {
         outputs.push(Output::Store(ImageOptions::default()));
     }
@@ -233,6 +236,11 @@ mod tests {
     #[test]
     fn without_a_word_the_image_goes_into_the_store() {
         assert!(matches!(outputs_of("-t a").unwrap()[..], [Output::Store(_)]));
+    }
+
+    #[test]
+    fn what_is_loaded_is_not_kept_beside_it() {
+        assert!(matches!(outputs_of("-t a --load").unwrap()[..], [Output::Load(_)]));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod archive;
 mod files;
+mod load;
 mod registry;
 mod store;
 
@@ -18,6 +19,7 @@ use oci::Reference;
 use tokio_util::sync::CancellationToken;
 
 pub use archive::{ArchiveError, Named};
+pub use load::{Engine, LoadError};
 
 use crate::build::{Exported, Services};
 use crate::event::{EventKind, StepId};
@@ -49,6 +51,8 @@ pub enum Output {
         /// Where to write it.
         dest: Destination,
     },
+    /// The image, in the caller's docker or podman.
+    Load(ImageOptions),
     /// The image, in the registries that its names tell.
     Registry(ImageOptions),
 }
@@ -100,6 +104,7 @@ impl Output {
             Self::DockerArchive(_) => "docker",
             Self::Local { .. } => "local",
             Self::Tar { .. } => "tar",
+            Self::Load(_) => "docker or podman",
             Self::Registry(_) => "registry",
         }
     }
@@ -108,9 +113,11 @@ impl Output {
     pub fn need(&self) -> Need {
         match self {
             Self::CacheOnly => Need::Identity,
-            Self::Store(_) | Self::OciLayout(_) | Self::DockerArchive(_) | Self::Registry(_) => {
-                Need::Blobs
-            }
+            Self::Store(_)
+            | Self::OciLayout(_)
+            | Self::DockerArchive(_)
+            | Self::Load(_)
+            | Self::Registry(_) => Need::Blobs,
             Self::Local { .. } | Self::Tar { .. } => Need::Files,
         }
     }
@@ -118,7 +125,7 @@ impl Output {
     /// What it makes of an image, if it is about one.
     pub fn image_options(&self) -> Option<&ImageOptions> {
         match self {
-            Self::Store(options) | Self::Registry(options) => Some(options),
+            Self::Store(options) | Self::Load(options) | Self::Registry(options) => Some(options),
             Self::OciLayout(archive) | Self::DockerArchive(archive) => Some(&archive.image),
             Self::CacheOnly | Self::Local { .. } | Self::Tar { .. } => None,
         }
@@ -127,7 +134,7 @@ impl Output {
     /// The same, to change it.
     pub fn image_options_mut(&mut self) -> Option<&mut ImageOptions> {
         match self {
-            Self::Store(options) | Self::Registry(options) => Some(options),
+            Self::Store(options) | Self::Load(options) | Self::Registry(options) => Some(options),
             Self::OciLayout(archive) | Self::DockerArchive(archive) => Some(&mut archive.image),
             Self::CacheOnly | Self::Local { .. } | Self::Tar { .. } => None,
         }
@@ -138,14 +145,18 @@ impl Output {
         match self {
             Self::OciLayout(archive) | Self::DockerArchive(archive) => Some(&archive.dest),
             Self::Tar { dest } => Some(dest),
-            Self::Store(_) | Self::CacheOnly | Self::Local { .. } | Self::Registry(_) => None,
+            Self::Store(_)
+            | Self::CacheOnly
+            | Self::Local { .. }
+            | Self::Load(_)
+            | Self::Registry(_) => None,
         }
     }
 
     /// Whether the blobs of base images must be in the store for it: a push leaves them where they are.
     pub fn needs_base_blobs(&self) -> bool {
         match self {
-            Self::Store(_) | Self::OciLayout(_) | Self::DockerArchive(_) => true,
+            Self::Store(_) | Self::OciLayout(_) | Self::DockerArchive(_) | Self::Load(_) => true,
             Self::CacheOnly | Self::Local { .. } | Self::Tar { .. } | Self::Registry(_) => false,
         }
     }
@@ -174,6 +185,9 @@ pub enum ExportError {
     /// The target's files can't be mounted.
     #[error("cannot mount the target's files")]
     View(#[from] ViewError),
+    /// Docker or podman does not take the image.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// A registry refuses the image.
     #[error("cannot push `{image}`: {source}")]
     Push {
@@ -230,6 +244,7 @@ async fn write(output: &Output, job: &Job<'_>, step: StepId) -> Result<Exported,
     match output {
         Output::CacheOnly => Ok(Exported::Nothing),
         Output::Store(options) => store::export(image(), &options.names, job.services, step),
+        Output::Load(options) => load::export(image(), options, job).await,
         Output::Registry(options) => registry::export(image(), options, job, step).await,
         Output::OciLayout(archive) => write_archive(archive, image(), false, job).await,
         Output::DockerArchive(archive) => write_archive(archive, image(), true, job).await,

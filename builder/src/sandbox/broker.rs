@@ -73,8 +73,18 @@ impl Broker {
 
     /// Runs a command as the caller, outside. Dropping the future ends the command.
     pub async fn run(&self, command: &BrokerCommand) -> Result<BrokerOutput, SandboxError> {
+        let stdin = in_memory(&command.stdin).or_cannot("keep a command's input")?;
+        self.run_with_stdin(command, stdin).await
+    }
+
+    /// Like [`Broker::run`], but the command reads from `stdin`, such as the end of a pipe.
+    pub async fn run_with_stdin(
+        &self,
+        command: &BrokerCommand,
+        stdin: OwnedFd,
+    ) -> Result<BrokerOutput, SandboxError> {
         let (mut streams, far) = Streams::new()?;
-        let answer = self.request(command, far)?;
+        let answer = self.request(command, stdin, far)?;
         answer.set_nonblocking(true).or_cannot("watch a socket")?;
         let mut answer = tokio::net::UnixStream::from_std(answer).or_cannot("watch a socket")?;
         let mut output = BrokerOutput { code: None, stdout: Vec::new(), stderr: Vec::new() };
@@ -102,15 +112,22 @@ impl Broker {
         let (_stderr, far_stderr) = std::io::pipe().or_cannot("make a pipe")?;
         let far = FarEnds { stdout: far_stdout, stderr: far_stderr };
         let mut text = Vec::new();
-        self.request(command, far)?.read_to_end(&mut text).or_cannot_with(|| attempt(command))?;
+        let stdin = in_memory(&command.stdin).or_cannot("keep a command's input")?;
+        self.request(command, stdin, far)?
+            .read_to_end(&mut text)
+            .or_cannot_with(|| attempt(command))?;
         let code = code(command, &text)?;
         Ok(BrokerOutput { code, stdout: Vec::new(), stderr: Vec::new() })
     }
 
     /// Sends a command and returns the socket for its answer.
-    fn request(&self, command: &BrokerCommand, far: FarEnds) -> Result<UnixStream, SandboxError> {
+    fn request(
+        &self,
+        command: &BrokerCommand,
+        stdin: OwnedFd,
+        far: FarEnds,
+    ) -> Result<UnixStream, SandboxError> {
         let (answer, far_answer) = UnixStream::pair().or_cannot("make a socket pair")?;
-        let stdin = in_memory(&command.stdin).or_cannot("keep a command's input")?;
         let descriptors =
             [far_answer.as_fd(), stdin.as_fd(), far.stdout.as_fd(), far.stderr.as_fd()];
         let message = Outgoing::new(command, &[], descriptors.len())?;

@@ -20,6 +20,8 @@ use crate::image::Image;
 use crate::program::rbuild;
 use crate::validate::validate_image;
 
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What a user has before typing `rbuild`.
 ///
 /// `FROM busybox` means the base image of the tests; see [`Session::base`] for others.
@@ -86,6 +88,16 @@ impl Session {
     /// Writes the Dockerfile.
     pub fn dockerfile(self, text: &str) -> Self {
         self.file("Dockerfile", text)
+    }
+
+    /// Puts a program before all others on the `PATH`: a shell script.
+    pub fn program(self, name: &str, script: &str) -> Self {
+        let directory = self.path("bin");
+        fs::create_dir_all(&directory).unwrap();
+        let program = directory.join(name);
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        self.env("PATH", &format!("{}:{PATH}", directory.display()))
     }
 
     /// Sets a variable of every build's environment.
@@ -188,7 +200,7 @@ impl Session {
         command
             .current_dir(self.dir.path())
             .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("PATH", PATH)
             .env("HOME", self.path("home"))
             .env("XDG_CONFIG_HOME", self.path("home/.config"))
             .env("XDG_RUNTIME_DIR", self.path("tmp"))
