@@ -52,6 +52,15 @@ pub(crate) struct Session {
 impl Db {
     /// Opens the database `path`; `None` if there is none.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>, CacheError> {
+        // Another process may make it between the two attempts of SQLite, to write and to read: then
+        // it is open for reading alone, or not at all, and nothing is wrong with it.
+        match Self::try_open(path) {
+            Err(CacheError::Database { .. }) => Self::try_open(path),
+            tried => tried,
+        }
+    }
+
+    fn try_open(path: &Path) -> Result<Option<Self>, CacheError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match Connection::open_with_flags(path, flags) {
             Ok(connection) => connection,

@@ -1,7 +1,7 @@
 //! Power loss: which bytes are surely on the disk.
 //!
 //! What is written is listed as unsynced, with the boot it was written in. [`Cache::sync`] flushes
-//! the whole filesystem once and empties the list. Entries of an earlier boot are what a power loss
+//! the whole filesystem once and, unless it is stopped before, empties the list. Entries of an earlier boot are what a power loss
 //! (or a reboot after a killed build) may have damaged: such blobs are hashed, such layers dropped.
 
 use std::fs::{self, File};
