@@ -2,7 +2,8 @@
 //!
 //! In a user namespace of one id (an ordinary user without subordinate ids) every file is root's
 //! and nothing can be given away. There the owner that a layer or a `--chown` names is noted in an
-//! extended attribute of the file or directory. overlayfs copies it up, nobody else looks at it.
+//! extended attribute of the file or directory. overlayfs copies it up, as does a command that
+//! copies attributes. One kind of `chown` the kernel allows here, to root: that leaves the note.
 //!
 //! Elsewhere the attribute means nothing: a command that is not root could set it on its own files
 //! and so make them root's in the image.
@@ -55,7 +56,10 @@ impl Owners {
             Self::Kernel => {
                 rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
             }
-            Self::Attribute => Noted::on(file).set((uid, gid)),
+            Self::Attribute => {
+                rustix::fs::fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
+                Noted::on(file).set((uid, gid))
+            }
         }
     }
 
@@ -74,10 +78,15 @@ impl Owners {
                 let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
                 rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
             }
-            Self::Attribute => match Noted::on_name(dir, name)?.set((uid, gid)) {
-                Err(Errno::PERM | Errno::NOTSUP) => Ok(()),
-                noted => noted,
-            },
+            Self::Attribute => {
+                let root = (Some(Uid::ROOT), Some(Gid::ROOT));
+                let name = name.into_c_str()?;
+                rustix::fs::chownat(&dir, &*name, root.0, root.1, AtFlags::SYMLINK_NOFOLLOW)?;
+                match Noted::on_name(dir, &*name)?.set((uid, gid)) {
+                    Err(Errno::PERM | Errno::NOTSUP) => Ok(()),
+                    noted => noted,
+                }
+            }
         }
     }
 
@@ -155,7 +164,7 @@ impl Noted {
             rustix::fs::lremovexattr(&self.path, OWNER)
         };
         match removed {
-            Err(Errno::NODATA) => Ok(()),
+            Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
             removed => removed,
         }
     }

@@ -31,7 +31,7 @@ use self::progress::ProgressMode;
 use self::settings::Settings;
 use crate::build::{BuildError, Report, Request, Services};
 use crate::event::Events;
-use crate::sandbox::{self, Sandbox, SandboxError};
+use crate::sandbox::{self, Level, Sandbox, SandboxError};
 use crate::worker::Host;
 
 /// The exit code of a build that the user ended.
@@ -137,13 +137,22 @@ fn services(
 ) -> Result<Services, StartError> {
     let sandbox = Arc::new(sandbox);
     Ok(Services {
-        cache: Cache::open(store, sandbox.level().ownership_map())?,
+        cache: open_store(store, sandbox.level())?,
         registry: registry(settings, logins.credentials(&sandbox))?,
         sandbox,
         host: Host { resolv_conf: PathBuf::from("/etc/resolv.conf") },
         events,
         stop: CancellationToken::new(),
     })
+}
+
+/// Opens the store. What is recorded where a `chown` has no effect answers nobody else.
+fn open_store(store: &Path, level: Level) -> Result<Cache, cache::CacheError> {
+    let map = level.ownership_map();
+    match level {
+        Level::Root | Level::SubordinateIds => Cache::open(store, map),
+        Level::SingleId => Cache::open_without_owners(store, map),
+    }
 }
 
 /// Nobody can tell events any more when it returns.

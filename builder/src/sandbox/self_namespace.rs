@@ -16,6 +16,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use super::broker::{Broker, BrokerCommand};
 use super::error::OrCannot;
 use super::{Level, SandboxError};
+use crate::owners::Owners;
 
 /// Fails if this process has more than one thread: the others would stay outside.
 pub(super) fn refuse_threads() -> Result<(), SandboxError> {
@@ -26,7 +27,11 @@ pub(super) fn refuse_threads() -> Result<(), SandboxError> {
 /// Enters the deepest level that the machine permits.
 pub(super) fn enter(broker: &Broker) -> Result<Level, SandboxError> {
     if geteuid().is_root() && enter_as_root().is_ok() {
-        return Ok(Level::Root);
+        // Somebody may have made us root of a namespace in which nobody else exists.
+        return Ok(match Owners::here() {
+            Owners::Kernel => Level::Root,
+            Owners::Attribute => Level::SingleId,
+        });
     }
     enter_as_user(broker)
 }
