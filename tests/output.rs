@@ -170,6 +170,9 @@ fn an_image_is_loaded_by_the_caller_itself() {
 fn nobody_to_load_an_image_or_one_who_refuses_is_told() {
     let session = small().program("podman", "test $1 != load || { echo no room >&2; exit 125; }");
     session.build(&["--load"]).fails_with(&["podman load failed: no room"]);
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    session.write("Dockerfile", "FROM scratch\nCOPY file /\n");
+    session.build(&[platforms, "--load"]).fails_with(&["holds one platform"]);
     let session = small().env("PATH", "/nowhere");
     session.build(&["--load"]).fails_with(&["neither a docker whose daemon answers nor podman"]);
 }

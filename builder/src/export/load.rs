@@ -3,7 +3,7 @@
 //! Nothing is written on the way: the archive goes through a pipe to a program that the broker runs
 //! outside of our namespaces, where a rootless podman is itself.
 
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 
 use super::archive::{self, Named};
 use super::{BUFFER, ExportError, ImageOptions, Job};
@@ -59,7 +59,7 @@ pub enum LoadError {
     Sandbox(#[from] crate::sandbox::SandboxError),
     /// No pipe.
     #[error("cannot make a pipe")]
-    Pipe(#[source] std::io::Error),
+    Pipe(#[source] io::Error),
 }
 
 pub(super) async fn export(
@@ -71,12 +71,12 @@ pub(super) async fn export(
         return Err(LoadError::NoEngine.into());
     };
     let engine = engine(broker).await.ok_or(LoadError::NoEngine)?;
-    let (reader, writer) = std::io::pipe().map_err(LoadError::Pipe)?;
+    let (reader, writer) = io::pipe().map_err(LoadError::Pipe)?;
     let (result, names) = (result.clone(), options.names.clone());
     let (cache, stop) = (job.services.cache.clone(), job.worker.stop().clone());
     let write = move || {
         let named = Named { result: &result, names: &names };
-        let out = std::io::BufWriter::with_capacity(BUFFER, writer);
+        let out = io::BufWriter::with_capacity(BUFFER, writer);
         let mut out = Stoppable::new(out, &stop);
         archive::write_tar(named, true, &cache, &mut out, engine.program().as_ref())?;
         let flushed = out.flush();
@@ -85,15 +85,27 @@ pub(super) async fn export(
     let load = command(&[engine.program(), "load", "-q"]);
     let loading = broker.run_with_stdin(&load, reader.into());
     let (written, loaded) = tokio::join!(job.worker.blocking(write), loading);
+    // That a pipe breaks is the doing of whoever read from it.
+    if let Err(error) = written
+        && !is_broken_pipe(&error)
+    {
+        return Err(error);
+    }
     let output = loaded.map_err(LoadError::Sandbox)?;
     if output.code != Some(0) {
-        // That the pipe broke is its doing.
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.trim().lines().last().unwrap_or_default().to_owned();
         return Err(LoadError::Refused { program: engine.program(), said }.into());
     }
-    written?;
     Ok(Exported::Loaded(engine, options.names.clone()))
+}
+
+fn is_broken_pipe(error: &ExportError) -> bool {
+    let mut causes =
+        std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.any(|cause| {
+        cause.downcast_ref().is_some_and(|error: &io::Error| error.kind() == ErrorKind::BrokenPipe)
+    })
 }
 
 async fn engine(broker: &Broker) -> Option<Engine> {
