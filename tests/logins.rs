@@ -54,6 +54,24 @@ fn a_helper_that_has_nothing_leaves_it_to_the_files() {
 }
 
 #[test]
+fn a_helper_may_answer_that_it_knows_nobody() {
+    let (_registry, session) = registry_and_session();
+    let session = session.program(HELPER, "echo '{\"Username\":\"\",\"Secret\":\"\"}'");
+    write_home(&session, ".docker/config.json", r#"{"credsStore": "test"}"#);
+    session.build(&["-t", "x"]).fails_with(&["401", "config.json"]);
+}
+
+#[test]
+fn what_the_environment_gives_goes_before_helpers() {
+    let (registry, session) = registry_and_session();
+    let session = session.program(HELPER, "echo it must not be asked; exit 1");
+    write_home(&session, ".docker/config.json", r#"{"credsStore": "test"}"#);
+    let auth = STANDARD.encode("me:right");
+    let given = format!(r#"{{"auths": {{"{}": {{"auth": "{auth}"}}}}}}"#, registry.host());
+    session.env("DOCKER_AUTH_CONFIG", &given).build(&["-t", "x"]).succeeds();
+}
+
+#[test]
 fn a_helper_that_fails_or_is_not_there_is_named() {
     let (_registry, session) = registry_and_session();
     let session = session.program(HELPER, "echo the keyring is locked\nexit 1\n");

@@ -2,12 +2,13 @@
 //! and their users write down.
 //!
 //! A registry's helper, if one is configured, is asked first, then `auths` of Docker's
-//! `config.json`, then the `auth.json` of podman and buildah. `DOCKER_AUTH_CONFIG` goes before all.
+//! `config.json`, then the `auth.json` files of podman and buildah. `DOCKER_AUTH_CONFIG` goes before
+//! all.
 //! Helpers are run by the [`Broker`](crate::sandbox::Broker): inside the namespaces of a build they
 //! would take the caller for root, and find neither its home nor its session bus.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_client::{Credential, Credentials, CredentialsError, LookupError, Secret};
@@ -49,6 +50,9 @@ pub(crate) enum LoginsError {
 /// What a user has configured for registries and builds.
 #[derive(Debug, Default)]
 pub(crate) struct Logins {
+    /// Of `DOCKER_AUTH_CONFIG`.
+    given: Credentials,
+    /// Of files.
     stored: Credentials,
     helpers: Helpers,
     /// Build arguments, by name.
@@ -90,25 +94,32 @@ impl Logins {
         let mut logins = Self::default();
         if let Some(text) = settings.variable("DOCKER_AUTH_CONFIG").filter(|text| !text.is_empty())
         {
-            logins.add("DOCKER_AUTH_CONFIG".to_owned(), text.as_bytes())?;
+            logins.given = credentials("DOCKER_AUTH_CONFIG".to_owned(), text.as_bytes())?;
         }
-        if let Some((path, bytes)) = first_there(settings.docker_config())? {
-            logins.add(path.display().to_string(), &bytes)?;
+        if let Some(path) = settings.docker_config()
+            && let Some(bytes) = read_if_there(&path)?
+        {
+            logins.add(&path, &bytes)?;
             let config: DockerConfig = serde_json::from_slice(&bytes)
                 .map_err(|source| LoginsError::Config { path, source })?;
             logins.helpers = config.helpers;
             logins.proxies =
                 config.proxies.get("default").map(Proxies::build_args).unwrap_or_default();
         }
-        if let Some((path, bytes)) = first_there(settings.containers_auth())? {
-            logins.add(path.display().to_string(), &bytes)?;
+        for (path, is_named) in settings.containers_auth() {
+            match read_if_there(&path) {
+                Ok(Some(bytes)) => logins.add(&path, &bytes)?,
+                Ok(None) => {}
+                Err(error) if is_named => return Err(error),
+                // A usual place may be another user's: `su` keeps its variable.
+                Err(_not_ours) => {}
+            }
         }
         Ok(logins)
     }
 
-    fn add(&mut self, origin: String, json: &[u8]) -> Result<(), LoginsError> {
-        let found = Credentials::from_docker_config(json)
-            .map_err(|source| LoginsError::Credentials { origin, source })?;
+    fn add(&mut self, path: &Path, json: &[u8]) -> Result<(), LoginsError> {
+        let found = credentials(path.display().to_string(), json)?;
         self.stored = std::mem::take(&mut self.stored).or(found);
         Ok(())
     }
@@ -116,14 +127,14 @@ impl Logins {
     /// What to show to registries; helpers are run outside of `sandbox`.
     pub(crate) fn credentials(&self, sandbox: &Arc<Sandbox>) -> Credentials {
         if self.helpers.is_empty() {
-            return self.stored.clone();
+            return self.given.clone().or(self.stored.clone());
         }
         let (helpers, sandbox) = (self.helpers.clone(), sandbox.clone());
         let lookup = move |server: &str| match helpers.of(server) {
             Some(helper) => ask(&sandbox, helper, server),
             None => Ok(None),
         };
-        Credentials::from_lookup(lookup).or(self.stored.clone())
+        self.given.clone().or(Credentials::from_lookup(lookup)).or(self.stored.clone())
     }
 }
 
@@ -155,18 +166,17 @@ impl Proxies {
     }
 }
 
-/// The first of `paths` that exists, and what is in it.
-fn first_there(
-    paths: impl IntoIterator<Item = PathBuf>,
-) -> Result<Option<(PathBuf, Vec<u8>)>, LoginsError> {
-    for path in paths {
-        match std::fs::read(&path) {
-            Ok(bytes) => return Ok(Some((path, bytes))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(LoginsError::Read { path, source }),
-        }
+fn credentials(origin: String, json: &[u8]) -> Result<Credentials, LoginsError> {
+    Credentials::from_docker_config(json)
+        .map_err(|source| LoginsError::Credentials { origin, source })
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, LoginsError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LoginsError::Read { path: path.to_owned(), source }),
     }
-    Ok(None)
 }
 
 /// Why a helper has not answered.
@@ -177,7 +187,7 @@ enum HelperError {
     #[error("{program} failed: {said}")]
     Failed { program: String, said: String },
     #[error("{program} answers with something that is no credential")]
-    Answer { program: String, source: serde_json::Error },
+    Answer { program: String },
 }
 
 /// What a helper prints.
@@ -213,12 +223,15 @@ fn ask(sandbox: &Sandbox, helper: &str, server: &str) -> Result<Option<Credentia
         return Err(HelperError::Failed { program, said }.into());
     }
     let Answer { username, secret } =
-        serde_json::from_str(&said).map_err(|source| HelperError::Answer { program, source })?;
+        // Why it is none is not told: that would quote it.
+        serde_json::from_str(&said).map_err(|_| HelperError::Answer { program })?;
     let secret = Secret::new(secret);
-    Ok(Some(match username.as_str() {
-        "<token>" => Credential::IdentityToken(secret),
-        _ => Credential::Password { username, password: secret },
-    }))
+    Ok(match username.as_str() {
+        // Some say so that they know nobody.
+        "" => None,
+        "<token>" => Some(Credential::IdentityToken(secret)),
+        _ => Some(Credential::Password { username, password: secret }),
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     home: Option<PathBuf>,
-    is_root: bool,
+    user: u32,
 }
 
 impl Settings {
@@ -15,7 +15,7 @@ impl Settings {
     pub(crate) fn read() -> Self {
         Self {
             home: env::var_os("HOME").map(PathBuf::from),
-            is_root: rustix::process::geteuid().is_root(),
+            user: rustix::process::geteuid().as_raw(),
         }
     }
 
@@ -28,7 +28,7 @@ impl Settings {
     pub(crate) fn store(&self) -> PathBuf {
         let data_home =
             env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        match (self.is_root, data_home, &self.home) {
+        match (self.user == 0, data_home, &self.home) {
             (true, _, _) => PathBuf::from("/var/lib/rbuild"),
             (false, Some(data_home), _) => data_home.join("rbuild"),
             (false, None, Some(home)) => home.join(".local/share/rbuild"),
@@ -49,16 +49,20 @@ impl Settings {
         first.into_iter().collect()
     }
 
-    /// Where podman and buildah keep credentials: the file that is named, else the usual places.
-    pub(crate) fn containers_auth(&self) -> Vec<PathBuf> {
+    /// Where podman and buildah keep credentials: the file that is named, else the usual places; and
+    /// whether it is named.
+    pub(crate) fn containers_auth(&self) -> Vec<(PathBuf, bool)> {
         if let Some(named) = env::var_os("REGISTRY_AUTH_FILE") {
-            return vec![named.into()];
+            return vec![(named.into(), true)];
         }
-        let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let runtime = match env::var_os("XDG_RUNTIME_DIR") {
+            Some(directory) => Path::new(&directory).join("containers"),
+            None => Path::new("/run/containers").join(self.user.to_string()),
+        };
         let config = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
         let config = config.or_else(|| Some(self.home.as_deref()?.join(".config")));
-        let places = [runtime, config].into_iter().flatten();
-        places.map(|place| place.join("containers/auth.json")).collect()
+        let places = std::iter::once(runtime).chain(config.map(|config| config.join("containers")));
+        places.map(|place| (place.join("auth.json"), false)).collect()
     }
 
     /// Docker's `config.json`, where credentials are.
