@@ -187,11 +187,18 @@ async fn run(
     let need = request.outputs.iter().map(Output::need).max().unwrap_or(Need::Identity);
     let solved = solver.solve(&plan.graph, &targets, need).await?;
     let finish = finish(request, services, plan, &solved, worker, blobs);
-    tokio::select! {
+    let report = tokio::select! {
         biased;
-        () = services.stop.cancelled() => Err(BuildError::Stopped),
+        () = services.stop.cancelled() => return Err(BuildError::Stopped),
         report = finish => report,
+    }?;
+    if report.exported.iter().any(|exported| matches!(exported, Exported::Store(_))) {
+        // Once a build, when nobody waits for an output any more: what a power loss takes before
+        // this is found out by the next build. So a build that is stopped here is a whole one.
+        let (cache, stop) = (services.cache.clone(), services.stop.clone());
+        worker.blocking(move || cache.sync(|| stop.is_cancelled())).await?;
     }
+    Ok(report)
 }
 
 /// Plans; what planning must know is looked up all at once, as often as it takes.
@@ -272,12 +279,6 @@ async fn finish(
         let job = export::Job { services, plan, solved, worker, blobs, image: image.as_ref() };
         exported.push(export::export(output, &job).await?);
         first = first.or(image);
-    }
-    if exported.iter().any(|exported| matches!(exported, Exported::Store(_))) {
-        // Once a build, when nobody waits for an output any more: what a power loss takes before
-        // this is found out by the next build.
-        let (cache, stop) = (services.cache.clone(), services.stop.clone());
-        worker.blocking(move || cache.sync(|| stop.is_cancelled())).await?;
     }
     let image = first;
     Ok(Report { image, exported, warnings: plan.warnings.clone() })

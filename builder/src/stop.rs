@@ -1,7 +1,7 @@
 //! Ends work that blocks a thread, once nobody wants the result any more.
 //!
 //! Such work asks at every file and every block whether it is to go on, and fails with `ECANCELED`
-//! if not. Nobody sees that error: the solver knows that it stopped the step.
+//! if not. Nobody is shown that error: who stopped the work knows that.
 
 use std::io::{self, Read, Write};
 

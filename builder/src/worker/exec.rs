@@ -12,7 +12,7 @@ use super::mounts::Mounted;
 use crate::event::{EventKind, StepId};
 use crate::files::{self, User};
 use crate::sandbox::{Container, Exit, Network, STUBS, SandboxError, Security};
-use crate::solver::{Files, Job, Made, OpError};
+use crate::solver::{Job, Made, OpError};
 
 /// Why a command did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -133,8 +133,7 @@ impl LocalWorker {
             let Input::Files { from, selection } = input else { continue };
             let before = digests.next().expect("a digest for each selection");
             if let FileSource::Context(name) = from
-                && super::Worker::digest_files(self, Files::Context(name), selection).await?
-                    != *before
+                && self.digest_context(name, selection, job.stop).await? != *before
             {
                 return Ok(false);
             }

@@ -88,16 +88,19 @@ pub struct LocalWorker {
     /// Cancelled when nothing is wanted of this worker any more.
     stop: CancellationToken,
     /// Whether what dead processes left in the store is being removed.
-    reclaiming: Once,
+    reclaimed: Once,
+    reclaiming: Arc<Mutex<()>>,
     tasks: TaskTracker,
 }
 
 /// Removes what dead processes and steps left behind, on a thread that nobody need wait for: what
 /// it does not get done the next build does. What is returned ends with it.
-fn reclaim(cache: &Cache) -> oneshot::Receiver<()> {
+fn reclaim(cache: &Cache, turn: &Arc<Mutex<()>>) -> oneshot::Receiver<()> {
     let (done, ended) = oneshot::channel();
-    let cache = cache.clone();
+    let (cache, turn) = (cache.clone(), turn.clone());
     std::thread::spawn(move || {
+        // Two of them would get in each other's way.
+        let _alone = lock(&turn);
         let _the_next_build_tries_again = cache.reclaim();
         drop(done);
     });
@@ -127,7 +130,8 @@ impl LocalWorker {
             seen: Mutex::default(),
             unpacking: Mutex::default(),
             stop: services.stop.child_token(),
-            reclaiming: Once::new(),
+            reclaimed: Once::new(),
+            reclaiming: Arc::default(),
             tasks: TaskTracker::new(),
         }
     }
@@ -155,7 +159,7 @@ impl LocalWorker {
     pub async fn clean_up(&self) {
         const PATIENCE: Duration = Duration::from_millis(500);
         let _the_next_build_does_the_rest =
-            tokio::time::timeout(PATIENCE, reclaim(&self.cache)).await;
+            tokio::time::timeout(PATIENCE, reclaim(&self.cache, &self.reclaiming)).await;
     }
 
     /// Runs `work` on a thread where it may block.
@@ -249,7 +253,7 @@ fn layers_of_targets(plan: &Plan) -> HashSet<Digest> {
 
 impl Worker for LocalWorker {
     async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
-        self.reclaiming.call_once(|| drop(reclaim(&self.cache)));
+        self.reclaimed.call_once(|| drop(reclaim(&self.cache, &self.reclaiming)));
         let made = match &job.vertex.op {
             Op::Exec(exec) => self.exec(exec, job).await?,
             Op::Copy(copy) => self.copy(copy, job).await?,
@@ -271,7 +275,7 @@ impl Worker for LocalWorker {
         selection: &Selection,
     ) -> Result<Digest, OpError> {
         match from {
-            Files::Context(name) => self.digest_context(name, selection).await,
+            Files::Context(name) => self.digest_context(name, selection, &self.stop).await,
             Files::Snapshot(snapshot) => {
                 let (view, selection) =
                     (self.view(snapshot).map_err(OpError::failed)?, selection.clone());
@@ -297,10 +301,15 @@ impl LocalWorker {
         self.contexts.get(name).cloned().expect("planning names only contexts that were given")
     }
 
-    async fn digest_context(&self, name: &str, selection: &Selection) -> Result<Digest, OpError> {
+    async fn digest_context(
+        &self,
+        name: &str,
+        selection: &Selection,
+        stop: &CancellationToken,
+    ) -> Result<Digest, OpError> {
         let (context, cache) = (self.context(name), self.cache.clone());
         let known_as = (name.to_owned(), selection.clone());
-        let (selection, stop) = (selection.clone(), self.stop.clone());
+        let (selection, stop) = (selection.clone(), stop.clone());
         let work = move || -> Result<Digested, OpError> {
             let path = context.path();
             let known = cache.context_files(path, selection.definition())?;
