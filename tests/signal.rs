@@ -140,9 +140,21 @@ fn wait_for_open(build: &Child, name: &str) {
     let descriptors = format!("/proc/{}/fd", build.id());
     let targets = || std::fs::read_dir(&descriptors).expect("it runs").flatten();
     let is_open = |path: PathBuf| path.file_name().is_some_and(|last| last == name);
-    while !targets().any(|fd| std::fs::read_link(fd.path()).is_ok_and(is_open)) {
+    wait_until(|| targets().any(|fd| std::fs::read_link(fd.path()).is_ok_and(is_open)));
+}
+
+fn wait_until(mut there: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !there() {
+        assert!(Instant::now() < deadline, "it never comes to that");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// What is in a run directory of the store's, all of them together.
+fn in_run_directories(session: &Session, path: &str) -> usize {
+    let run = std::fs::read_dir(session.store().join("run")).unwrap().flatten();
+    run.map(|run| std::fs::read_dir(run.path().join(path)).into_iter().flatten().count()).sum()
 }
 
 /// Takes minutes to read and no room on the disk.
@@ -180,8 +192,7 @@ fn an_interrupted_build_does_not_wait_for_many_files_to_be_copied() {
         }
     }
     let build = start_build(&session, |line| line.contains("COPY . /all"));
-    // In the middle of it.
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until(|| in_run_directories(&session, "upper/all") > 2);
     interrupt(build);
     assert_nothing_is_left(&session, "no command");
 
@@ -189,7 +200,8 @@ fn an_interrupted_build_does_not_wait_for_many_files_to_be_copied() {
     let left = || std::fs::read_dir(session.store().join("run")).unwrap().flatten();
     assert!(left().all(|left| left.file_name().to_string_lossy().starts_with("dead-")));
     session.write("Dockerfile", "FROM busybox\nRUN sleep 1\n");
-    while left().next().is_some() {
+    wait_until(|| {
         session.build(&["--no-cache"]).succeeds();
-    }
+        left().next().is_none()
+    });
 }

@@ -57,15 +57,15 @@ impl Caller {
         words
     }
 
-    /// Gives what is at `path`, and below it, to the caller.
-    pub(crate) fn own(self, path: &Path) {
-        if self == Self::Root {
+    /// Gives what is at `path`, if anything is, to the caller, and what is below it if `deeply`.
+    pub(crate) fn own(self, path: &Path, deeply: bool) {
+        if self == Self::Root || fs::symlink_metadata(path).is_err() {
             return;
         }
         std::os::unix::fs::lchown(path, Some(ID), Some(ID)).unwrap();
-        if path.is_dir() && !path.is_symlink() {
+        if deeply && path.is_dir() && !path.is_symlink() {
             for entry in fs::read_dir(path).unwrap().flatten() {
-                self.own(&entry.path());
+                self.own(&entry.path(), true);
             }
         }
     }

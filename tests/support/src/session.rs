@@ -176,7 +176,9 @@ impl Session {
             }
             shown.push((layout.clone(), seen));
         }
-        self.caller.own(self.dir.path());
+        for part in ["", "context", "home", "tmp", "bin"] {
+            self.caller.own(&self.path(part), !part.is_empty());
+        }
         let prefix = self.caller.prefix(self.dir.path(), &shown);
         let mut command = self.command(&prefix[0]);
         command.args(&prefix[1..]).arg(program).args(line);
