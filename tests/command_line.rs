@@ -1,6 +1,6 @@
 //! The command line: what is typed and what is printed.
 
-use test_support::Session;
+use test_support::{Session, rbuild};
 
 #[test]
 fn the_version_is_one_line() {
@@ -16,6 +16,16 @@ fn the_help_fits_a_screen() {
     for flag in ["--tag", "--file", "--output", "--build-arg", "--target", "--progress", "--push"] {
         assert!(help.contains(flag), "{flag} in {help}");
     }
+}
+
+#[test]
+fn a_shell_completes_flags() {
+    let session = Session::new();
+    let script = "source /dev/stdin <<< \"$($0 completions bash)\"; \
+        COMP_WORDS=(rbuild --targ); COMP_CWORD=1; _rbuild rbuild --targ rbuild; echo ${COMPREPLY[*]}";
+    let completed = session.tool("bash", &["-c", script, rbuild().to_str().unwrap()]);
+    assert_eq!(completed, "--target\n");
+    session.rbuild(&["completions", "cobol"]).fails_with(&["cobol", "bash", "zsh", "fish"]);
 }
 
 #[test]

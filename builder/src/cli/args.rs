@@ -5,7 +5,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser};
+use clap::{Args, CommandFactory as _, Parser, ValueHint};
+use clap_complete::Shell;
 
 use super::progress::ProgressMode;
 
@@ -15,7 +16,7 @@ use super::progress::ProgressMode;
     name = "rbuild",
     version,
     about = "Builds container images from Dockerfiles, without a daemon and without root",
-    override_usage = "rbuild [build] [FLAGS] PATH|-",
+    override_usage = "rbuild [build] [FLAGS] PATH|-\n       rbuild completions SHELL",
     next_line_help = false,
     max_term_width = 110,
     disable_help_subcommand = true,
@@ -27,15 +28,39 @@ pub(crate) struct Cli {
     pub(crate) build: BuildArgs,
 }
 
+/// The arguments of `rbuild completions`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rbuild completions",
+    about = "Prints what makes a shell complete rbuild's flags: source it where it starts"
+)]
+struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+/// What makes `shell` complete rbuild's flags.
+pub(crate) fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut Cli::command(), "rbuild", &mut script);
+    script
+}
+
 /// Flags of `rbuild build`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct BuildArgs {
     /// Build context: a directory, the URL of an archive or Dockerfile, or `-` for stdin
-    #[arg(value_name = "PATH|URL|-", required = true)]
+    #[arg(value_name = "PATH|URL|-", required = true, value_hint = ValueHint::DirPath)]
     pub(crate) context: String,
 
     /// Dockerfile, relative to the working directory [default: PATH/Dockerfile]; `-`: stdin
-    #[arg(short, long, value_name = "FILE", help_heading = "Input")]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        help_heading = "Input"
+    )]
     pub(crate) file: Option<String>,
     /// Stage to build [default: the last one]
     #[arg(long, value_name = "STAGE", help_heading = "Input")]
@@ -146,15 +171,25 @@ pub(crate) struct Ignored {
     compress: bool,
 }
 
+/// What rbuild is asked to do.
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    /// Build.
+    Build(Box<BuildArgs>),
+    /// Print what makes a shell complete rbuild's flags.
+    Completions(Shell),
+}
+
 /// Reads the command line. The word `build` may be left out, and global flags may stand before it.
-pub(crate) fn parse(
-    arguments: impl IntoIterator<Item = OsString>,
-) -> Result<BuildArgs, clap::Error> {
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|word| word == "completions") {
+        return Ok(Command::Completions(Completions::try_parse_from(&arguments[1..])?.shell));
+    }
     if let Some(place) = place_of_command(&arguments) {
         arguments.remove(place);
     }
-    Ok(Cli::try_parse_from(arguments)?.build)
+    Ok(Command::Build(Box::new(Cli::try_parse_from(arguments)?.build)))
 }
 
 /// Where the word `build` stands as the command: first, or behind `--root DIR`.
@@ -176,7 +211,10 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> BuildArgs {
-        parse(line.split(' ').map(OsString::from)).unwrap()
+        match parse(line.split(' ').map(OsString::from)) {
+            Ok(Command::Build(args)) => *args,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod report;
 mod settings;
 mod values;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use self::args::BuildArgs;
+use self::args::{BuildArgs, Command};
 use self::build::UsageError;
 use self::logins::{Logins, LoginsError};
 use self::progress::ProgressMode;
@@ -40,7 +41,8 @@ const STOPPED: u8 = 130;
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
     let args = match args::parse(std::env::args_os()) {
-        Ok(args) => args,
+        Ok(Command::Build(args)) => args,
+        Ok(Command::Completions(shell)) => return print(&args::completions(shell)),
         Err(error) => return usage(&error),
     };
     // Who the caller is can't be told any more from within a namespace.
@@ -48,6 +50,13 @@ pub fn main() -> ExitCode {
     // Before any thread exists: what runs from here on is in a namespace of its own.
     match sandbox::enter() {
         Ok(sandbox) => build(&args, &settings, sandbox),
+        Err(error) => fail(&error),
+    }
+}
+
+fn print(text: &[u8]) -> ExitCode {
+    match std::io::stdout().write_all(text) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }

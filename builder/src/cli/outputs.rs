@@ -229,7 +229,9 @@ mod tests {
     use super::*;
 
     fn outputs_of(line: &str) -> Result<Vec<Output>, OutputError> {
-        let args = args::parse(format!("rbuild {line} .").split(' ').map(OsString::from)).unwrap();
+        let line = format!("rbuild {line} .");
+        let parsed = args::parse(line.split(' ').map(OsString::from)).unwrap();
+        let args::Command::Build(args) = parsed else { panic!("{parsed:?}") };
         outputs(&args, &tags(&args)?, true)
     }
 
