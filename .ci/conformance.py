@@ -2,8 +2,9 @@
 """Runs the conformance cases with RBUILD and fails when a case that passed before no longer does.
 
 The cases that pass are the lines of conformance-passing.txt beside this file; --update writes them
-anew (that a case leaves the list must be said in the commit). The table counts cases per group:
-those whose last step must succeed, those that need RUN among them, and those that must fail.
+anew (that a case leaves the list must be said in the commit). What the runner says of all cases goes
+to target/conformance.log; printed is what it says of those that are lost. The table counts cases per
+group: those whose last step must succeed, those that need RUN among them, and those that must fail.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SUITE = HERE.parent.parent / "shared" / "conformance"
 LIST = HERE / "conformance-passing.txt"
+LOG = HERE.parent / "target" / "conformance.log"
 # A case may have a bad day on a busy machine: so many are given a second chance, each alone.
 RETRIED = 10
 COLUMNS = ("succeed", "need run", "must fail")
@@ -35,16 +37,16 @@ def writable_copy(directory):
     return copy
 
 
-def run(only, jobs):
-    """The status of every case: pass, fail or skip."""
+def run(only, jobs, log):
+    """The status of every case: pass, fail or skip. What the runner prints goes to log."""
     with tempfile.TemporaryDirectory() as work:
         out = Path(work, "results.json")
         suite = writable_copy(work)
         command = [sys.executable, str(suite / "run.py"), "--only", only, "-j", str(jobs), "--json", str(out)]
         # Its exit code says that some case failed, which is no news here.
-        subprocess.run(command, check=False)
+        subprocess.run(command, check=False, stdout=log, stderr=subprocess.STDOUT)
         if not out.exists():
-            sys.exit("the conformance runner wrote no results")
+            sys.exit(f"the conformance runner wrote no results, see {LOG}")
         return {name: result["status"] for name, result in json.loads(out.read_text())["results"].items()}
 
 
@@ -81,18 +83,22 @@ def main():
     if "RBUILD" not in os.environ:
         sys.exit("RBUILD must name the program to test")
 
-    statuses = run(options.only, options.j)
+    LOG.parent.mkdir(exist_ok=True)
+    with open(LOG, "wb") as log:
+        statuses = run(options.only, options.j, log)
+        passing = {name for name, status in statuses.items() if status == "pass"}
+        known = set(LIST.read_text().split()) if LIST.exists() else set()
+        lost = known & statuses.keys() - passing
+        if len(lost) <= RETRIED:
+            lost = {name for name in sorted(lost) if run(name, 1, log).get(name) != "pass"}
     print_table(statuses)
-    passing = {name for name, status in statuses.items() if status == "pass"}
-    known = set(LIST.read_text().split()) if LIST.exists() else set()
-    lost = known & statuses.keys() - passing
-    if len(lost) <= RETRIED:
-        lost = {name for name in sorted(lost) if run(name, 1).get(name) != "pass"}
     if options.update:
         kept = known - statuses.keys() | known - lost | passing
         LIST.write_text("".join(f"{name}\n" for name in sorted(kept - lost)))
+    said = LOG.read_text(errors="replace").splitlines()
     for name in sorted(lost):
         print(f"no longer passes: {name}")
+        print(*(f"    {line}" for line in said if f" {name} " in line), sep="\n")
     print(f"{len(passing)} pass, {len(passing - known)} of them were not in {LIST.name}, {len(lost)} lost")
     return 1 if lost and not options.update else 0
 
