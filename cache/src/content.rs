@@ -10,12 +10,12 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use oci::Digest;
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 use sha2::{Digest as _, Sha256};
 
-use crate::db::{Db, now};
+use crate::db::{Db, Failure, now};
 use crate::error::{CacheError, io_error};
-use crate::{Cache, durable, run};
+use crate::{Cache, RunDir, durable, run};
 
 impl Cache {
     /// Whether the blob is here, as far as the database knows.
@@ -25,10 +25,16 @@ impl Cache {
 
     /// The blob's length, if it is here.
     pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, CacheError> {
-        let sql = "SELECT size FROM blobs WHERE digest = ?1";
-        let size = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-        let size = self.0.db.find("look for a blob", sql, [digest.as_bytes()], size)?;
-        Ok(size.map(i64::cast_unsigned))
+        self.live()?;
+        let sql = "SELECT size, used FROM blobs WHERE digest = ?1";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get(1)?));
+        let found = self.0.db.find("look for a blob", sql, [digest.as_bytes()], row)?;
+        let Some((size, used)) = found else { return Ok(None) };
+        let mark = |now: i64| {
+            let sql = "UPDATE blobs SET used = ?1 WHERE digest = ?2";
+            self.0.db.change("use a blob", sql, params![now, digest.as_bytes()])
+        };
+        Ok(self.count_on(used, mark)?.then_some(size.cast_unsigned()))
     }
 
     /// Where the blob is, or would be.
@@ -113,7 +119,12 @@ impl Cache {
         Ok(self.scratch()?.join(format!("{kind}-{}", run::unique())))
     }
 
-    fn scratch(&self) -> Result<&Path, CacheError> {
+    /// The run directory that this handle lives by, if it has one yet.
+    pub(crate) fn scratch_path(&self) -> Option<&Path> {
+        self.0.scratch.get().map(RunDir::path)
+    }
+
+    pub(crate) fn scratch(&self) -> Result<&Path, CacheError> {
         if self.0.scratch.get().is_none() {
             // Of two threads the slower one's directory is dropped again.
             let _first_wins = self.0.scratch.set(self.run_dir()?);
@@ -127,17 +138,30 @@ pub(crate) fn blob_path(root: &Path, digest: &Digest) -> PathBuf {
     root.join("blobs/sha256").join(digest.hex())
 }
 
-/// Drops the blob: its row first, so that nobody finds a row without a file.
+/// Drops the blob.
 pub(crate) fn forget(root: &Path, db: &Db, digest: &Digest) -> Result<(), CacheError> {
-    let sql = "DELETE FROM blobs WHERE digest = ?1";
-    db.change("forget a blob", sql, [digest.as_bytes()])?;
     let path = blob_path(root, digest);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("remove", &path)(error))
+    db.write("forget a blob", |transaction| -> Result<(), Failure> {
+        let sql = "DELETE FROM blobs WHERE digest = ?1";
+        transaction.prepare_cached(sql)?.execute([digest.as_bytes()])?;
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &path)(error).into())
+            }
+            Ok(()) | Err(_) => Ok(()),
         }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    })
+}
+
+/// Notes that the blob is here.
+pub(crate) fn insert(
+    transaction: &Transaction<'_>,
+    digest: &Digest,
+    size: u64,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO blobs (digest, size, saved, used) VALUES (?1, ?2, ?3, ?3)";
+    let row = params![digest.as_bytes(), size.cast_signed(), now()];
+    transaction.prepare_cached(sql)?.execute(row).map(drop)
 }
 
 /// Hashes a whole file.
@@ -256,13 +280,13 @@ impl BlobWriter {
 
     fn publish(&self, digest: Digest) -> Result<(), CacheError> {
         let target = self.cache.blob_path(&digest);
-        std::fs::rename(&self.unfinished.path, &target).map_err(io_error("create", &target))?;
-        self.cache.0.db.write("add a blob", |transaction| {
-            let note = params![durable::boot(), None::<&str>, None::<bool>, digest.as_bytes()];
+        let boot = durable::boot();
+        self.cache.0.db.write("add a blob", |transaction| -> Result<(), Failure> {
+            std::fs::rename(&self.unfinished.path, &target).map_err(io_error("create", &target))?;
+            let note = params![boot, None::<&str>, None::<bool>, digest.as_bytes()];
             transaction.prepare_cached(durable::NOTE)?.execute(note)?;
-            let blob = params![digest.as_bytes(), self.size.cast_signed(), now()];
-            let sql = "INSERT OR REPLACE INTO blobs (digest, size, saved) VALUES (?1, ?2, ?3)";
-            transaction.prepare_cached(sql)?.execute(blob).map(drop)
+            insert(transaction, &digest, self.size)?;
+            Ok(())
         })
     }
 }

@@ -4,9 +4,13 @@
 //! that starts as a reader and then wants to write would fail at once instead of waiting. Commits
 //! aren't synced (`synchronous = NORMAL`): a power loss may cost the last rows, never consistency.
 //!
+//! Files of the store come and go inside the transaction that writes of them: whoever holds it is
+//! the only one who moves them, and a row and its file appear and vanish at once for all others.
+//!
 //! A digest is a blob of 32 bytes; the empty snapshot's chain ID is an empty blob.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,14 +21,14 @@ use rusqlite::{
     TransactionBehavior,
 };
 
-use crate::Snapshot;
 use crate::error::{CacheError, io_error};
+use crate::{Snapshot, rebuild};
 
 /// The database's name in the store.
 pub(crate) const FILE: &str = "rbuild.db";
 
 /// The format that this program reads and writes.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -38,6 +42,8 @@ const STATEMENTS: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Db {
     path: PathBuf,
+    inode: u64,
+    marks_damage: bool,
     session: Mutex<Session>,
 }
 
@@ -47,6 +53,26 @@ pub(crate) struct Session {
     pub(crate) connection: Connection,
     /// Snapshots by chain ID: a chain of steps is read once, not once for each step.
     pub(crate) snapshots: HashMap<ChainId, Snapshot>,
+}
+
+/// Why a transaction was given up.
+pub(crate) enum Failure {
+    /// The database refused.
+    Database(rusqlite::Error),
+    /// Something else did.
+    Store(CacheError),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(source: rusqlite::Error) -> Self {
+        Self::Database(source)
+    }
+}
+
+impl From<CacheError> for Failure {
+    fn from(error: CacheError) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl Db {
@@ -70,9 +96,15 @@ impl Db {
         if connection.is_readonly(rusqlite::MAIN_DB).is_ok_and(|readonly| readonly) {
             return Self::why_closed(path, rusqlite::Error::InvalidPath(path.to_owned()));
         }
+        let inode = match std::fs::metadata(path) {
+            Ok(metadata) => metadata.ino(),
+            // Somebody has just set it aside.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("examine", path)(error)),
+        };
         let path = path.to_owned();
         let session = Session { connection, snapshots: HashMap::new() };
-        let db = Self { path, session: Mutex::new(session) };
+        let db = Self { path, inode, marks_damage: false, session: Mutex::new(session) };
         db.with("set options", |session| {
             session.connection.busy_timeout(PATIENCE)?;
             session.connection.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -107,17 +139,18 @@ impl Db {
         })
     }
 
-    /// Makes the tables.
-    pub(crate) fn create_schema(&self) -> Result<(), CacheError> {
-        if self.version()? != 0 {
-            return Ok(());
-        }
+    /// Makes the tables; `fill` puts their first rows in.
+    pub(crate) fn create_schema<T>(
+        &self,
+        fill: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
+    ) -> Result<T, CacheError> {
         self.with("switch to WAL", |session| {
             session.connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
         })?;
         self.write("create the tables", |transaction| {
             transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "user_version", VERSION)
+            transaction.pragma_update(None, "user_version", VERSION)?;
+            fill(transaction)
         })
     }
 
@@ -130,18 +163,22 @@ impl Db {
         work(&mut self.session()).map_err(|source| self.error(action, source))
     }
 
-    /// Runs `work` in a transaction that may write.
-    pub(crate) fn write<T>(
+    /// Runs `work` in a transaction that may write. It may move files, too.
+    pub(crate) fn write<T, E: Into<Failure>>(
         &self,
         action: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, CacheError> {
-        self.with(action, |session| {
+        let write = |session: &mut Session| {
             let transaction =
                 session.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let result = work(&transaction)?;
+            let result = work(&transaction).map_err(Into::into)?;
             transaction.commit()?;
             Ok(result)
+        };
+        write(&mut self.session()).map_err(|failure| match failure {
+            Failure::Database(source) => self.error(action, source),
+            Failure::Store(error) => error,
         })
     }
 
@@ -187,10 +224,25 @@ impl Db {
     }
 
     fn error(&self, action: &'static str, source: rusqlite::Error) -> CacheError {
-        if source.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
-            return CacheError::Damaged { what: source.to_string() };
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                self.damaged(source.to_string())
+            }
+            _ => CacheError::Database { action, path: self.path.clone(), source },
         }
-        CacheError::Database { action, path: self.path.clone(), source }
+    }
+
+    /// From now on who meets damage tells the next process, which makes the database anew.
+    pub(crate) fn mark_damage(&mut self) {
+        self.marks_damage = true;
+    }
+
+    /// The error of who finds something in the database that can't be.
+    pub(crate) fn damaged(&self, what: String) -> CacheError {
+        if self.marks_damage {
+            rebuild::mark(self.path.parent().unwrap_or(&self.path), self.inode, &what);
+        }
+        CacheError::Damaged { what }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Power loss: which bytes are surely on the disk.
 //!
 //! What is written is listed as unsynced, with the boot it was written in. [`Cache::sync`] flushes
-//! the whole filesystem once and, unless it is stopped before, empties the list. Entries of an earlier boot are what a power loss
-//! (or a reboot after a killed build) may have damaged: such blobs are hashed, such layers dropped.
+//! the whole filesystem once and, unless it is stopped before, empties the list. Entries of an
+//! earlier boot are what a power loss (or a reboot after a killed build) may have damaged: such blobs
+//! are hashed, such layers dropped.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ use crate::Cache;
 use crate::content::{self, blob_path};
 use crate::db::{Db, digest};
 use crate::error::{CacheError, io_error};
+use crate::flush;
 use crate::layers::{LayerName, OwnershipMap};
-use crate::{flush, run};
 
 /// Inserts an entry; its map and form are null for a blob.
 pub(crate) const NOTE: &str =
@@ -79,7 +80,7 @@ pub(crate) fn distrust_earlier_boots(root: &Path, db: &Db) -> Result<(), CacheEr
     for written in &earlier {
         match written {
             Written::Blob(digest) => check_blob(root, db, digest)?,
-            Written::Layer(map, name) => drop_layer(root, db, *map, name)?,
+            Written::Layer(map, name) => name.forget(root, db, *map)?,
         }
     }
     if !earlier.is_empty() {
@@ -110,11 +111,6 @@ fn check_blob(root: &Path, db: &Db, digest: &Digest) -> Result<(), CacheError> {
         return Ok(());
     }
     content::forget(root, db, digest)
-}
-
-fn drop_layer(root: &Path, db: &Db, map: OwnershipMap, name: &LayerName) -> Result<(), CacheError> {
-    name.forget(db, map)?;
-    run::bury(root, &name.path(root, map))
 }
 
 #[cfg(test)]

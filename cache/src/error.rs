@@ -29,7 +29,9 @@ pub enum CacheError {
         source: rusqlite::Error,
     },
     /// The database holds something that it should not.
-    #[error("the cache database is damaged: {what}; remove the whole store and build again")]
+    #[error(
+        "the cache database is damaged: {what}; build again: it is then made anew from the blobs"
+    )]
     Damaged {
         /// What was found.
         what: String,

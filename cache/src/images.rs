@@ -15,12 +15,12 @@ use oci::{Descriptor, Index, Reference, media_type};
 use rusqlite::{Row, Transaction, params};
 
 use crate::error::{CacheError, io_error};
-use crate::layers::{read_descriptor, write_descriptor};
+use crate::layers::write_descriptor;
 use crate::{Cache, lock};
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 impl Cache {
     /// Makes `reference` the name of `image`. The caller has seen to it that its blobs are here.
@@ -53,7 +53,8 @@ impl Cache {
 
     /// The image named `reference`.
     pub fn image(&self, reference: &Reference) -> Result<Option<Descriptor>, CacheError> {
-        self.image_row(reference)?.as_deref().map(read_descriptor).transpose()
+        let row = self.image_row(reference)?;
+        row.map(|text| self.0.db.read_descriptor(&text)).transpose()
     }
 
     /// All images, by name.
@@ -62,10 +63,15 @@ impl Cache {
         let texts = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
         let texts = self.0.db.list("list images", sql, [], texts)?;
         let read = |(reference, descriptor): &(String, String)| {
-            let what = || CacheError::Damaged { what: format!("an image is named `{reference}`") };
-            Ok((reference.parse().map_err(|_| what())?, read_descriptor(descriptor)?))
+            let db = &self.0.db;
+            Ok((db.read_reference(reference)?, db.read_descriptor(descriptor)?))
         };
         texts.iter().map(read).collect()
+    }
+
+    /// Writes `index.json` anew.
+    pub(crate) fn refresh_index(&self) -> Result<(), CacheError> {
+        self.change_images(|_| Ok(()))
     }
 
     fn image_row(&self, reference: &Reference) -> Result<Option<String>, CacheError> {
@@ -92,7 +98,7 @@ impl Cache {
         &self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, CacheError> {
-        let path = self.path("locks/index");
+        let path = self.path("locks").join(lock::INDEX);
         let file = lock::open_lock_file(&path)?;
         lock::exclusive(&file).map_err(io_error("lock", &path))?;
         let result = self.0.db.write("name an image", |transaction| {

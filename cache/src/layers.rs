@@ -1,19 +1,26 @@
 //! Unpacked layers, and what else is known of a layer: its blobs, its registries, its times.
 //!
-//! A layer is unpacked beside its place and renamed into it: what is there is whole. Of two
+//! A layer is unpacked beside its place, sealed and renamed into it: what is there is whole. Of two
 //! processes that unpack the same one, the slower takes the other's. An unpacked layer belongs to
 //! one ownership map: files that say who owns them are no use where a side note says it.
+//!
+//! The seal is an extended attribute of its directory with its name. Without it, somebody else has
+//! put the directory there, copied it or emptied it and made it anew.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use oci::{ChainId, Descriptor, DiffId, Digest, Reference};
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rustix::fs::XattrFlags;
 
-use crate::db::{Db, chain_column, digest, now};
+use crate::db::{Db, Failure, chain_column, digest, now};
 use crate::error::{CacheError, io_error};
 use crate::{Cache, Snapshot, durable, run};
+
+const SEAL: &CStr = c"user.rbuild.layer";
 
 /// How the owners of files are kept in unpacked layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +32,9 @@ pub enum OwnershipMap {
 }
 
 impl OwnershipMap {
+    /// Every one.
+    pub(crate) const ALL: [Self; 2] = [Self::Real, Self::Single];
+
     /// The name of its directories.
     pub fn name(self) -> &'static str {
         match self {
@@ -66,16 +76,39 @@ impl LayerName {
         Self { by_chain, digest: if by_chain { chain.0 } else { layer.0 } }
     }
 
-    /// Its directory. The two kinds of names differ: the chain ID of a lowest layer is its diff ID.
-    pub(crate) fn path(&self, root: &Path, map: OwnershipMap) -> PathBuf {
+    /// Its directory's name. The two kinds differ: the chain ID of a lowest layer is its diff ID.
+    pub(crate) fn directory(&self) -> String {
         let kind = if self.by_chain { "chain-" } else { "" };
-        root.join("layers").join(map.name()).join(format!("{kind}{}", self.digest.hex()))
+        format!("{kind}{}", self.digest.hex())
     }
 
-    pub(crate) fn forget(&self, db: &Db, map: OwnershipMap) -> Result<(), CacheError> {
-        let sql = "DELETE FROM layers WHERE map = ?1 AND by_chain = ?2 AND digest = ?3";
-        let params = params![map.name(), self.by_chain, self.digest.as_bytes()];
-        db.change("forget a layer", sql, params).map(drop)
+    /// Its directory.
+    pub(crate) fn path(&self, root: &Path, map: OwnershipMap) -> PathBuf {
+        root.join("layers").join(map.name()).join(self.directory())
+    }
+
+    /// The names of its directory and of its owners file.
+    pub(crate) fn files(&self) -> [String; 2] {
+        let directory = self.directory();
+        let owners = owners_file(Path::new(&directory)).to_string_lossy().into_owned();
+        [directory, owners]
+    }
+
+    /// Drops it.
+    pub(crate) fn forget(&self, root: &Path, db: &Db, map: OwnershipMap) -> Result<(), CacheError> {
+        db.write("forget a layer", |transaction| -> Result<(), Failure> {
+            let sql = "DELETE FROM layers WHERE map = ?1 AND by_chain = ?2 AND digest = ?3";
+            let row = params![map.name(), self.by_chain, self.digest.as_bytes()];
+            transaction.prepare_cached(sql)?.execute(row)?;
+            Ok(bury_layer(root, &self.path(root, map))?)
+        })
+    }
+
+    fn is_known(&self, transaction: &Transaction<'_>, map: OwnershipMap) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM layers WHERE map = ?1 AND by_chain = ?2 AND digest = ?3";
+        let row = params![map.name(), self.by_chain, self.digest.as_bytes()];
+        let found = transaction.prepare_cached(sql)?.query_row(row, |_| Ok(())).optional()?;
+        Ok(found.is_some())
     }
 }
 
@@ -84,12 +117,32 @@ impl Cache {
     /// to write to.
     pub fn layer_path(&self, snapshot: &Snapshot) -> Result<Option<PathBuf>, CacheError> {
         let Some((layer, chain)) = top(snapshot) else { return Ok(None) };
-        let sql = "SELECT by_chain FROM layers WHERE map = ?1 AND \
+        self.live()?;
+        let sql = "SELECT by_chain, used FROM layers WHERE map = ?1 AND \
                    (by_chain, digest) IN (VALUES (0, ?2), (1, ?3)) LIMIT 1";
         let params = params![self.0.map.name(), layer.0.as_bytes(), chain.0.as_bytes()];
-        let by_chain = self.0.db.find("look for a layer", sql, params, |row| row.get(0))?;
-        Ok(by_chain
-            .map(|by_chain| LayerName::of(layer, chain, by_chain).path(self.root(), self.0.map)))
+        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let found = self.0.db.find("look for a layer", sql, params, row)?;
+        let Some((by_chain, used)) = found else { return Ok(None) };
+        let name = LayerName::of(layer, chain, by_chain);
+        let mark = |now: i64| {
+            let sql = "UPDATE layers SET used = ?1 \
+                       WHERE map = ?2 AND by_chain = ?3 AND digest = ?4";
+            let row = params![now, self.0.map.name(), by_chain, name.digest.as_bytes()];
+            self.0.db.change("use a layer", sql, row)
+        };
+        Ok(self.count_on(used, mark)?.then(|| name.path(self.root(), self.0.map)))
+    }
+
+    /// Like [`Self::layer_path`], but looks at the directory: one that is missing or bears no seal
+    /// is forgotten.
+    pub fn sealed_layer(&self, snapshot: &Snapshot) -> Result<Option<PathBuf>, CacheError> {
+        let Some(path) = self.layer_path(snapshot)? else { return Ok(None) };
+        if is_sealed(&path).map_err(io_error("examine", &path))? {
+            return Ok(Some(path));
+        }
+        self.forget_layer(snapshot)?;
+        Ok(None)
     }
 
     /// Moves the directory `staged`, the unpacked top layer of `snapshot`, into place.
@@ -108,22 +161,28 @@ impl Cache {
         by_chain: bool,
     ) -> Result<PathBuf, CacheError> {
         let (layer, chain) = top(snapshot).expect("the empty snapshot has no layer to publish");
-        let name = LayerName::of(layer, chain, by_chain);
-        let target = name.path(self.root(), self.0.map);
-        self.note_unsynced(&name)?;
-        move_layer(self.root(), staged, &target)?;
-        let sql =
-            "INSERT OR IGNORE INTO layers (map, by_chain, digest, saved) VALUES (?1, ?2, ?3, ?4)";
-        let params = params![self.0.map.name(), by_chain, name.digest.as_bytes(), now()];
-        self.0.db.change("add a layer", sql, params)?;
+        self.live()?;
+        let (name, map) = (LayerName::of(layer, chain, by_chain), self.0.map);
+        let target = name.path(self.root(), map);
+        seal(staged, &name).map_err(io_error("seal", staged))?;
+        let boot = durable::boot();
+        self.0.db.write("add a layer", |transaction| -> Result<(), Failure> {
+            if name.is_known(transaction, map)? {
+                run::bury(self.root(), staged)?;
+            } else {
+                // Nobody knows what a process that died before it could tell has left there.
+                bury_layer(self.root(), &target)?;
+                move_layer(staged, &target)?;
+                let note = params![boot, map.name(), by_chain, name.digest.as_bytes()];
+                transaction.prepare_cached(durable::NOTE)?.execute(note)?;
+            }
+            let sql = "INSERT OR REPLACE INTO layers (map, by_chain, digest, used) \
+                       VALUES (?1, ?2, ?3, ?4)";
+            let row = params![map.name(), by_chain, name.digest.as_bytes(), now()];
+            transaction.prepare_cached(sql)?.execute(row)?;
+            Ok(())
+        })?;
         Ok(target)
-    }
-
-    /// Noted before the directory appears: after a power loss one that no row knows is suspect.
-    fn note_unsynced(&self, name: &LayerName) -> Result<(), CacheError> {
-        let params =
-            params![durable::boot(), self.0.map.name(), name.by_chain, name.digest.as_bytes()];
-        self.0.db.change("note a layer", durable::NOTE, params).map(drop)
     }
 
     /// Drops the unpacked top layer of `snapshot`: its bytes turned out to be missing or wrong.
@@ -131,19 +190,25 @@ impl Cache {
         let Some((layer, chain)) = top(snapshot) else { return Ok(()) };
         for by_chain in [false, true] {
             let name = LayerName::of(layer, chain, by_chain);
-            name.forget(&self.0.db, self.0.map)?;
-            bury_layer(self.root(), &name.path(self.root(), self.0.map))?;
+            name.forget(self.root(), &self.0.db, self.0.map)?;
         }
         Ok(())
     }
 
-    /// The compressed forms of `layer` that are here.
+    /// The compressed forms of `layer` that are here, as far as the database knows.
     pub fn layer_blobs(&self, layer: DiffId) -> Result<Vec<Descriptor>, CacheError> {
         let sql = "SELECT descriptor FROM layer_blobs JOIN blobs ON digest = blob \
                    WHERE layer = ?1 ORDER BY saved DESC, blob";
         let text = |row: &Row<'_>| row.get::<_, String>(0);
         let texts = self.0.db.list("look for a layer's blobs", sql, [layer.0.as_bytes()], text)?;
-        texts.iter().map(|text| read_descriptor(text)).collect()
+        let mut blobs = vec![];
+        for text in &texts {
+            let blob = self.0.db.read_descriptor(text)?;
+            if self.has_blob(&blob.digest)? {
+                blobs.push(blob);
+            }
+        }
+        Ok(blobs)
     }
 
     /// Remembers that the blob `descriptor` is `layer`, compressed.
@@ -165,9 +230,8 @@ impl Cache {
         let texts = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
         let texts = self.0.db.list("look for registries", sql, [layer.0.as_bytes()], texts)?;
         let read = |(descriptor, reference): &(String, String)| {
-            let descriptor = read_descriptor(descriptor)?;
-            let reference =
-                reference.parse().map_err(|_| damaged("an image reference", reference))?;
+            let descriptor = self.0.db.read_descriptor(descriptor)?;
+            let reference = self.0.db.read_reference(reference)?;
             Ok(Remote { descriptor, reference })
         };
         texts.iter().map(read).collect()
@@ -247,23 +311,37 @@ fn top(snapshot: &Snapshot) -> Option<(DiffId, ChainId)> {
     snapshot.top().zip(snapshot.chain_id())
 }
 
-/// Renames a layer and its owners file; if one is there already, buries ours.
-fn move_layer(root: &Path, staged: &Path, target: &Path) -> Result<(), CacheError> {
+/// Marks the directory of a layer as whole.
+fn seal(directory: &Path, name: &LayerName) -> io::Result<()> {
+    let directory = File::open(directory)?;
+    let value = name.directory();
+    Ok(rustix::fs::fsetxattr(&directory, SEAL, value.as_bytes(), XattrFlags::empty())?)
+}
+
+/// Whether the directory is there and is what [`seal`] has marked.
+pub(crate) fn is_sealed(directory: &Path) -> io::Result<bool> {
+    let opened = match File::open(directory) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut value = [0; 128];
+    let name = directory.file_name().unwrap_or_default().as_encoded_bytes();
+    Ok(match rustix::fs::fgetxattr(&opened, SEAL, &mut value) {
+        Ok(length) => value[..length] == *name,
+        Err(_no_seal) => false,
+    })
+}
+
+/// Renames a layer and its owners file to a place where none is.
+fn move_layer(staged: &Path, target: &Path) -> Result<(), CacheError> {
     let owners = owners_file(staged);
     // Owners first: a layer in place always has them.
     if owners.try_exists().map_err(io_error("look for", &owners))? {
         let place = owners_file(target);
         std::fs::rename(&owners, &place).map_err(io_error("create", &place))?;
     }
-    match std::fs::rename(staged, target) {
-        Ok(()) => Ok(()),
-        Err(error) if is_taken(&error) => run::bury(root, staged),
-        Err(error) => Err(io_error("create", target)(error)),
-    }
-}
-
-fn is_taken(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty)
+    std::fs::rename(staged, target).map_err(io_error("create", target))
 }
 
 /// Takes a layer away, its owners file last.
@@ -277,11 +355,15 @@ pub(crate) fn write_descriptor(descriptor: &Descriptor) -> String {
     serde_json::to_string(descriptor).expect("plain data serialises")
 }
 
-/// Reads what [`write_descriptor`] wrote.
-pub(crate) fn read_descriptor(text: &str) -> Result<Descriptor, CacheError> {
-    serde_json::from_str(text).map_err(|_| damaged("a descriptor", text))
-}
+impl Db {
+    /// Reads what [`write_descriptor`] wrote.
+    pub(crate) fn read_descriptor(&self, text: &str) -> Result<Descriptor, CacheError> {
+        serde_json::from_str(text)
+            .map_err(|_| self.damaged(format!("`{text}` is not a descriptor")))
+    }
 
-fn damaged(what: &str, text: &str) -> CacheError {
-    CacheError::Damaged { what: format!("`{text}` is not {what}") }
+    /// Reads the full name of an image.
+    pub(crate) fn read_reference(&self, text: &str) -> Result<Reference, CacheError> {
+        text.parse().map_err(|_| self.damaged(format!("`{text}` is not an image reference")))
+    }
 }

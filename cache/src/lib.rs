@@ -22,6 +22,12 @@
 //! a build that finds everything cached touches nothing but `rbuild.db`. Who then finds the bytes
 //! missing says so ([`Cache::forget_layer`], [`Cache::forget_blob`]) and gets them anew.
 //!
+//! **In use** is what a living process counts on (`usage.rs`); [`Cache::prune`] leaves that.
+//!
+//! **Damage** of the database is made good from the blobs when the store is opened
+//! ([`Cache::rebuilt`]); of a blob it is noticed when it is read, of a layer when it is missing or
+//! bears no seal.
+//!
 //! **Power loss**: nothing is synced file by file. [`Cache::sync`] is one `syncfs` for a whole
 //! build; what was written in an earlier boot without it is checked when the store is opened.
 
@@ -31,14 +37,17 @@ mod durable;
 mod error;
 mod files;
 mod flush;
+mod gc;
 mod images;
 mod layers;
 mod lock;
 mod mounts;
 mod open;
+mod rebuild;
 mod record;
 mod run;
 mod tree;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -46,9 +55,11 @@ use std::sync::{Arc, OnceLock};
 pub use content::{BlobReader, BlobWriter};
 pub use error::CacheError;
 pub use files::Pin;
+pub use gc::{PruneOptions, Pruned};
 pub use layers::{OwnershipMap, Remote, owners_file};
 pub use lock::Lease;
 pub use mounts::{CacheMount, Sharing};
+pub use rebuild::Rebuilt;
 pub use record::{CacheKey, Record, Snapshot};
 pub use run::RunDir;
 
@@ -61,6 +72,9 @@ struct Store {
     root: PathBuf,
     map: OwnershipMap,
     keeps_owners: bool,
+    /// When this handle was opened, in seconds since 1970.
+    began: i64,
+    rebuilt: Option<rebuild::Rebuilt>,
     db: db::Db,
     /// Where files grow until they are renamed into place; made on first use.
     scratch: OnceLock<RunDir>,
@@ -81,14 +95,31 @@ impl Cache {
     }
 
     fn opened(root: &Path, map: OwnershipMap, keeps_owners: bool) -> Result<Self, CacheError> {
-        let db = open::open(root)?;
-        let root = root.to_owned();
-        Ok(Self(Arc::new(Store { root, map, keeps_owners, db, scratch: OnceLock::new() })))
+        let (db, rebuilt) = open::open(root)?;
+        let store = Store {
+            root: root.to_owned(),
+            map,
+            keeps_owners,
+            began: db::now(),
+            rebuilt,
+            db,
+            scratch: OnceLock::new(),
+        };
+        let cache = Self(Arc::new(store));
+        if cache.rebuilt().is_some() {
+            cache.refresh_index()?;
+        }
+        Ok(cache)
     }
 
     /// The store's directory.
     pub fn root(&self) -> &Path {
         &self.0.root
+    }
+
+    /// What opening the store did to a database that could not be used.
+    pub fn rebuilt(&self) -> Option<&Rebuilt> {
+        self.0.rebuilt.as_ref()
     }
 
     /// How owners of files are kept in the layers that this handle sees.

@@ -15,6 +15,9 @@ use rustix::io::Errno;
 use crate::error::{CacheError, io_error};
 use crate::{Cache, CacheKey};
 
+/// The lock on `index.json`, beside the leases.
+pub(crate) const INDEX: &str = "index";
+
 /// The right to make what a key stands for; given back on drop.
 #[derive(Debug)]
 pub struct Lease {
@@ -45,20 +48,24 @@ impl Cache {
 
     /// Takes the lease of `key` unless somebody else has it.
     pub fn try_lease(&self, key: &CacheKey) -> Result<Option<Lease>, CacheError> {
-        let path = self.lease_path(key);
-        loop {
-            let file = open_lock_file(&path)?;
-            if !try_exclusive(&file).map_err(io_error("lock", &path))? {
-                return Ok(None);
-            }
-            if is_named(&file, &path)? {
-                return Ok(Some(Lease { path, _file: file }));
-            }
-        }
+        try_lease(&self.lease_path(key))
     }
 
     fn lease_path(&self, key: &CacheKey) -> PathBuf {
         self.path("locks").join(key.0.hex())
+    }
+}
+
+/// Takes the lease whose file is `path` unless somebody else has it.
+pub(crate) fn try_lease(path: &Path) -> Result<Option<Lease>, CacheError> {
+    loop {
+        let file = open_lock_file(path)?;
+        if !try_exclusive(&file).map_err(io_error("lock", path))? {
+            return Ok(None);
+        }
+        if is_named(&file, path)? {
+            return Ok(Some(Lease { path: path.to_owned(), _file: file }));
+        }
     }
 }
 
@@ -105,8 +112,13 @@ fn wait(file: &File, operation: FlockOperation) -> io::Result<()> {
     }
 }
 
+/// Sets the time of a lock's file to now: when what it protects was used.
+pub(crate) fn touch(file: &File) -> io::Result<()> {
+    file.set_modified(std::time::SystemTime::now())
+}
+
 /// Whether `path` still names `file`.
-fn is_named(file: &File, path: &Path) -> Result<bool, CacheError> {
+pub(crate) fn is_named(file: &File, path: &Path) -> Result<bool, CacheError> {
     let own = file.metadata().map_err(io_error("examine", path))?;
     match std::fs::metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (own.dev(), own.ino())),

@@ -72,6 +72,11 @@ impl Cache {
                 Sharing::Locked | Sharing::Private => lock::try_exclusive(&file),
             };
             if taken.map_err(io_error("lock", &lock_path))? {
+                if !lock::is_named(&file, &lock_path)? {
+                    // A prune has just taken it away, with its directory.
+                    continue;
+                }
+                lock::touch(&file).map_err(io_error("touch", &lock_path))?;
                 return Ok(Some((path, file)));
             }
             if sharing != Sharing::Private {

@@ -2,7 +2,8 @@
 //!
 //! The usual case, a store that exists, must cost one SQLite open and nothing else. A new store is
 //! made under a lock on its directory. The empty database file comes first, so that what an
-//! interrupted start left behind is told from a directory full of somebody else's files.
+//! interrupted start left behind is told from a directory full of somebody else's files. A store
+//! whose database can't be used is [made anew](crate::rebuild) from its blobs, under the same lock.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 use crate::db::{self, Db};
 use crate::error::{CacheError, io_error};
+use crate::rebuild::{self, Rebuilt};
 use crate::{durable, images, lock};
 
 const DIRECTORIES: [&str; 8] = [
@@ -25,44 +27,94 @@ const DIRECTORIES: [&str; 8] = [
 ];
 
 /// Opens the store in `root`, or makes it.
-pub(crate) fn open(root: &Path) -> Result<Db, CacheError> {
+pub(crate) fn open(root: &Path) -> Result<(Db, Option<Rebuilt>), CacheError> {
+    match usable(root) {
+        Ok(Database::Usable(db)) => Ok((db, None)),
+        // Perhaps somebody is just making it anew: under the lock this is looked at again.
+        Ok(Database::Missing | Database::Empty | Database::Useless(_))
+        | Err(CacheError::Database { .. }) => create(root),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the database of a store is good for.
+enum Database {
+    Usable(Db),
+    Missing,
+    /// It has no tables: its creation was interrupted.
+    Empty,
+    /// It says why it can't be used.
+    Useless(String),
+}
+
+fn usable(root: &Path) -> Result<Database, CacheError> {
     let path = root.join(db::FILE);
-    let db = match Db::open(&path)? {
-        Some(db) => db,
-        None => return create(root, &path),
-    };
+    if let Some(damage) = rebuild::marked(root) {
+        return Ok(Database::Useless(damage));
+    }
+    match try_use(root, &path) {
+        Err(CacheError::Damaged { what }) => Ok(Database::Useless(what)),
+        result => result,
+    }
+}
+
+fn try_use(root: &Path, path: &Path) -> Result<Database, CacheError> {
+    let Some(mut db) = Db::open(path)? else { return Ok(Database::Missing) };
     match db.version()? {
         db::VERSION => {
             durable::distrust_earlier_boots(root, &db)?;
-            Ok(db)
+            db.mark_damage();
+            Ok(Database::Usable(db))
         }
-        // Only an interrupted creation leaves a database without tables.
-        0 => {
-            drop(db);
-            create(root, &path)
+        0 => Ok(Database::Empty),
+        older if older < db::VERSION => {
+            Ok(Database::Useless(format!("it has the older format {older}")))
         }
         found => Err(CacheError::FutureFormat { root: root.to_owned(), found, known: db::VERSION }),
     }
 }
 
-fn create(root: &Path, path: &Path) -> Result<Db, CacheError> {
+fn create(root: &Path) -> Result<(Db, Option<Rebuilt>), CacheError> {
     create_directory(root)?;
     let directory = File::open(root).map_err(io_error("open", root))?;
     lock::exclusive(&directory).map_err(io_error("lock", root))?;
-    if !path.try_exists().map_err(io_error("look for", path))? {
-        refuse_foreign_files(root)?;
+    let path = root.join(db::FILE);
+    // Somebody else may have been faster.
+    let (reason, aside) = match usable(root)? {
+        Database::Usable(db) => return Ok((db, None)),
+        Database::Useless(reason) => (reason, rebuild::set_aside(root)?),
+        Database::Missing => ("it was missing".to_owned(), None),
+        Database::Empty => ("it was empty".to_owned(), None),
+    };
+    let is_store = is_store(root);
+    if !path.try_exists().map_err(io_error("look for", &path))? {
+        if !is_store {
+            refuse_foreign_files(root)?;
+        }
         // SQLite gives its other files the same mode.
-        let options = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        options.map_err(io_error("create", path))?;
+        let options = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        options.map_err(io_error("create", &path))?;
     }
     for name in DIRECTORIES {
         create_directory(&root.join(name))?;
     }
-    images::write_layout_file(root)?;
-    let db = Db::open(path)?
-        .ok_or_else(|| io_error("open", path)(io::Error::from(io::ErrorKind::NotFound)))?;
-    db.create_schema()?;
-    Ok(db)
+    let db = Db::open(&path)?
+        .ok_or_else(|| io_error("open", &path)(io::Error::from(io::ErrorKind::NotFound)))?;
+    if !is_store {
+        db.create_schema(|_| Ok(()))?;
+        // Last: with it, it is a store.
+        images::write_layout_file(root)?;
+        return Ok((db, None));
+    }
+    let found = db.create_schema(|transaction| rebuild::fill(root, transaction))?;
+    let (blobs, lost_images) = (found.blobs.len(), found.lost_images);
+    Ok((db, Some(Rebuilt { reason, aside, blobs, lost_images })))
+}
+
+/// Whether the directory was a whole store once, whatever has become of its database.
+fn is_store(root: &Path) -> bool {
+    ["oci-layout", "index.json"].iter().all(|name| root.join(name).is_file())
+        && DIRECTORIES.iter().all(|name| root.join(name).is_dir())
 }
 
 fn refuse_foreign_files(root: &Path) -> Result<(), CacheError> {

@@ -120,7 +120,7 @@ impl Cache {
         let Some((chain, record)) = found else { return Ok(None) };
         if record.snapshot.chain_id() != chain {
             let what = format!("the layers of the record of {} are not its own", key.0);
-            return Err(CacheError::Damaged { what });
+            return Err(self.0.db.damaged(what));
         }
         Ok(Some(record))
     }

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{CacheError, io_error};
-use crate::{Cache, lock, open, tree};
+use crate::{Cache, lock, open, tree, usage};
 
 /// Entries that are deleted at once when a run directory is dropped; what is left waits.
 const QUICK: usize = 200;
@@ -43,10 +43,9 @@ impl Drop for RunDir {
 impl Cache {
     /// Makes a run directory of its own for the caller.
     pub fn run_dir(&self) -> Result<RunDir, CacheError> {
-        let parent = self.path("run");
-        let gate = File::open(&parent).map_err(io_error("open", &parent))?;
+        let (gate, parent) = self.gate()?;
         lock::shared(&gate).map_err(io_error("lock", &parent))?;
-        let path = parent.join(unique());
+        let path = parent.join(usage::run_name(self.0.began, &unique()));
         open::create_directory(&path)?;
         let lock_path = path.join("lock");
         let file = lock::open_lock_file(&lock_path)?;
@@ -57,30 +56,61 @@ impl Cache {
     /// Deletes what dead processes left behind. Takes as long as that takes; meant for a thread
     /// beside a build that has real work to do.
     pub fn reclaim(&self) -> Result<(), CacheError> {
-        let parent = self.path("run");
-        self.declare_dead(&parent)?;
-        let dead = entries(&parent)?.into_iter().filter(|(name, _)| name.starts_with("dead-"));
-        let removed = dead.map(|(_, path)| {
+        let (gate, parent) = self.gate()?;
+        // If somebody starts right now, the next one will do it.
+        if lock::try_exclusive(&gate).map_err(io_error("lock", &parent))? {
+            self.declare_dead()?;
+        }
+        drop(gate);
+        let removed = self.dead()?.into_iter().map(|path| {
             tree::remove(&path, usize::MAX).map_err(io_error("remove", &path)).map(drop)
         });
         // What resists must not protect what comes after it.
         removed.fold(Ok(()), Result::and)
     }
 
-    /// Gives every directory whose owner is gone a dead name.
-    fn declare_dead(&self, parent: &Path) -> Result<(), CacheError> {
-        let gate = File::open(parent).map_err(io_error("open", parent))?;
-        if !lock::try_exclusive(&gate).map_err(io_error("lock", parent))? {
-            // Somebody starts right now; the next one will do it.
-            return Ok(());
-        }
-        for (name, path) in entries(parent)? {
-            if !name.starts_with("dead-") && !is_alive(&path) {
+    /// Waits until nobody just makes a run directory, and lets nobody make one as long as the
+    /// returned file lives. Returns also the directories of the living.
+    pub(crate) fn close_gate(&self) -> Result<(File, Vec<PathBuf>), CacheError> {
+        let (gate, parent) = self.gate()?;
+        lock::exclusive(&gate).map_err(io_error("lock", &parent))?;
+        let own = self.scratch_path();
+        let others = self.declare_dead()?.into_iter().filter(|path| Some(&**path) != own);
+        Ok((gate, others.collect()))
+    }
+
+    /// What waits to be deleted.
+    pub(crate) fn dead(&self) -> Result<Vec<PathBuf>, CacheError> {
+        let entries = entries(&self.path("run"))?.into_iter();
+        Ok(entries.filter(|(name, _)| is_dead(name)).map(|(_, path)| path).collect())
+    }
+
+    fn gate(&self) -> Result<(File, PathBuf), CacheError> {
+        let parent = self.path("run");
+        let gate = File::open(&parent).map_err(io_error("open", &parent))?;
+        Ok((gate, parent))
+    }
+
+    /// Gives every directory whose owner is gone a dead name; returns those of the living. Needs
+    /// the gate.
+    fn declare_dead(&self) -> Result<Vec<PathBuf>, CacheError> {
+        let mut alive = vec![];
+        for (name, path) in entries(&self.path("run"))? {
+            if is_dead(&name) {
+                continue;
+            }
+            if is_alive(&path) {
+                alive.push(path);
+            } else {
                 rename_to_dead(self.root(), &path)?;
             }
         }
-        Ok(())
+        Ok(alive)
     }
+}
+
+fn is_dead(name: &str) -> bool {
+    name.starts_with("dead-")
 }
 
 /// Takes a file or a tree out of sight, to be deleted later. Nothing there is no error.

@@ -46,18 +46,19 @@ CREATE TABLE documents (
     bytes BLOB NOT NULL
 );
 
--- Bytes that are here.
+-- Bytes that are here, and when a process last began to count on them.
 CREATE TABLE blobs (
     digest BLOB PRIMARY KEY,
     size INTEGER NOT NULL,
-    saved INTEGER NOT NULL
+    saved INTEGER NOT NULL,
+    used INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 CREATE TABLE layers (
     map TEXT NOT NULL,
     by_chain INTEGER NOT NULL,
     digest BLOB NOT NULL,
-    saved INTEGER NOT NULL,
+    used INTEGER NOT NULL,
     PRIMARY KEY (map, by_chain, digest)
 ) WITHOUT ROWID;
 

@@ -4,8 +4,10 @@
 //! instance. The kernel itself refuses to cross (`RESOLVE_NO_XDEV`, which also sees bind mounts).
 
 use std::ffi::{CStr, CString};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags};
@@ -44,6 +46,20 @@ pub(crate) fn remove(path: &Path, budget: usize) -> io::Result<bool> {
     }
     remove_directory(parent.as_fd(), &name)?;
     Ok(true)
+}
+
+/// The bytes of the disk that the file or tree `path` takes, as far as it can be read.
+pub(crate) fn disk_usage(path: &Path) -> u64 {
+    let (mut todo, mut bytes) = (vec![path.to_owned()], 0);
+    while let Some(path) = todo.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        bytes += metadata.blocks() * 512;
+        if metadata.is_dir() {
+            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+            todo.extend(entries.map(|entry| entry.path()));
+        }
+    }
+    bytes
 }
 
 struct Removal<'a> {
@@ -134,9 +150,8 @@ fn open_same_device(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<O
 #[cfg(test)]
 mod tests {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    use std::fs;
 
-    use super::remove;
+    use super::*;
 
     #[test]
     fn a_tree_goes_and_what_its_links_point_to_stays() {

@@ -278,7 +278,7 @@ fn of_two_processes_that_publish_a_layer_one_wins_and_both_can_use_it() {
 }
 
 #[test]
-fn a_layer_whose_process_died_before_it_could_tell_is_adopted() {
+fn a_layer_whose_process_died_before_it_could_tell_is_replaced() {
     let (directory, cache) = store();
     let snapshot = record(&["layer"], 0).snapshot;
     let orphan = directory.path().join("layers/real").join(Digest::of("layer").hex());
@@ -290,7 +290,7 @@ fn a_layer_whose_process_died_before_it_could_tell_is_adopted() {
     let path = cache.publish_layer(&staged, &snapshot, false).unwrap();
 
     assert_eq!(path, orphan);
-    assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "orphan");
+    assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "x");
     assert_eq!(cache.layer_path(&snapshot).unwrap(), Some(orphan));
 }
 

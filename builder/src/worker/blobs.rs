@@ -163,7 +163,7 @@ impl Blobs {
             let layer = snapshot.top().expect("a snapshot with a layer");
             let possible = self.base.contains_key(&layer)
                 || self.known(layer, None)?.is_some()
-                || self.cache.layer_path(snapshot)?.is_some_and(|path| path.exists());
+                || self.cache.sealed_layer(snapshot)?.is_some();
             if !possible {
                 return Ok(false);
             }

@@ -127,7 +127,7 @@ fn same_as(
         return Ok(None);
     };
     let made = Made { snapshot: base.with(earlier), created: stamp.created, recordable: true };
-    if cache.layer_path(&made.snapshot)?.is_some() {
+    if cache.sealed_layer(&made.snapshot)?.is_some() {
         return Ok(Some(made));
     }
     let directory = open(upper)?;

@@ -120,18 +120,16 @@ impl LocalWorker {
         Ok(Some(missing))
     }
 
-    /// Whether the files of a layer are here; a directory that somebody deleted is forgotten.
+    /// Whether the files of a layer are here; a directory that somebody deleted or made is forgotten.
     fn is_unpacked(&self, snapshot: &Snapshot) -> Result<bool, CacheError> {
         let Some(path) = self.cache.layer_path(snapshot)? else { return Ok(false) };
         if lock(&self.seen).contains(&path) {
             return Ok(true);
         }
-        if !path.exists() {
-            self.cache.forget_layer(snapshot)?;
-            return Ok(false);
-        }
-        lock(&self.seen).insert(path);
-        Ok(true)
+        let sealed = self.cache.sealed_layer(snapshot)?;
+        let is_unpacked = sealed.is_some();
+        lock(&self.seen).extend(sealed);
+        Ok(is_unpacked)
     }
 
     /// A blob that `layer` can be unpacked from, here or where a base image has it.

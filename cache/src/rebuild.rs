@@ -1,0 +1,186 @@
+//! A database that is damaged, lost or of an older format: set aside, and made anew from the blobs.
+//!
+//! The names come from `index.json`, what a layer's blob is from the configs of the images. What
+//! steps made is lost, so they run again. Unpacked layers go: what damaged the database may have
+//! damaged them, and nothing says what they should be.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, ManifestOrIndex};
+use rusqlite::{Transaction, params};
+
+use crate::db::{self, Failure};
+use crate::error::{CacheError, io_error};
+use crate::gc::entries;
+use crate::images::{CONTAINERD_NAME, REF_NAME};
+use crate::layers::{OwnershipMap, write_descriptor};
+use crate::{content, run};
+
+/// Marks a database in which damage was met, so that the next process does not use it.
+const MARK: &str = "rbuild.db.damaged";
+
+/// What happened to a database that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// What was wrong with it.
+    pub reason: String,
+    /// Where it is now, if there was one.
+    pub aside: Option<PathBuf>,
+    /// How many blobs are whole.
+    pub blobs: usize,
+    /// The images whose blobs are not all there: they have lost their names.
+    pub lost_images: Vec<String>,
+}
+
+/// Marks the database in `root` as damaged, and how, if it still is the file with this inode.
+pub(crate) fn mark(root: &Path, inode: u64, damage: &str) {
+    // A disk that can't even take this has said so with another error.
+    let _best_effort = fs::write(root.join(MARK), format!("{inode} {damage}"));
+}
+
+/// The damage that somebody met in the database in `root`.
+pub(crate) fn marked(root: &Path) -> Option<String> {
+    let mark = fs::read_to_string(root.join(MARK)).ok()?;
+    let (inode, damage) = mark.split_once(' ')?;
+    let database = fs::metadata(root.join(db::FILE)).ok()?;
+    (inode.parse() == Ok(database.ino())).then(|| damage.to_owned())
+}
+
+/// Gives the files of the database in `root` other names; returns that of the main one.
+pub(crate) fn set_aside(root: &Path) -> Result<Option<PathBuf>, CacheError> {
+    let aside = root.join(format!("{}.aside-{}", db::FILE, run::unique()));
+    let mut moved = None;
+    for suffix in ["-shm", "-wal", ""] {
+        let (from, to) = (with_suffix(&root.join(db::FILE), suffix), with_suffix(&aside, suffix));
+        match fs::rename(&from, &to) {
+            Ok(()) => moved = Some(to),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("rename", &from)(error)),
+        }
+    }
+    let mark = root.join(MARK);
+    match fs::remove_file(&mark) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io_error("remove", &mark)(error))
+        }
+        Ok(()) | Err(_) => Ok(moved),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+/// Fills the new database of `root` from what lies there.
+pub(crate) fn fill(root: &Path, transaction: &Transaction<'_>) -> Result<Found, Failure> {
+    for map in OwnershipMap::ALL {
+        for layer in entries(&root.join("layers").join(map.name()))? {
+            run::bury(root, &layer)?;
+        }
+    }
+    let mut found = Found::default();
+    for path in entries(&root.join("blobs/sha256"))? {
+        match whole_blob(&path) {
+            Some((digest, size)) => {
+                content::insert(transaction, &digest, size)?;
+                found.blobs.insert(digest);
+            }
+            None => run::bury(root, &path)?,
+        }
+    }
+    let index = fs::read(root.join("index.json")).unwrap_or_default();
+    let index: Option<Index> = serde_json::from_slice(&index).ok();
+    for image in index.into_iter().flat_map(|index| index.manifests) {
+        found.image(root, transaction, image)?;
+    }
+    // What the file says besides is gone.
+    transaction.execute("UPDATE index_file SET stale = 1", [])?;
+    Ok(found)
+}
+
+/// The digest and size of a blob whose bytes are what its name says.
+fn whole_blob(path: &Path) -> Option<(Digest, u64)> {
+    let digest: Digest = format!("sha256:{}", path.file_name()?.to_str()?).parse().ok()?;
+    let file = File::open(path).ok()?;
+    let size = file.metadata().ok()?.len();
+    (content::digest_of(file).ok()? == digest).then_some((digest, size))
+}
+
+/// What a store without a database turned out to have.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) blobs: HashSet<Digest>,
+    pub(crate) lost_images: Vec<String>,
+}
+
+impl Found {
+    /// Names `image` again if it is whole.
+    fn image(
+        &mut self,
+        root: &Path,
+        transaction: &Transaction<'_>,
+        mut image: Descriptor,
+    ) -> Result<(), Failure> {
+        let Some(name) = image.annotations.remove(CONTAINERD_NAME) else { return Ok(()) };
+        image.annotations.remove(REF_NAME);
+        let Some(manifests) = self.manifests(root, &image.digest) else {
+            self.lost_images.push(name);
+            return Ok(());
+        };
+        for manifest in manifests {
+            self.layers(root, transaction, &manifest)?;
+        }
+        let sql = "INSERT OR REPLACE INTO images (reference, descriptor) VALUES (?1, ?2)";
+        transaction.execute(sql, params![name, write_descriptor(&image)])?;
+        Ok(())
+    }
+
+    /// The manifests of an image; nothing unless all its blobs are here.
+    fn manifests(&self, root: &Path, image: &Digest) -> Option<Vec<Manifest>> {
+        let (mut todo, mut manifests) = (vec![*image], HashMap::new());
+        while let Some(digest) = todo.pop() {
+            let bytes = self.read(root, &digest)?;
+            match ManifestOrIndex::parse(&bytes, "").ok()? {
+                ManifestOrIndex::Index(index) => {
+                    todo.extend(index.manifests.iter().map(|manifest| manifest.digest));
+                }
+                ManifestOrIndex::Manifest(manifest) => {
+                    let is_missing = |blob: &Descriptor| !self.blobs.contains(&blob.digest);
+                    if manifest.layers.iter().any(is_missing) || is_missing(&manifest.config) {
+                        return None;
+                    }
+                    manifests.insert(digest, manifest);
+                }
+            }
+        }
+        Some(manifests.into_values().collect())
+    }
+
+    /// Notes which layers the blobs of an image are.
+    fn layers(
+        &self,
+        root: &Path,
+        transaction: &Transaction<'_>,
+        manifest: &Manifest,
+    ) -> rusqlite::Result<()> {
+        let config = self.read(root, &manifest.config.digest).unwrap_or_default();
+        let Ok(config) = ImageConfig::from_bytes(&config) else { return Ok(()) };
+        let sql =
+            "INSERT OR REPLACE INTO layer_blobs (layer, blob, descriptor) VALUES (?1, ?2, ?3)";
+        for (layer, blob) in config.rootfs.diff_ids.iter().zip(&manifest.layers) {
+            let row = params![layer.0.as_bytes(), blob.digest.as_bytes(), write_descriptor(blob)];
+            transaction.execute(sql, row)?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, root: &Path, digest: &Digest) -> Option<Vec<u8>> {
+        self.blobs.contains(digest).then(|| fs::read(content::blob_path(root, digest)).ok())?
+    }
+}
