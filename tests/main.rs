@@ -15,3 +15,5 @@ mod remote;
 mod rootless;
 mod run;
 mod signal;
+mod together;
+mod upkeep;

@@ -1,12 +1,10 @@
 //! Ctrl-C: everything ends, nothing stays behind.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use test_support::Session;
+use rustix::process::Signal;
+use test_support::{Session, Started};
 
 /// Whether a process on this machine has these words, separated by NUL, in its command line.
 pub(crate) fn is_running(words: &str) -> bool {
@@ -24,40 +22,26 @@ fn mount_namespace(task: &str) -> PathBuf {
 #[test]
 fn no_thread_of_rbuild_shares_its_callers_mounts() {
     let session = Session::new().dockerfile("FROM busybox\nRUN echo now asleep; sleep 30\n");
-    let mut build = start_sleeping_build(&session);
+    let build = start_sleeping_build(&session);
     let tasks = format!("{}/task", build.id());
     for task in std::fs::read_dir(format!("/proc/{tasks}")).unwrap().flatten() {
         let task = format!("{tasks}/{}", task.file_name().display());
         assert_ne!(mount_namespace(&task), mount_namespace("self"), "{task}");
     }
-    send(&build, Signal::TERM);
-    assert!(!build.wait().unwrap().success());
+    build.send(Signal::TERM);
+    assert_eq!(build.wait().0.code(), Some(130));
 }
 
 /// Starts a build; returns when a line that `shows_it` has come.
-fn start_build(session: &Session, shows_it: impl Fn(&str) -> bool) -> Child {
-    let mut build = session
-        .build_command("plain", &["-t", "x"])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("rbuild runs");
-    let stderr = BufReader::new(build.stderr.take().expect("it was asked for"));
-    let mut lines = stderr.lines().map_while(Result::ok);
-    assert!(lines.any(|line| shows_it(&line)), "it comes to that");
-    // It must not block on a full pipe while it ends.
-    std::thread::spawn(move || lines.count());
+fn start_build(session: &Session, shows_it: impl Fn(&str) -> bool) -> Started {
+    let mut build = Started::new(session.build_command("plain", &["-t", "x"]));
+    build.wait_for(shows_it);
     build
 }
 
 /// Starts a build whose RUN announces itself and then sleeps; returns when it sleeps.
-fn start_sleeping_build(session: &Session) -> Child {
+fn start_sleeping_build(session: &Session) -> Started {
     start_build(session, |line| line.ends_with("now asleep") && !line.contains("RUN"))
-}
-
-fn send(build: &Child, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(build.id()).unwrap()).unwrap();
-    kill_process(pid, signal).expect("it still runs");
 }
 
 fn assert_nothing_is_left(session: &Session, words: &str) {
@@ -95,9 +79,9 @@ fn a_killed_build_takes_its_commands_with_it() {
     let words = format!("sleep\0{seconds}");
     let session =
         Session::new().dockerfile(&format!("FROM busybox\nRUN echo now asleep; sleep {seconds}\n"));
-    let mut build = start_sleeping_build(&session);
-    send(&build, Signal::KILL);
-    build.wait().unwrap();
+    let build = start_sleeping_build(&session);
+    build.send(Signal::KILL);
+    build.wait();
 
     let deadline = Instant::now() + Duration::from_secs(2);
     while is_running(&words) && Instant::now() < deadline {
@@ -127,16 +111,16 @@ fn an_interrupted_build_does_not_wait_for_a_layer_to_be_compressed() {
 }
 
 /// Interrupts a build, which must end within a second.
-fn interrupt(mut build: Child) {
+fn interrupt(build: Started) {
     let began = Instant::now();
-    send(&build, Signal::INT);
-    let status = build.wait().unwrap();
+    build.send(Signal::INT);
+    let (status, _) = build.wait();
     assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
     assert_eq!(status.code(), Some(130));
 }
 
 /// Waits until `build` reads a file of this name.
-fn wait_for_open(build: &Child, name: &str) {
+fn wait_for_open(build: &Started, name: &str) {
     let descriptors = format!("/proc/{}/fd", build.id());
     let targets = || std::fs::read_dir(&descriptors).expect("it runs").flatten();
     let is_open = |path: PathBuf| path.file_name().is_some_and(|last| last == name);
@@ -165,7 +149,7 @@ fn an_interrupted_build_does_not_wait_for_the_context_to_be_read() {
     let session = Session::new().dockerfile("FROM scratch\nCOPY huge /\n").file("huge", "");
     let huge = session.context().join("huge");
     std::fs::File::options().write(true).open(huge).unwrap().set_len(HUGE).unwrap();
-    let build = session.build_command("quiet", &[]).spawn().expect("rbuild runs");
+    let build = Started::new(session.build_command("quiet", &[]));
     wait_for_open(&build, "huge");
     interrupt(build);
     assert_nothing_is_left(&session, "no command");

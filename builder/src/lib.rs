@@ -31,4 +31,5 @@ pub mod sandbox;
 pub mod snapshot;
 pub mod solver;
 mod stop;
+pub mod store_check;
 pub mod worker;

@@ -163,6 +163,20 @@ impl Db {
         work(&mut self.session()).map_err(|source| self.error(action, source))
     }
 
+    /// Runs `work`, whose statements all see the database as it is at the first of them.
+    pub(crate) fn read<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&mut Session) -> rusqlite::Result<T>,
+    ) -> Result<T, CacheError> {
+        self.with(action, |session| {
+            session.connection.prepare_cached("BEGIN")?.execute([])?;
+            let result = work(session);
+            session.connection.prepare_cached("COMMIT")?.execute([])?;
+            result
+        })
+    }
+
     /// Runs `work` in a transaction that may write. It may move files, too.
     pub(crate) fn write<T, E: Into<Failure>>(
         &self,

@@ -54,6 +54,18 @@ pub enum CacheError {
         /// The directory.
         root: PathBuf,
     },
+    /// The directory holds no store.
+    #[error("there is no store in `{}`", root.display())]
+    NoStore {
+        /// The directory.
+        root: PathBuf,
+    },
+    /// Somebody works in the store.
+    #[error("the store `{}` is in use: wait for the builds in it, or end them", root.display())]
+    InUse {
+        /// The store.
+        root: PathBuf,
+    },
     /// A layer is not unpacked here.
     #[error("layer {0} is not in the store any more; is something else deleting it?")]
     MissingLayer(oci::DiffId),

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use oci::{Digest, ManifestOrIndex};
+use oci::Digest;
 use rusqlite::{Row, Transaction, params};
 
 use crate::content::blob_path;
@@ -17,9 +17,6 @@ use crate::db::{Failure, digest, now};
 use crate::error::{CacheError, io_error};
 use crate::layers::{LayerName, OwnershipMap, bury_layer};
 use crate::{Cache, lock, run, tree, usage};
-
-/// Larger ones are no manifests.
-const MAX_MANIFEST: u64 = 32 << 20;
 
 /// What to delete.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,7 +54,8 @@ impl Cache {
     }
 
     fn bury_unneeded(&self, options: &PruneOptions) -> Result<Pruned, CacheError> {
-        let (gate, alive) = self.close_gate()?;
+        let (gate, mut alive) = run::close_gate(self.root())?;
+        alive.retain(|path| Some(&**path) != self.scratch_path());
         let unused_since = now().saturating_sub_unsigned(options.unused_for.as_secs());
         let limit = match options.unused_for {
             Duration::ZERO => i64::MAX,
@@ -168,36 +166,12 @@ impl Cache {
     }
 
     /// The blobs that named images consist of.
-    pub(crate) fn needed_by_images(&self) -> Result<HashSet<Digest>, CacheError> {
-        let images = self.images()?.into_iter().map(|(_, descriptor)| descriptor.digest);
-        let (mut todo, mut needed) = (images.collect::<Vec<_>>(), HashSet::new());
-        while let Some(digest) = todo.pop() {
-            if needed.insert(digest) {
-                todo.extend(self.names_in_manifest(&digest)?);
-            }
+    fn needed_by_images(&self) -> Result<HashSet<Digest>, CacheError> {
+        let mut needed = HashSet::new();
+        for (_, image) in self.images()? {
+            needed.extend(self.image_blobs(&image)?);
         }
         Ok(needed)
-    }
-
-    /// The blobs that a manifest or index names; none of one that can't be read.
-    fn names_in_manifest(&self, digest: &Digest) -> Result<Vec<Digest>, CacheError> {
-        let bytes = match self.document(digest)? {
-            Some(bytes) => bytes,
-            None => {
-                let path = self.blob_path(digest);
-                let small = fs::metadata(&path).is_ok_and(|file| file.len() <= MAX_MANIFEST);
-                if small { fs::read(&path).unwrap_or_default() } else { vec![] }
-            }
-        };
-        Ok(match ManifestOrIndex::parse(&bytes, "") {
-            Ok(ManifestOrIndex::Index(index)) => {
-                index.manifests.iter().map(|manifest| manifest.digest).collect()
-            }
-            Ok(ManifestOrIndex::Manifest(manifest)) => {
-                manifest.layers.iter().chain([&manifest.config]).map(|blob| blob.digest).collect()
-            }
-            Err(_) => vec![],
-        })
     }
 
     /// Removes the files of leases whose processes are gone.

@@ -39,12 +39,14 @@ mod files;
 mod flush;
 mod gc;
 mod images;
+mod inventory;
 mod layers;
 mod lock;
 mod mounts;
 mod open;
 mod rebuild;
 mod record;
+mod remove;
 mod run;
 mod tree;
 mod usage;
@@ -56,11 +58,13 @@ pub use content::{BlobReader, BlobWriter};
 pub use error::CacheError;
 pub use files::Pin;
 pub use gc::{PruneOptions, Pruned};
+pub use inventory::{BrokenImage, StoredLayer};
 pub use layers::{OwnershipMap, Remote, owners_file};
 pub use lock::Lease;
 pub use mounts::{CacheMount, Sharing};
 pub use rebuild::Rebuilt;
 pub use record::{CacheKey, Record, Snapshot};
+pub use remove::remove_store;
 pub use run::RunDir;
 
 /// An open store. Clones share it; any thread may use them.

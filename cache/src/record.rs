@@ -112,7 +112,7 @@ impl Cache {
     /// A sandbox that keeps owners is not answered with what another one made without.
     pub fn lookup(&self, key: CacheKey) -> Result<Option<Record>, CacheError> {
         let keeps_owners = self.0.keeps_owners;
-        let found = self.0.db.with("look up a record", |session| {
+        let found = self.0.db.read("look up a record", |session| {
             let Some(row) = find_record(session, key, keeps_owners)? else { return Ok(None) };
             let snapshot = session.snapshot(row.chain, row.top)?;
             Ok(Some((row.chain, Record { snapshot, ..row.record })))

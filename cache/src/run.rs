@@ -43,7 +43,7 @@ impl Drop for RunDir {
 impl Cache {
     /// Makes a run directory of its own for the caller.
     pub fn run_dir(&self) -> Result<RunDir, CacheError> {
-        let (gate, parent) = self.gate()?;
+        let (gate, parent) = gate(self.root())?;
         lock::shared(&gate).map_err(io_error("lock", &parent))?;
         let path = parent.join(usage::run_name(self.0.began, &unique()));
         open::create_directory(&path)?;
@@ -56,10 +56,10 @@ impl Cache {
     /// Deletes what dead processes left behind. Takes as long as that takes; meant for a thread
     /// beside a build that has real work to do.
     pub fn reclaim(&self) -> Result<(), CacheError> {
-        let (gate, parent) = self.gate()?;
+        let (gate, parent) = gate(self.root())?;
         // If somebody starts right now, the next one will do it.
         if lock::try_exclusive(&gate).map_err(io_error("lock", &parent))? {
-            self.declare_dead()?;
+            declare_dead(self.root())?;
         }
         drop(gate);
         let removed = self.dead()?.into_iter().map(|path| {
@@ -69,44 +69,42 @@ impl Cache {
         removed.fold(Ok(()), Result::and)
     }
 
-    /// Waits until nobody just makes a run directory, and lets nobody make one as long as the
-    /// returned file lives. Returns also the directories of the living.
-    pub(crate) fn close_gate(&self) -> Result<(File, Vec<PathBuf>), CacheError> {
-        let (gate, parent) = self.gate()?;
-        lock::exclusive(&gate).map_err(io_error("lock", &parent))?;
-        let own = self.scratch_path();
-        let others = self.declare_dead()?.into_iter().filter(|path| Some(&**path) != own);
-        Ok((gate, others.collect()))
-    }
-
     /// What waits to be deleted.
     pub(crate) fn dead(&self) -> Result<Vec<PathBuf>, CacheError> {
         let entries = entries(&self.path("run"))?.into_iter();
         Ok(entries.filter(|(name, _)| is_dead(name)).map(|(_, path)| path).collect())
     }
+}
 
-    fn gate(&self) -> Result<(File, PathBuf), CacheError> {
-        let parent = self.path("run");
-        let gate = File::open(&parent).map_err(io_error("open", &parent))?;
-        Ok((gate, parent))
-    }
+/// Waits until nobody just makes a run directory, and lets nobody make one as long as the returned
+/// file lives. Returns also the directories of the living.
+pub(crate) fn close_gate(root: &Path) -> Result<(File, Vec<PathBuf>), CacheError> {
+    let (gate, parent) = gate(root)?;
+    lock::exclusive(&gate).map_err(io_error("lock", &parent))?;
+    Ok((gate, declare_dead(root)?))
+}
 
-    /// Gives every directory whose owner is gone a dead name; returns those of the living. Needs
-    /// the gate.
-    fn declare_dead(&self) -> Result<Vec<PathBuf>, CacheError> {
-        let mut alive = vec![];
-        for (name, path) in entries(&self.path("run"))? {
-            if is_dead(&name) {
-                continue;
-            }
-            if is_alive(&path) {
-                alive.push(path);
-            } else {
-                rename_to_dead(self.root(), &path)?;
-            }
+fn gate(root: &Path) -> Result<(File, PathBuf), CacheError> {
+    let parent = root.join("run");
+    let gate = File::open(&parent).map_err(io_error("open", &parent))?;
+    Ok((gate, parent))
+}
+
+/// Gives every directory whose owner is gone a dead name; returns those of the living. Needs the
+/// gate.
+fn declare_dead(root: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let mut alive = vec![];
+    for (name, path) in entries(&root.join("run"))? {
+        if is_dead(&name) {
+            continue;
         }
-        Ok(alive)
+        if is_alive(&path) {
+            alive.push(path);
+        } else {
+            rename_to_dead(root, &path)?;
+        }
     }
+    Ok(alive)
 }
 
 fn is_dead(name: &str) -> bool {

@@ -3,6 +3,7 @@
 //! A run directory may still have something mounted below it, the user's build context for
 //! instance. The kernel itself refuses to cross (`RESOLVE_NO_XDEV`, which also sees bind mounts).
 
+use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
@@ -50,10 +51,12 @@ pub(crate) fn remove(path: &Path, budget: usize) -> io::Result<bool> {
 
 /// The bytes of the disk that the file or tree `path` takes, as far as it can be read.
 pub(crate) fn disk_usage(path: &Path) -> u64 {
-    let (mut todo, mut bytes) = (vec![path.to_owned()], 0);
+    let (mut todo, mut linked, mut bytes) = (vec![path.to_owned()], HashSet::new(), 0);
     while let Some(path) = todo.pop() {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        bytes += metadata.blocks() * 512;
+        if metadata.is_dir() || metadata.nlink() == 1 || linked.insert(metadata.ino()) {
+            bytes += metadata.blocks() * 512;
+        }
         if metadata.is_dir() {
             let entries = fs::read_dir(&path).into_iter().flatten().flatten();
             todo.extend(entries.map(|entry| entry.path()));
@@ -209,6 +212,16 @@ mod tests {
 
         assert!(removed.unwrap());
         assert!(!tree.exists());
+    }
+
+    #[test]
+    fn what_has_two_names_takes_its_room_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("file"), [1; 100_000]).unwrap();
+        fs::hard_link(path("file"), path("link")).unwrap();
+        let usage = disk_usage(directory.path());
+        assert!((100_000..150_000).contains(&usage), "{usage}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cache::{Cache, CacheKey, OwnershipMap, PruneOptions, Record, Sharing, Snapshot};
+use cache::{BrokenImage, Cache, CacheKey, OwnershipMap, PruneOptions, Record, Sharing, Snapshot};
 use oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, Reference, media_type};
 use tempfile::TempDir;
 
@@ -316,4 +316,33 @@ fn two_processes_make_a_damaged_database_anew_at_once() {
         });
         assert_eq!(rebuilt.iter().filter(|rebuilt| **rebuilt).count(), 1);
     }
+}
+
+#[test]
+fn a_store_is_removed_unless_somebody_uses_it() {
+    let (directory, cache) = store();
+    let root = directory.path();
+    image(&cache, "app");
+    publish(&cache, "layer");
+    fs::write(root.join("rbuild.db.aside-1"), "").unwrap();
+    let error = cache::remove_store(root).unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+    assert!(cache.sealed_layer(&snapshot("layer")).unwrap().is_some());
+    drop(cache);
+    fs::write(root.join("thesis.txt"), "").unwrap();
+    cache::remove_store(root).unwrap();
+    assert_eq!(names(root), ["thesis.txt"]);
+
+    let error = cache::remove_store(root).unwrap_err();
+    assert!(error.to_string().contains("there is no store in"), "{error}");
+}
+
+#[test]
+fn an_image_that_lacks_a_blob_is_told() {
+    let (_directory, cache) = store();
+    image(&cache, "whole");
+    let layer = image(&cache, "broken");
+    cache.forget_blob(&layer.digest).unwrap();
+    let broken = cache.broken_images().unwrap();
+    assert_eq!(broken, [BrokenImage { name: reference("broken"), missing: layer.digest }]);
 }

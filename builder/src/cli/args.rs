@@ -2,13 +2,17 @@
 //!
 //! Only shapes are checked here; what a value means is decided where it is used.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, ValueHint};
 use clap_complete::Shell;
 
+use super::images::ImagesArgs;
 use super::progress::ProgressMode;
+use super::prune::PruneArgs;
+use super::settings::Settings;
+use super::store::StoreArgs;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -16,7 +20,8 @@ use super::progress::ProgressMode;
     name = "rbuild",
     version,
     about = "Builds container images from Dockerfiles, without a daemon and without root",
-    override_usage = "rbuild [build] [FLAGS] PATH|-\n       rbuild completions SHELL",
+    override_usage = "rbuild [build] [FLAGS] PATH|-\n       \
+                      rbuild images|prune|store|completions --help",
     next_line_help = false,
     max_term_width = 110,
     disable_help_subcommand = true,
@@ -42,8 +47,35 @@ struct Completions {
 /// What makes `shell` complete rbuild's flags.
 pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = vec![];
-    clap_complete::generate(shell, &mut Cli::command(), "rbuild", &mut script);
+    let upkeep = [
+        ImagesArgs::command().name("images"),
+        PruneArgs::command().name("prune"),
+        StoreArgs::command().name("store"),
+    ];
+    let mut whole = Cli::command().subcommands(upkeep);
+    clap_complete::generate(shell, &mut whole, "rbuild", &mut script);
     script
+}
+
+/// The flag that says where the store is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StoreRoot {
+    /// Directory of the store [default: $XDG_DATA_HOME/rbuild, root: /var/lib/rbuild]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "RBUILD_ROOT",
+        hide_env_values = true,
+        help_heading = "Cache"
+    )]
+    root: Option<PathBuf>,
+}
+
+impl StoreRoot {
+    /// The store's directory.
+    pub(crate) fn path(&self, settings: &Settings) -> PathBuf {
+        self.root.clone().unwrap_or_else(|| settings.store())
+    }
 }
 
 /// Flags of `rbuild build`.
@@ -109,15 +141,9 @@ pub(crate) struct BuildArgs {
     /// Ask registries also for images that were built here
     #[arg(long, help_heading = "Cache")]
     pub(crate) pull: bool,
-    /// Directory of the store [default: $XDG_DATA_HOME/rbuild, root: /var/lib/rbuild]
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "RBUILD_ROOT",
-        hide_env_values = true,
-        help_heading = "Cache"
-    )]
-    pub(crate) root: Option<PathBuf>,
+    /// Where the store is.
+    #[command(flatten)]
+    pub(crate) root: StoreRoot,
 
     /// Network of RUN: default, none or host
     #[arg(long, value_name = "MODE", help_heading = "RUN")]
@@ -176,28 +202,38 @@ pub(crate) struct Ignored {
 pub(crate) enum Command {
     /// Build.
     Build(Box<BuildArgs>),
+    /// List the images.
+    Images(ImagesArgs),
+    /// Delete what builds can do without.
+    Prune(PruneArgs),
+    /// Check or remove the store.
+    Store(StoreArgs),
     /// Print what makes a shell complete rbuild's flags.
     Completions(Shell),
 }
 
-/// Reads the command line. The word `build` may be left out, and global flags may stand before it.
+const COMMANDS: [&str; 5] = ["build", "images", "prune", "store", "completions"];
+
+/// Reads the command line. The word `build` may be left out, and global flags may stand before the
+/// command. A context that is called like a command is written `./prune`.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-    if arguments.get(1).is_some_and(|word| word == "completions") {
-        return Ok(Command::Completions(Completions::try_parse_from(&arguments[1..])?.shell));
-    }
-    if let Some(place) = place_of_command(&arguments) {
-        arguments.remove(place);
-    }
-    Ok(Command::Build(Box::new(Cli::try_parse_from(arguments)?.build)))
+    let command = place_of_command(&arguments).map(|place| arguments.remove(place));
+    Ok(match command.as_deref().and_then(OsStr::to_str) {
+        Some("images") => Command::Images(ImagesArgs::try_parse_from(arguments)?),
+        Some("prune") => Command::Prune(PruneArgs::try_parse_from(arguments)?),
+        Some("store") => Command::Store(StoreArgs::try_parse_from(arguments)?),
+        Some("completions") => Command::Completions(Completions::try_parse_from(arguments)?.shell),
+        _ => Command::Build(Box::new(Cli::try_parse_from(arguments)?.build)),
+    })
 }
 
-/// Where the word `build` stands as the command: first, or behind `--root DIR`.
+/// Where the command stands: first, or behind `--root DIR`.
 fn place_of_command(arguments: &[OsString]) -> Option<usize> {
     let mut place = 1;
     while let Some(argument) = arguments.get(place) {
         match argument.to_str() {
-            Some("build") => return Some(place),
+            Some(word) if COMMANDS.contains(&word) => return Some(place),
             Some("--root") => place += 2,
             Some(other) if other.starts_with("--root=") => place += 1,
             _ => return None,

@@ -4,11 +4,14 @@ mod args;
 mod build;
 mod context;
 mod csv;
+mod images;
 mod logins;
 mod outputs;
 mod progress;
+mod prune;
 mod report;
 mod settings;
+mod store;
 mod values;
 
 use std::io::Write as _;
@@ -27,9 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::args::{BuildArgs, Command};
 use self::build::UsageError;
+use self::images::ImagesArgs;
 use self::logins::{Logins, LoginsError};
 use self::progress::ProgressMode;
+use self::prune::PruneArgs;
 use self::settings::Settings;
+use self::store::{Action, StoreArgs};
 use crate::build::{BuildError, Report, Request, Services};
 use crate::event::Events;
 use crate::sandbox::{self, Level, Sandbox, SandboxError};
@@ -40,18 +46,20 @@ const STOPPED: u8 = 130;
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
-    let args = match args::parse(std::env::args_os()) {
-        Ok(Command::Build(args)) => args,
-        Ok(Command::Completions(shell)) => return print(&args::completions(shell)),
+    let command = match args::parse(std::env::args_os()) {
+        Ok(command) => command,
         Err(error) => return usage(&error),
     };
     // Who the caller is can't be told any more from within a namespace.
     let settings = Settings::read();
-    // Before any thread exists: what runs from here on is in a namespace of its own.
-    match sandbox::enter() {
-        Ok(sandbox) => build(&args, &settings, sandbox),
-        Err(error) => fail(&error),
-    }
+    let done = match command {
+        Command::Build(args) => build(&args, &settings),
+        Command::Images(args) => list_images(&args, &settings),
+        Command::Prune(args) => prune(&args, &settings),
+        Command::Store(args) => look_after_store(&args, &settings),
+        Command::Completions(shell) => return print(&args::completions(shell)),
+    };
+    done.unwrap_or_else(|error| fail(&error))
 }
 
 fn print(text: &[u8]) -> ExitCode {
@@ -72,7 +80,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Why a build could not begin or end.
+/// Why a command could not begin or end.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
     #[error(transparent)]
@@ -87,13 +95,44 @@ enum StartError {
     Runtime(#[source] std::io::Error),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Images(#[from] images::ImagesError),
+    #[error(transparent)]
+    Prune(#[from] prune::PruneError),
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
 }
 
-fn build(args: &BuildArgs, settings: &Settings, sandbox: Sandbox) -> ExitCode {
-    let store = args.root.clone().unwrap_or_else(|| settings.store());
-    match try_build(args, settings, &store, sandbox) {
-        Ok(code) => code,
-        Err(error) => fail(&error),
+fn list_images(args: &ImagesArgs, settings: &Settings) -> Result<ExitCode, StartError> {
+    images::run(args, &args.root.path(settings))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn prune(args: &PruneArgs, settings: &Settings) -> Result<ExitCode, StartError> {
+    let options = args.options().map_err(prune::PruneError::from)?;
+    let root = args.root.path(settings);
+    // Only from within the namespace can files of other ids be deleted.
+    let sandbox = sandbox::enter()?;
+    if args.is_confirmed().map_err(prune::PruneError::from)? {
+        // A store that was never made takes no room.
+        let cache = root.exists().then(|| open_store(&root, sandbox.level())).transpose()?;
+        prune::run(&options, cache.as_ref())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, StartError> {
+    let root = args.root.path(settings);
+    let sandbox = sandbox::enter()?;
+    match args.action {
+        Action::Remove => {
+            cache::remove_store(&root)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Check { .. } if !root.exists() => Err(cache::CacheError::NoStore { root }.into()),
+        Action::Check { repair } => {
+            Ok(store::run_check(&open_store(&root, sandbox.level())?, repair)?)
+        }
     }
 }
 
@@ -104,12 +143,10 @@ enum Ended {
 }
 
 #[allow(clippy::print_stderr, reason = "the command line is what prints")]
-fn try_build(
-    args: &BuildArgs,
-    settings: &Settings,
-    store: &Path,
-    sandbox: Sandbox,
-) -> Result<ExitCode, StartError> {
+fn build(args: &BuildArgs, settings: &Settings) -> Result<ExitCode, StartError> {
+    // Before any thread exists: what runs from here on is in a namespace of its own.
+    let sandbox = sandbox::enter()?;
+    let store = &args.root.path(settings);
     let mode = progress_mode(args, settings)?;
     remove_old_iidfile(args)?;
     let (events, receiver) = Events::channel();
@@ -156,12 +193,17 @@ fn services(
 }
 
 /// Opens the store. What is recorded where a `chown` has no effect answers nobody else.
+#[allow(clippy::print_stderr, reason = "the command line is what prints")]
 fn open_store(store: &Path, level: Level) -> Result<Cache, cache::CacheError> {
     let map = level.ownership_map();
-    match level {
+    let cache = match level {
         Level::Root | Level::SubordinateIds => Cache::open(store, map),
         Level::SingleId => Cache::open_without_owners(store, map),
+    }?;
+    if let Some(rebuilt) = cache.rebuilt() {
+        eprintln!("warning: {}", report::rebuilt(rebuilt));
     }
+    Ok(cache)
 }
 
 /// Nobody can tell events any more when it returns.

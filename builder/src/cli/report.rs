@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use cache::Rebuilt;
 use frontend::{Diagnostic, Source};
 
 use crate::build::BuildError;
@@ -37,6 +38,21 @@ pub(crate) fn draw(error: &BuildError, dockerfile: &Source) -> String {
             format!("error: {}", chain(error))
         }
     }
+}
+
+/// What opening the store did to its database.
+pub(crate) fn rebuilt(rebuilt: &Rebuilt) -> String {
+    let mut text = format!(
+        "the cache database could not be used ({}) and was made anew from {} blobs: all steps run again",
+        rebuilt.reason, rebuilt.blobs
+    );
+    if let Some(aside) = &rebuilt.aside {
+        let _infallible = write!(text, "; the old one is {}", aside.display());
+    }
+    for image in &rebuilt.lost_images {
+        let _infallible = write!(text, "\nwarning: image {image} lacks a blob: build it again");
+    }
+    text
 }
 
 /// An error and its causes, each once.

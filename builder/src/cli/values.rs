@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use frontend::{NamedContext, NetworkMode};
 use oci::{Digest, Platform, Reference};
@@ -33,6 +34,12 @@ pub(crate) enum ValueError {
     /// No limit.
     #[error("invalid ulimit argument: {0}: it must be NAME=SOFT[:HARD]")]
     Ulimit(String),
+    /// No filter of `prune`.
+    #[error("invalid filter \"{0}\": it must be until=DURATION, such as until=24h or until=1h30m")]
+    Filter(String),
+    /// Records have no time of use.
+    #[error("--all deletes everything: it can't go with --filter until=…")]
+    AllUntil,
     /// A named context without a name or a value.
     #[error("invalid context value: {0}, expected key=value")]
     Context(String),
@@ -290,6 +297,30 @@ pub(crate) fn secret(text: &str, settings: &Settings) -> Result<(String, Vec<u8>
     Ok((id, value))
 }
 
+/// `until=24h`: a time in days, hours, minutes and seconds.
+pub(crate) fn until(filter: &str) -> Result<Duration, ValueError> {
+    let invalid = || ValueError::Filter(filter.to_owned());
+    let mut rest =
+        filter.strip_prefix("until=").filter(|rest| !rest.is_empty()).ok_or_else(invalid)?;
+    let mut seconds = 0_u64;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = rest.split_at(digits);
+        let factor = match unit.bytes().next() {
+            Some(b'd') => 86_400,
+            Some(b'h') => 3_600,
+            Some(b'm') => 60,
+            Some(b's') => 1,
+            _ => return Err(invalid()),
+        };
+        let number: u64 = number.parse().map_err(|_| invalid())?;
+        let more = number.checked_mul(factor).ok_or_else(invalid)?;
+        seconds = seconds.checked_add(more).ok_or_else(invalid)?;
+        rest = &unit[1..];
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,5 +367,17 @@ mod tests {
         assert_eq!(ulimit("nofile=1:2").unwrap(), ("nofile".to_owned(), 1, 2));
         assert_eq!(ulimit("core=-1").unwrap(), ("core".to_owned(), -1, -1));
         assert!(ulimit("nofile").is_err());
+    }
+
+    #[test]
+    fn a_time_has_units() {
+        let seconds = |filter| until(filter).map(|time| time.as_secs()).ok();
+        assert_eq!(seconds("until=24h"), Some(86_400));
+        assert_eq!(seconds("until=1d1h1m1s"), Some(90_061));
+        for wrong in
+            ["until=", "until=5", "until=h", "until=1w", "24h", "until=99999999999999999999h"]
+        {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
     }
 }

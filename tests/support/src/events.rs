@@ -132,6 +132,13 @@ impl Steps {
         found[0]
     }
 
+    /// The names of the instructions that no cache answered and that came to their end.
+    pub fn ran(&self) -> Vec<String> {
+        let ran = |step: &&Step| !step.cached && step.started.is_some() && step.error.is_none();
+        let ran = self.instructions().filter(ran).filter(|step| step.completed.is_some());
+        ran.map(|step| step.name.clone()).collect()
+    }
+
     /// Demands that exactly the instructions with these words in their names ran, all others were
     /// answered by a cache.
     pub fn ran_only(&self, words: &[&str]) {

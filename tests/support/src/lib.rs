@@ -9,7 +9,13 @@ mod registry;
 mod rootfs;
 mod services;
 mod session;
+mod started;
 mod validate;
+
+/// By how much a test that repeats things does it more often than usual: `ROUNDS`.
+pub fn rounds() -> usize {
+    std::env::var("ROUNDS").map_or(1, |rounds| rounds.parse().expect("ROUNDS is a number"))
+}
 
 pub use bases::Base;
 pub use caller::Caller;
@@ -20,4 +26,5 @@ pub use registry::{Login, Oddity, RecordedRequest, TestRegistry};
 pub use rootfs::{SKIPPED, build_listing, list};
 pub use services::DebianRegistry;
 pub use session::{Outcome, Session};
+pub use started::Started;
 pub use validate::validate_image;

@@ -151,23 +151,26 @@ impl Session {
 
     /// Runs `rbuild ARGS` to its end.
     pub fn rbuild(&self, args: &[&str]) -> Outcome {
-        self.run(self.command(rbuild()).args(args))
+        self.run(&mut self.rbuild_command(args.iter().map(|&arg| arg.to_owned()).collect()))
     }
 
     /// The command of a build, for tests that start or wrap it themselves.
     pub fn build_command(&self, progress: &str, args: &[&str]) -> Command {
-        let Self { caller: Caller::Root, .. } = self else { return self.others(progress, args) };
+        self.rbuild_command(self.build_arguments(progress, args))
+    }
+
+    fn rbuild_command(&self, line: Vec<String>) -> Command {
+        let Self { caller: Caller::Root, .. } = self else { return self.others(line) };
         let mut command = self.command(rbuild());
-        command.args(self.build_arguments(progress, args));
+        command.args(line);
         command
     }
 
-    /// The command of a build by somebody who may not look into the directory of the workspace.
-    fn others(&self, progress: &str, args: &[&str]) -> Command {
+    /// The command of somebody who may not look into the directory of the workspace.
+    fn others(&self, mut line: Vec<String>) -> Command {
         let program = self.path("rbuild");
         fs::write(&program, "").unwrap();
         let mut shown = vec![(rbuild().to_owned(), program.clone())];
-        let mut line = self.build_arguments(progress, args);
         for (name, layout) in &self.bases {
             let seen = self.path("bases").join(name);
             fs::create_dir_all(&seen).unwrap();

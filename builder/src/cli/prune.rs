@@ -1,0 +1,86 @@
+//! `rbuild prune`: takes the store's room back.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use cache::{Cache, CacheError, PruneOptions};
+use clap::Parser;
+use indicatif::DecimalBytes;
+
+use super::args::StoreRoot;
+use super::values::{self, ValueError};
+
+/// The arguments of `rbuild prune`.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "rbuild prune",
+    about = "Deletes what named images don't need and no running build uses: layers, blobs, cache \
+             mounts, and what killed builds left",
+    override_usage = "rbuild prune [FLAGS]"
+)]
+pub(crate) struct PruneArgs {
+    /// Forget also what steps made: the next builds run all of them
+    #[arg(short, long)]
+    all: bool,
+    /// Don't ask
+    #[arg(short, long)]
+    force: bool,
+    /// until=24h: keep what was used within that time
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
+    #[command(flatten)]
+    pub(crate) root: StoreRoot,
+}
+
+/// Why nothing, or not everything, was deleted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PruneError {
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error("cannot print")]
+    Print(#[from] io::Error),
+}
+
+impl PruneArgs {
+    /// What to delete; checks the flags.
+    pub(crate) fn options(&self) -> Result<PruneOptions, ValueError> {
+        let unused_for = match self.filter.last() {
+            Some(filter) => values::until(filter)?,
+            None => Duration::ZERO,
+        };
+        if self.all && !unused_for.is_zero() {
+            return Err(ValueError::AllUntil);
+        }
+        Ok(PruneOptions { unused_for, records: self.all })
+    }
+
+    /// Asks whoever sits at the terminal; scripts mean what they say.
+    pub(crate) fn is_confirmed(&self) -> io::Result<bool> {
+        let stdin = io::stdin();
+        if self.force || !stdin.is_terminal() {
+            return Ok(true);
+        }
+        let what = if self.all { "everything but the named images" } else { "the build cache" };
+        let mut err = io::stderr();
+        write!(err, "This deletes {what}. Continue? [y/N] ")?;
+        err.flush()?;
+        let mut answer = String::new();
+        stdin.lock().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// Deletes, and prints what was gained.
+pub(crate) fn run(options: &PruneOptions, cache: Option<&Cache>) -> Result<(), PruneError> {
+    let pruned = cache.map(|cache| cache.prune(options)).transpose()?.unwrap_or_default();
+    let mut out = io::stdout();
+    writeln!(
+        out,
+        "Deleted {} blobs, {} unpacked layers, {} cache mounts",
+        pruned.blobs, pruned.layers, pruned.cache_mounts
+    )?;
+    writeln!(out, "Total reclaimed space: {}", DecimalBytes(pruned.bytes))?;
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! Commands that look after the store: images, prune, store check, store remove.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use test_support::{Base, Caller, Session, Started};
+
+const DOCKERFILE: &str = "FROM busybox\n\
+    RUN --mount=type=cache,target=/cache mkdir /d && echo one > /d/file && echo x > /cache/x\n\
+    COPY file /file\n\
+    RUN chown 12:34 /file\n";
+
+fn session() -> Session {
+    Session::new().file("file", "content\n").dockerfile(DOCKERFILE)
+}
+
+/// The commands that a build ran, as its steps are called.
+fn ran(session: &Session, args: &[&str]) -> Vec<String> {
+    session.build_with_events(args).succeeds().steps().ran()
+}
+
+/// The unpacked layers, and every file below one of them.
+fn layers(session: &Session) -> Vec<PathBuf> {
+    let parent = session.store().join("layers/real");
+    fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+fn layer_with(session: &Session, file: &str) -> PathBuf {
+    layers(session).into_iter().map(|layer| layer.join(file)).find(|path| path.exists()).unwrap()
+}
+
+fn blob_of(session: &Session, digest: &oci::Digest) -> PathBuf {
+    session.store().join("blobs/sha256").join(digest.hex())
+}
+
+/// Changes a byte of a file in place and keeps its times, as a failing disk does.
+fn damage(path: &Path) {
+    let metadata = fs::metadata(path).unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(metadata.modified().unwrap()).unwrap();
+}
+
+#[test]
+fn images_are_listed_by_name() {
+    let session = session();
+    assert_eq!(session.rbuild(&["images", "-q"]).succeeds().stdout, "");
+    assert!(!session.store().exists(), "looking makes no store");
+    session.build(&["-t", "app:1.2", "-t", "ghcr.io/team/app"]).succeeds();
+    let image = session.image("app:1.2");
+
+    let table = session.rbuild(&["images"]).succeeds().stdout;
+    let rows: Vec<Vec<_>> = table.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAME", "DIGEST", "PLATFORM", "CREATED", "SIZE"]);
+    let names: Vec<_> = rows[1..].iter().map(|row| row[0]).collect();
+    assert_eq!(names, ["app:1.2", "ghcr.io/team/app:latest"]);
+    assert!(image.digest.hex().starts_with(rows[1][1]), "{table}");
+
+    let json = session.rbuild(&["images", "--format=json"]).succeeds().stdout;
+    let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(first["digest"], image.digest.to_string());
+    let blobs = image.manifest.layers.iter().chain([&image.manifest.config]);
+    let manifest = fs::metadata(blob_of(&session, &image.digest)).unwrap().size();
+    assert_eq!(first["size"], blobs.map(|blob| blob.size).sum::<u64>() + manifest);
+    let quiet = session.rbuild(&["images", "-q"]).succeeds().stdout;
+    assert_eq!(quiet.lines().next().unwrap(), image.digest.to_string());
+}
+
+#[test]
+fn a_pruned_store_has_its_images_and_knows_what_steps_made() {
+    let session = session();
+    session.build(&["-t", "app"]).succeeds();
+    let digest = session.image("app").digest;
+    let pruned = session.rbuild(&["prune"]).succeeds().stdout;
+    assert!(pruned.contains("4 unpacked layers, 1 cache mounts"), "{pruned}");
+    assert!(pruned.lines().last().unwrap().starts_with("Total reclaimed space: "), "{pruned}");
+    assert_eq!(layers(&session), [PathBuf::new(); 0]);
+
+    assert_eq!(session.image("app").digest, digest, "all of it is checked here");
+    assert_eq!(ran(&session, &["-t", "app"]), [""; 0]);
+    // A new step needs the files again: they come from the blobs.
+    session.write("Dockerfile", format!("{DOCKERFILE}RUN test $(cat /d/file) = one\n"));
+    assert_eq!(ran(&session, &["-t", "other"]).len(), 1);
+
+    session.rbuild(&["prune", "--all", "--force"]).succeeds();
+    assert_eq!(session.image("app").digest, digest);
+    assert_eq!(ran(&session, &["-t", "app"]).len(), 4, "what steps made is forgotten");
+}
+
+#[test]
+fn what_was_used_of_late_is_kept_on_demand() {
+    let session = session();
+    session.build(&["-t", "app"]).succeeds();
+    let before = layers(&session).len();
+    session.rbuild(&["prune", "--filter", "until=1h"]).succeeds();
+    assert_eq!(layers(&session).len(), before);
+    session.rbuild(&["prune", "--filter", "until=soon"]).fails_with(&["until=24h"]);
+    session.rbuild(&["prune", "--filter=until=1h", "--all"]).fails_with(&["--all"]);
+    assert_eq!(layers(&session).len(), before);
+}
+
+#[test]
+fn a_check_finds_what_changed_and_a_repair_makes_it_good() {
+    let session = session();
+    session.build(&["-t", "app"]).succeeds();
+    let image = session.image("app");
+    let check = || session.rbuild(&["store", "check"]);
+    let well = check().succeeds().stdout;
+    assert!(well.contains("4 unpacked layers: all is well"), "{well}");
+
+    damage(&layer_with(&session, "d/file"));
+    damage(&layer_with(&session, "bin/busybox"));
+    fs::remove_dir_all(layer_with(&session, "file").parent().unwrap()).unwrap();
+    let found = check();
+    assert_eq!(found.status.code(), Some(1), "{found}");
+    for (what, count) in [("have changed", 2), ("are missing", 1), ("3 problems", 1)] {
+        assert_eq!(found.stdout.matches(what).count(), count, "{what}: {found}");
+    }
+    check().fails_with(&[]);
+    let repaired = session.rbuild(&["store", "check", "--repair"]).succeeds().stdout;
+    assert!(repaired.contains("3 problems, repaired"), "{repaired}");
+    check().succeeds();
+    assert_eq!(ran(&session, &["-t", "app"]), [""; 0]);
+    session.write("Dockerfile", format!("{DOCKERFILE}RUN test $(cat /d/file) = one\n"));
+    session.build(&["-t", "other"]).succeeds();
+
+    let lost = blob_of(&session, &image.manifest.layers[1].digest);
+    damage(&lost);
+    let found = check().fails_with(&[]).stdout;
+    assert!(found.contains("is corrupt") && found.contains("app:latest lacks the blob"), "{found}");
+    session.rbuild(&["store", "check", "--repair"]).succeeds();
+    let names = session.rbuild(&["images"]).succeeds().stdout;
+    assert_eq!(names.lines().count(), 1, "both images had it: {names}");
+    session.write("Dockerfile", DOCKERFILE);
+    session.build(&["-t", "app"]).succeeds();
+    assert_eq!(session.image("app").digest, image.digest, "the blob is made again");
+}
+
+#[test]
+fn everybody_can_remove_a_store_with_all_ids_in_it() {
+    for caller in [Caller::Root, Caller::WithSubordinateIds, Caller::WithOneId] {
+        let session = session().base(Base::Debian).run_by(caller);
+        if caller != Caller::WithOneId {
+            session.build(&["-t", "app"]).succeeds();
+        }
+        session
+            .write("Dockerfile", "FROM debian\nRUN mkdir -m 700 /closed && touch /closed/file\n");
+        session.build(&["-t", "debian-app"]).succeeds();
+        session.rbuild(&["store", "check"]).succeeds();
+        session.rbuild(&["prune"]).succeeds();
+        session.build(&["-t", "again", "--no-cache"]).succeeds();
+        session.rbuild(&["store", "remove"]).succeeds();
+        assert!(!session.store().exists(), "{caller:?}");
+        session.rbuild(&["store", "remove"]).fails_with(&["there is no store in"]);
+    }
+}
+
+#[test]
+fn a_store_in_use_is_not_removed() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN echo began; sleep 1000\n");
+    let mut build = Started::new(session.build_command("plain", &[]));
+    build.wait_for(|line| line.ends_with(" began"));
+    session.rbuild(&["store", "remove"]).fails_with(&["is in use"]);
+    session.rbuild(&["prune"]).succeeds();
+    assert!(build.is_running(), "a prune leaves it alone");
+}
+
+#[test]
+fn a_damaged_database_is_made_anew_and_the_images_stay() {
+    let session = session();
+    session.build(&["-t", "app"]).succeeds();
+    let digest = session.image("app").digest;
+    fs::write(session.store().join("rbuild.db"), vec![7; 100_000]).unwrap();
+    let outcome = session.build(&["-t", "other"]).succeeds();
+    let warning = "warning: the cache database could not be used (file is not a database)";
+    assert!(outcome.stderr.contains(warning), "{outcome}");
+    assert_eq!(session.image("app").digest, digest);
+    session.rbuild(&["store", "check"]).succeeds();
+}
