@@ -8,6 +8,7 @@ mod command_line;
 mod dockerfile;
 mod errors;
 mod events;
+mod kill;
 mod logins;
 mod output;
 mod parallel;

@@ -254,15 +254,15 @@ fn stage(
     let directory = open_directory(&path)?;
     let applied = match reader {
         Reader::Stored(stored) => {
-            let mut stored = Stoppable::new(stored, stop);
+            let mut stored = Watched::new(Stoppable::new(stored, stop), progress);
             let applied = apply(layer, &mut stored, directory.as_fd())?;
             io::copy(&mut stored, &mut io::sink())
                 .map_err(|source| UnpackError::Read { layer, source })?;
             applied
         }
         Reader::New(reader) => {
-            let reader = Stoppable::new(reader, stop);
-            let mut saving = Saving { reader, writer: cache.write_blob()?, read: 0, progress };
+            let reader = Watched::new(Stoppable::new(reader, stop), progress);
+            let mut saving = Saving { reader, writer: cache.write_blob()? };
             let applied = apply(layer, &mut saving, directory.as_fd())?;
             // The digest is that of the whole blob, also of what lies behind the archive's end.
             io::copy(&mut saving, &mut io::sink())
@@ -294,9 +294,22 @@ fn open_directory(path: &Path) -> Result<File, UnpackError> {
 }
 
 /// Writes what it reads into the store.
-struct Saving<'a, P> {
-    reader: Stoppable<Box<dyn Read + Send>>,
+struct Saving<R> {
+    reader: R,
     writer: BlobWriter,
+}
+
+impl<R: Read> Read for Saving<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.writer.write_all(&buffer[..read])?;
+        Ok(read)
+    }
+}
+
+/// Tells how much has been read.
+struct Watched<'a, R, P> {
+    reader: R,
     read: u64,
     progress: &'a P,
 }
@@ -304,10 +317,15 @@ struct Saving<'a, P> {
 /// Progress is told about once for so many bytes.
 const PROGRESS_STEP: u64 = 1 << 20;
 
-impl<P: Fn(u64, bool)> Read for Saving<'_, P> {
+impl<'a, R, P> Watched<'a, R, P> {
+    fn new(reader: R, progress: &'a P) -> Self {
+        Self { reader, read: 0, progress }
+    }
+}
+
+impl<R: Read, P: Fn(u64, bool)> Read for Watched<'_, R, P> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
-        self.writer.write_all(&buffer[..read])?;
         let before = self.read;
         self.read += read as u64;
         if before / PROGRESS_STEP != self.read / PROGRESS_STEP {
