@@ -5,6 +5,7 @@
 mod arrows;
 mod cache;
 mod command_line;
+mod disk_full;
 mod dockerfile;
 mod errors;
 mod events;

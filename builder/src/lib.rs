@@ -16,6 +16,10 @@
 //!
 //! The library never prints and never reads the environment; only [`cli`] does.
 
+/// What to do when the disk of the store is full.
+const MAKE_ROOM: &str =
+    "`rbuild prune` deletes what builds can do without, --root names another place for the store";
+
 pub mod build;
 pub mod cli;
 pub mod context;

@@ -90,8 +90,7 @@ impl Cache {
         let digest = Digest::of(bytes);
         if !self.has_blob(&digest)? {
             let mut writer = self.write_blob()?;
-            let path = writer.unfinished.path.clone();
-            writer.write_all(bytes).map_err(io_error("write", &path))?;
+            writer.write_all(bytes).map_err(io_error("write", &self.blob_path(&digest)))?;
             writer.finish()?;
         }
         Ok(digest)

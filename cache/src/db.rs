@@ -242,8 +242,19 @@ impl Db {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 self.damaged(source.to_string())
             }
+            Some(ErrorCode::DiskFull) => CacheError::Full { action, path: self.path.clone() },
+            // Where it maps files, SQLite does not say why it can't.
+            Some(ErrorCode::SystemIoFailure) if self.is_disk_full() => {
+                CacheError::Full { action, path: self.path.clone() }
+            }
             _ => CacheError::Database { action, path: self.path.clone(), source },
         }
+    }
+
+    fn is_disk_full(&self) -> bool {
+        /// SQLite grows its shared memory by this much.
+        const PIECE: u64 = 32 << 10;
+        rustix::fs::statvfs(&self.path).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < PIECE)
     }
 
     /// From now on who meets damage tells the next process, which makes the database anew.

@@ -1,5 +1,6 @@
 //! What can go wrong with the store; every text names the thing it happened to.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,16 @@ pub enum CacheError {
         path: PathBuf,
         /// Why not.
         source: rusqlite::Error,
+    },
+    /// The database can't grow.
+    #[error(
+        "cannot {action} in the cache database `{}`: no space left on device", path.display()
+    )]
+    Full {
+        /// What was attempted.
+        action: &'static str,
+        /// The database's file.
+        path: PathBuf,
     },
     /// The database holds something that it should not.
     #[error(
@@ -100,6 +111,17 @@ pub enum CacheError {
         /// What is allowed.
         limit: u64,
     },
+}
+
+/// Whether `error` or one of its causes is that no space is left.
+pub fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let full = |error: &(dyn Error + 'static)| {
+        let by_kind = error.downcast_ref::<io::Error>().is_some_and(|error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        });
+        by_kind || matches!(error.downcast_ref(), Some(CacheError::Full { .. }))
+    };
+    std::iter::successors(Some(error), |&error| error.source()).any(full)
 }
 
 /// Turns an I/O error into one that names the path.

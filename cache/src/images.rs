@@ -114,7 +114,7 @@ impl Cache {
         let manifests = self.images()?.into_iter().map(named).collect();
         let text = index_text(manifests);
         let (new, place) = (self.scratch_file("index")?, self.path("index.json"));
-        fs::write(&new, text).map_err(io_error("write", &new))?;
+        fs::write(&new, text).map_err(io_error("write", &place))?;
         fs::rename(&new, &place).map_err(io_error("create", &place))
     }
 }

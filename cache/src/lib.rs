@@ -55,7 +55,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 pub use content::{BlobReader, BlobWriter};
-pub use error::CacheError;
+pub use error::{CacheError, is_disk_full};
 pub use files::Pin;
 pub use gc::{PruneOptions, Pruned};
 pub use inventory::{BrokenImage, StoredLayer};

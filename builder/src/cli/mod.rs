@@ -75,8 +75,8 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 #[allow(clippy::print_stderr, reason = "the command line is what prints")]
-fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("error: {}", report::chain(error));
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("{}", report::with_help(error));
     ExitCode::FAILURE
 }
 

@@ -6,10 +6,13 @@ use std::fmt::Write as _;
 use cache::Rebuilt;
 use frontend::{Diagnostic, Source};
 
+use crate::MAKE_ROOM;
 use crate::build::BuildError;
+use crate::export::ExportError;
 use crate::files::FilesError;
 use crate::pin::PinError;
 use crate::solver::OpError;
+use crate::worker::ExecError;
 
 /// Draws `error`, which a build of `dockerfile` ended with.
 pub(crate) fn draw(error: &BuildError, dockerfile: &Source) -> String {
@@ -31,12 +34,32 @@ pub(crate) fn draw(error: &BuildError, dockerfile: &Source) -> String {
             )
         }
         BuildError::Step { name: _, span, source } => {
-            format!("error: {}", diagnostic(span, chain(source), step_help(source)))
+            let help = step_help(source).or_else(|| room_help(source));
+            format!("error: {}", diagnostic(span, chain(source), help))
         }
         BuildError::Stopped => "error: stopped".to_owned(),
-        BuildError::Blob(_) | BuildError::Export(_) | BuildError::Cache(_) => {
-            format!("error: {}", chain(error))
-        }
+        error if is_elsewhere(error) => format!("error: {}", chain(error)),
+        BuildError::Blob(_) | BuildError::Export(_) | BuildError::Cache(_) => with_help(error),
+    }
+}
+
+/// An error that no line of the Dockerfile stands for, and what to do about it.
+pub(crate) fn with_help(error: &(dyn Error + 'static)) -> String {
+    let help = room_help(error).map_or_else(String::new, |help| format!("\nhelp: {help}"));
+    format!("error: {}{help}", chain(error))
+}
+
+/// What to do where the disk of the store is full.
+fn room_help(error: &(dyn Error + 'static)) -> Option<String> {
+    cache::is_disk_full(error).then(|| MAKE_ROOM.to_owned())
+}
+
+/// Whether an output failed at its own place, which the message names.
+fn is_elsewhere(error: &BuildError) -> bool {
+    match error {
+        BuildError::Export(ExportError::Blob(_) | ExportError::Cache(_)) => false,
+        BuildError::Export(_) => true,
+        _ => false,
     }
 }
 
@@ -89,7 +112,10 @@ fn pin_help(error: &PinError) -> Option<String> {
 
 fn step_help(error: &OpError) -> Option<String> {
     match error {
-        OpError::Failed(error) => error.downcast_ref::<FilesError>().and_then(FilesError::help),
+        OpError::Failed(error) => {
+            let files = error.downcast_ref::<FilesError>().and_then(FilesError::help);
+            files.or_else(|| error.downcast_ref::<ExecError>().and_then(ExecError::help))
+        }
         OpError::Stopped | OpError::LayersGone(_) | OpError::MadeIsGone(_) | OpError::Cache(_) => {
             None
         }

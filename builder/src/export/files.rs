@@ -27,8 +27,9 @@ pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Expor
                 gid: rustix::process::getgid().as_raw(),
             });
             let options = CopyOptions { dest: "/", owner, mode: None, unpack: false };
-            files::copy(&view.source(&stop), &Selection::literal("/"), &to, &options, None)?;
-            Ok::<_, ExportError>(())
+            files::copy(&view.source(&stop), &Selection::literal("/"), &to, &options, None)
+                .map(drop)
+                .map_err(|source| ExportError::Files { path: directory.clone(), source })
         };
         job.worker.blocking(work).await?;
     }
@@ -50,15 +51,14 @@ pub(super) async fn export_tar(dest: &Destination, job: &Job<'_>) -> Result<Expo
     let (dest, stop) = (dest.clone(), job.worker.stop().clone());
     let work = move || {
         super::write_to(&dest, &stop, |mut out, path| {
-            match views.as_slice() {
-                [(_, only)] => {
-                    layer::write_tree(only.root().dir(), &mut out, None)?;
-                }
+            let written = match views.as_slice() {
+                [(_, only)] => layer::write_tree(only.root().dir(), &mut out, None).map(drop),
                 several => {
                     let trees = several.iter().map(|(name, view)| (&**name, view.root().dir()));
-                    layer::write_named_trees(trees, &mut out)?;
+                    layer::write_named_trees(trees, &mut out).map(drop)
                 }
-            }
+            };
+            written.map_err(|source| ExportError::Tar { path: path.to_owned(), source })?;
             out.flush().map_err(|source| ExportError::Write { path: path.to_owned(), source })
         })
     };

@@ -177,11 +177,21 @@ pub enum ExportError {
         source: io::Error,
     },
     /// The target's files can't be copied.
-    #[error("cannot write the target's files")]
-    Files(#[from] FilesError),
-    /// The target's files can't be read.
-    #[error("cannot read the target's files")]
-    Tar(#[from] TarError),
+    #[error("cannot write the target's files to `{path}`")]
+    Files {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: FilesError,
+    },
+    /// The target's files can't be written as a tar.
+    #[error("cannot write the target's files to `{path}`")]
+    Tar {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TarError,
+    },
     /// The target's files can't be mounted.
     #[error("cannot mount the target's files")]
     View(#[from] ViewError),

@@ -9,6 +9,7 @@ use frontend::{ExecOp, FileSource, Input, NetworkMode, SecurityMode};
 use super::LocalWorker;
 use super::commit::Workspace;
 use super::mounts::Mounted;
+use crate::MAKE_ROOM;
 use crate::event::{EventKind, StepId};
 use crate::files::{self, User};
 use crate::sandbox::{Container, Exit, Network, STUBS, SandboxError, Security};
@@ -24,6 +25,8 @@ pub enum ExecError {
         command: String,
         /// Its exit code.
         code: i32,
+        /// Whether there was no room for it to write to when it ended.
+        disk_full: bool,
     },
     /// By a signal; shells tell it as 128 and its number.
     #[error("process \"{command}\" did not complete successfully: exit code: {} (killed by {})", 128 + signal, signal_name(*signal))]
@@ -54,6 +57,17 @@ pub enum ExecError {
     Sandbox(#[from] SandboxError),
 }
 
+impl ExecError {
+    /// What the user can do about it, where that is known.
+    pub fn help(&self) -> Option<String> {
+        let disk_full = matches!(self, Self::Code { disk_full: true, .. });
+        disk_full.then(|| format!("when it ended the disk was full: {MAKE_ROOM}"))
+    }
+}
+
+/// A command that ends with less room than this could not write what it wanted to.
+const NO_ROOM: u64 = 1 << 20;
+
 /// The size of `/dev/shm` if nobody says otherwise.
 const SHM_SIZE: u64 = 64 << 20;
 
@@ -73,7 +87,7 @@ impl LocalWorker {
         if job.stop.is_cancelled() {
             return Err(OpError::Stopped);
         }
-        succeed(exit, &exec.args).map_err(OpError::failed)?;
+        succeed(exit, &exec.args, self.cache.root()).map_err(OpError::failed)?;
         let (restamp, stop) = (!job.vertex.no_cache, job.stop.clone());
         let mut made = self
             .blocking(move || workspace.commit(restamp, &stop))
@@ -194,11 +208,15 @@ fn hosts(exec: &ExecOp) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn succeed(exit: Exit, args: &[String]) -> Result<(), ExecError> {
+fn succeed(exit: Exit, args: &[String], store: &Path) -> Result<(), ExecError> {
     let command = args.join(" ");
     match exit {
         Exit::Code(0) => Ok(()),
-        Exit::Code(code) => Err(ExecError::Code { command, code }),
+        Exit::Code(code) => {
+            let disk_full = rustix::fs::statvfs(store)
+                .is_ok_and(|disk| disk.f_bavail * disk.f_frsize < NO_ROOM);
+            Err(ExecError::Code { command, code, disk_full })
+        }
         Exit::Signal(signal) => Err(ExecError::Signal { command, signal }),
         Exit::OutOfMemory => Err(ExecError::OutOfMemory { command }),
     }
@@ -220,7 +238,7 @@ mod tests {
     #[test]
     fn an_exit_code_is_told_as_it_is_and_a_signal_by_name() {
         let args = ["/bin/sh".to_owned(), "-c".to_owned(), "exit 3".to_owned()];
-        let told = |exit| succeed(exit, &args).unwrap_err().to_string();
+        let told = |exit| succeed(exit, &args, Path::new("/")).unwrap_err().to_string();
         assert!(told(Exit::Code(3)).ends_with("exit code: 3"));
         assert!(told(Exit::Signal(9)).ends_with("exit code: 137 (killed by SIGKILL)"));
         assert!(told(Exit::OutOfMemory).contains("out of memory"));

@@ -293,6 +293,11 @@ fn open_directory(path: &Path) -> Result<File, UnpackError> {
     File::open(path).map_err(|source| UnpackError::Open { path: path.to_owned(), source })
 }
 
+/// A blob can't be written to the store while it is unpacked.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write its blob to the store")]
+struct SavingError(#[source] io::Error);
+
 /// Writes what it reads into the store.
 struct Saving<R> {
     reader: R,
@@ -302,7 +307,8 @@ struct Saving<R> {
 impl<R: Read> Read for Saving<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
-        self.writer.write_all(&buffer[..read])?;
+        let written = self.writer.write_all(&buffer[..read]);
+        written.map_err(|error| io::Error::new(error.kind(), SavingError(error)))?;
         Ok(read)
     }
 }
