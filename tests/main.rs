@@ -2,6 +2,8 @@
 //!
 //! A module for each topic. The tests need root and what `fixtures/setup.sh test` installs.
 
+#![allow(clippy::print_stdout, reason = "tests that try many things say which")]
+
 mod arrows;
 mod cache;
 mod command_line;

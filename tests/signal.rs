@@ -1,10 +1,12 @@
 //! Ctrl-C: everything ends, nothing stays behind.
 
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use test_support::{Session, Started};
+use test_support::{Session, Started, rbuild};
 
 /// Whether a process on this machine has these words, separated by NUL, in its command line.
 pub(crate) fn is_running(words: &str) -> bool {
@@ -153,6 +155,44 @@ fn an_interrupted_build_does_not_wait_for_the_context_to_be_read() {
     wait_for_open(&build, "huge");
     interrupt(build);
     assert_nothing_is_left(&session, "no command");
+}
+
+#[test]
+fn an_interrupted_build_does_not_wait_for_its_context_to_come() {
+    let session = Session::new();
+    for arguments in [&["-"][..], &["-f", "-", "context"]] {
+        let mut command = session.command(rbuild());
+        command.arg("build").args(arguments).stdin(Stdio::piped());
+        let mut build = Started::new(command);
+        let mut stdin = build.stdin();
+        if arguments == ["-"] {
+            // The beginning of an archive, so that there is something to remove.
+            let mut archive = tar::Builder::new(vec![]);
+            let mut header = tar::Header::new_ustar();
+            header.set_size(1 << 30);
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            let content = vec![b'x'; 1 << 20];
+            archive.append_data(&mut header, "huge", &content[..]).unwrap();
+            stdin.write_all(&archive.into_inner().unwrap()[..1 << 20]).unwrap();
+            wait_until(|| in_run_directories(&session, "context") > 0);
+        } else {
+            stdin.write_all(b"FROM").unwrap();
+            wait_until(|| signals_are_handled(&build));
+        }
+        interrupt(build);
+        assert_eq!(std::fs::read_dir(session.store().join("run")).unwrap().count(), 0);
+        drop(stdin);
+    }
+}
+
+/// Whether a process has a handler for SIGINT yet.
+fn signals_are_handled(build: &Started) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", build.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+    u64::from_str_radix(caught, 16).unwrap() & (1 << (2 - 1)) != 0
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn a_pruned_store_has_its_images_and_knows_what_steps_made() {
     let pruned = session.rbuild(&["prune"]).succeeds().stdout;
     assert!(pruned.contains("4 unpacked layers, 1 cache mounts"), "{pruned}");
     assert!(pruned.lines().last().unwrap().starts_with("Total reclaimed space: "), "{pruned}");
-    assert_eq!(layers(&session), [PathBuf::new(); 0]);
+    assert!(layers(&session).is_empty());
 
     assert_eq!(session.image("app").digest, digest, "all of it is checked here");
     assert_eq!(ran(&session, &["-t", "app"]), [""; 0]);

@@ -36,6 +36,9 @@ pub(crate) enum UsageError {
     /// The context is no directory.
     #[error("unable to prepare context: path \"{0}\" not found")]
     NoContext(String),
+    /// The user ended it while the context was fetched.
+    #[error("stopped")]
+    Stopped,
     /// A kind of context that can't be read yet.
     #[error("a git repository as context is not supported yet: clone {0} and give its directory")]
     GitContext(String),
@@ -102,7 +105,7 @@ pub(crate) fn request(
     let outputs = outputs::outputs(args, &tags, std::io::stdout().is_terminal())?;
     let secrets = secrets(args, settings)?;
     let (named, mut contexts) = named_contexts(args)?;
-    let remote = Remote { downloads: services.downloader(&secrets), runtime };
+    let remote = Remote { downloads: services.downloader(&secrets), runtime, stop: &services.stop };
     let (dockerfile, main) = context::read(args, &remote)?;
     let ignore = main.ignore().cloned();
     contexts.insert("context".to_owned(), Arc::new(main));

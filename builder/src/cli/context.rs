@@ -1,16 +1,20 @@
 //! `PATH | URL | -` and `-f`: where a build's files and its Dockerfile come from.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::path::Path;
 
 use frontend::Source;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::args::BuildArgs;
 use super::build::UsageError;
 use crate::context::received::{self, Received};
 use crate::context::{self, BuildContext, DockerfileText};
 use crate::download::{self, Downloader};
+use crate::stop::{self, Stoppable};
 
 const DEFAULT_NAME: &str = "Dockerfile";
 const STDIN: &str = "-";
@@ -28,6 +32,30 @@ pub(crate) struct Remote<'a> {
     pub(crate) downloads: Downloader,
     /// Waits for that.
     pub(crate) runtime: &'a Handle,
+    /// Cancelled when nobody wants it any more.
+    pub(crate) stop: &'a CancellationToken,
+}
+
+/// Standard input, until `stop` is cancelled.
+struct Stdin<'a> {
+    stop: &'a CancellationToken,
+}
+
+impl Read for Stdin<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        /// How long a stop may go unnoticed.
+        const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let stdin = io::stdin();
+        loop {
+            stop::go_on(self.stop)?;
+            let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
+            match rustix::event::poll(&mut ready, Some(&PATIENCE)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                // What is wrong with it reading tells better.
+                Ok(_) | Err(_) => return Ok(rustix::io::read(&stdin, &mut *buffer)?),
+            }
+        }
+    }
 }
 
 /// Reads the context and the Dockerfile that the command line names.
@@ -67,7 +95,7 @@ fn from_stdin(
         return Err(UsageError::StdinTwice);
     }
     let cache = &remote.downloads.cache;
-    match received::receive(cache, "standard input", io::stdin().lock())? {
+    match received::receive(cache, "standard input", Stdin { stop: remote.stop })? {
         Received::Context(context) => {
             let found = context.read_dockerfile(Path::new(file.unwrap_or(DEFAULT_NAME)))?;
             Ok((named(file, found), context))
@@ -127,7 +155,7 @@ fn dockerfile_from_elsewhere(
     match file {
         Some(STDIN) => {
             let mut text = String::new();
-            let read = io::stdin().lock().read_to_string(&mut text);
+            let read = Stdin { stop: remote.stop }.read_to_string(&mut text);
             read.map_err(|source| UsageError::Dockerfile { path: STDIN.to_owned(), source })?;
             Ok(Some(Source::new(DEFAULT_NAME, text)))
         }
@@ -150,8 +178,10 @@ fn named(file: Option<&str>, found: DockerfileText) -> Source {
 
 impl Remote<'_> {
     fn receive(&self, url: &str) -> Result<Received, UsageError> {
-        let file = self.runtime.block_on(self.downloads.download(url, None))?;
+        let download = self.stop.run_until_cancelled(self.downloads.download(url, None));
+        let file = self.runtime.block_on(download).ok_or(UsageError::Stopped)??;
         let blob = self.downloads.cache.open_blob(&file.digest)?;
+        let blob = Stoppable::new(blob, self.stop);
         Ok(received::receive(&self.downloads.cache, &download::shown(url), blob)?)
     }
 }

@@ -36,7 +36,7 @@ use self::progress::ProgressMode;
 use self::prune::PruneArgs;
 use self::settings::Settings;
 use self::store::{Action, StoreArgs};
-use crate::build::{BuildError, Report, Request, Services};
+use crate::build::{BuildError, Report, Services};
 use crate::event::Events;
 use crate::sandbox::{self, Level, Sandbox, SandboxError};
 use crate::worker::Host;
@@ -140,6 +140,8 @@ fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, S
 enum Ended {
     Built(Report, Vec<Reference>),
     Failed(BuildError, Source),
+    /// The user ended it before there was a Dockerfile.
+    Stopped,
 }
 
 #[allow(clippy::print_stderr, reason = "the command line is what prints")]
@@ -170,6 +172,10 @@ fn build(args: &BuildArgs, settings: &Settings) -> Result<ExitCode, StartError> 
             eprintln!("{}", report::draw(&error, &dockerfile));
             let stopped = matches!(error, BuildError::Stopped);
             Ok(if stopped { ExitCode::from(STOPPED) } else { ExitCode::FAILURE })
+        }
+        Ended::Stopped => {
+            eprintln!("error: stopped");
+            Ok(ExitCode::from(STOPPED))
         }
     }
 }
@@ -214,38 +220,41 @@ fn read_and_build(
     services: Services,
     runtime: &Runtime,
 ) -> Result<Ended, UsageError> {
-    let request = build::request(args, settings, &logins.proxies, &services, runtime.handle())?;
+    stop_when_asked(runtime, &services.stop);
+    let request = build::request(args, settings, &logins.proxies, &services, runtime.handle());
+    let request = match request {
+        Err(_) if services.stop.is_cancelled() => return Ok(Ended::Stopped),
+        request => request?,
+    };
     let (dockerfile, tags) = (request.dockerfile.clone(), request.tags.clone());
-    Ok(match runtime.block_on(run(request, services)) {
+    Ok(match runtime.block_on(crate::build::build(request, services)) {
         Ok(report) => Ended::Built(report, tags),
         Err(error) => Ended::Failed(error, dockerfile),
     })
 }
 
-async fn run(request: Request, services: Services) -> Result<Report, BuildError> {
-    let stop = services.stop.clone();
-    let interrupted = async {
-        if let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            stop.cancel();
-            // Whoever asks twice does not want to wait for anything.
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            std::process::exit(STOPPED.into());
-        }
-        std::future::pending::<()>().await;
+/// From now on Ctrl-C and SIGTERM cancel `stop`, and a second one ends the process.
+fn stop_when_asked(runtime: &Runtime, stop: &CancellationToken) {
+    let _in_the_runtime = runtime.enter();
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
     };
-    tokio::select! {
-        report = crate::build::build(request, services) => report,
-        () = interrupted => unreachable!("waits for ever"),
-    }
+    let stop = stop.clone();
+    runtime.spawn(async move {
+        let mut asked = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        asked().await;
+        stop.cancel();
+        // Whoever asks twice does not want to wait for anything.
+        asked().await;
+        std::process::exit(STOPPED.into());
+    });
 }
 
 /// What the flags say, else what `BUILDKIT_PROGRESS` says.

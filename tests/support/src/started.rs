@@ -1,7 +1,7 @@
 //! A command that runs beside the test.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -42,6 +42,15 @@ impl Started {
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its standard input, if the command was told to have one.
+    ///
+    /// # Panics
+    ///
+    /// If it has none, or it was taken already.
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("it was asked for")
     }
 
     /// The next line that it writes, `None` when it has ended.
