@@ -41,9 +41,20 @@ fn digest(caller: Caller, dockerfile: &str) -> String {
 }
 
 #[test]
-fn a_user_with_subordinate_ids_builds_the_image_that_root_builds() {
+fn whoever_has_many_ids_builds_the_image_that_root_builds() {
     let digest = |caller| digest(caller, OF_ALL);
-    assert_eq!(digest(Caller::WithSubordinateIds), digest(Caller::Root));
+    let roots = digest(Caller::Root);
+    assert_eq!(digest(Caller::WithSubordinateIds), roots);
+    assert_eq!(digest(Caller::RootOfContainer), roots);
+}
+
+#[test]
+fn root_of_a_container_needs_no_tool_to_have_many_ids() {
+    let session = Session::new()
+        .dockerfile("FROM busybox\nRUN echo $(cat /proc/self/uid_map) > /map\n")
+        .run_by(Caller::RootOfContainer);
+    session.build(&["-t", "x"]).succeeds();
+    assert_eq!(session.image("x").text("/map"), "0 0 65536\n");
 }
 
 #[test]

@@ -143,7 +143,9 @@ fn a_check_finds_what_changed_and_a_repair_makes_it_good() {
 
 #[test]
 fn everybody_can_remove_a_store_with_all_ids_in_it() {
-    for caller in [Caller::Root, Caller::WithSubordinateIds, Caller::WithOneId] {
+    let callers =
+        [Caller::Root, Caller::RootOfContainer, Caller::WithSubordinateIds, Caller::WithOneId];
+    for caller in callers {
         let session = session().base(Base::Debian).run_by(caller);
         if caller != Caller::WithOneId {
             session.build(&["-t", "app"]).succeeds();

@@ -5,16 +5,20 @@
 //! 1. root with `CAP_SYS_ADMIN` needs a mount namespace only;
 //! 2. a user with ranges in `/etc/subuid` and `/etc/subgid` gets a user namespace with those ids;
 //!    `newuidmap` and `newgidmap` write the maps, run by the [`Broker`] from outside;
-//! 3. any other user gets a user namespace with one id.
+//! 3. root without that, as in a container, maps its own ids onto themselves: a process outside that
+//!    may `setuid` and `setgid` needs no tool for it;
+//! 4. any other user gets a user namespace with one id.
 
+use std::io::{PipeWriter, Read as _, Write as _};
 use std::path::Path;
 
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::process::{getegid, geteuid, getpid};
+use rustix::process::{Pid, WaitOptions, getegid, geteuid, getpid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::broker::{Broker, BrokerCommand};
 use super::error::OrCannot;
+use super::init::{Fork, end, fork};
 use super::{Level, SandboxError};
 use crate::owners::Owners;
 
@@ -55,10 +59,12 @@ fn receive_mounts_only() -> Result<(), SandboxError> {
 fn enter_as_user(broker: &Broker) -> Result<Level, SandboxError> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let ranges = subordinate_ranges(uid);
+    let own_ids = if uid == 0 { OwnIds::prepare().ok() } else { None };
     unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)
         .map_err(|error| SandboxError::NoUserNamespace(error.into()))?;
     let level = match ranges {
         Some((uids, gids)) if map_ranges(broker, (uid, uids), (gid, gids)) => Level::SubordinateIds,
+        _ if own_ids.is_some_and(OwnIds::map) => Level::SubordinateIds,
         _ => {
             map_one(uid, gid)?;
             Level::SingleId
@@ -111,6 +117,52 @@ fn map_ranges(broker: &Broker, (uid, uids): (u32, IdRange), (gid, gids): (u32, I
         broker.run_before_threads(&command).is_ok_and(|output| output.code == Some(0))
     };
     write("newuidmap", uid, uids) && write("newgidmap", gid, gids)
+}
+
+/// A process outside that is ready to map the ids of this one onto themselves. It ends with this.
+struct OwnIds {
+    process: Pid,
+    start: Option<PipeWriter>,
+}
+
+impl OwnIds {
+    /// As many ids as images expect there to be.
+    const MAP: &str = "0 0 65536";
+
+    /// Must be called before this process enters a namespace.
+    fn prepare() -> std::io::Result<Self> {
+        let (mut started, start) = std::io::pipe()?;
+        let target = getpid().as_raw_nonzero();
+        match fork()? {
+            Fork::Parent(process) => Ok(Self { process, start: Some(start) }),
+            Fork::Child => {
+                drop(start);
+                let is_wanted = started.read(&mut [0]).is_ok_and(|read| read == 1);
+                let write = |map| std::fs::write(format!("/proc/{target}/{map}"), Self::MAP);
+                let is_done = is_wanted && write("uid_map").and_then(|()| write("gid_map")).is_ok();
+                end(i32::from(!is_done))
+            }
+        }
+    }
+
+    /// Returns whether it could.
+    fn map(mut self) -> bool {
+        let told = self.start.take().is_some_and(|mut start| start.write_all(&[0]).is_ok());
+        told && self.exit_code() == Some(0)
+    }
+
+    fn exit_code(&self) -> Option<i32> {
+        let (_, status) = waitpid(Some(self.process), WaitOptions::empty()).ok()??;
+        status.exit_status()
+    }
+}
+
+impl Drop for OwnIds {
+    fn drop(&mut self) {
+        if self.start.take().is_some() {
+            self.exit_code();
+        }
+    }
 }
 
 fn map_one(uid: u32, gid: u32) -> Result<(), SandboxError> {

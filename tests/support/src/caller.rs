@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub enum Caller {
     /// Root, as the tests are run.
     Root,
+    /// Root of a container: it may change ids, but not mount.
+    RootOfContainer,
     /// A user with a range of subordinate ids.
     WithSubordinateIds,
     /// A user with one id.
@@ -36,6 +38,10 @@ impl Caller {
     pub(crate) fn prefix(self, directory: &Path, shown: &[(PathBuf, PathBuf)]) -> Vec<String> {
         let ranges = match self {
             Self::Root => return vec![],
+            Self::RootOfContainer => {
+                let words = ["setpriv", "--bounding-set=-sys_admin", "--"];
+                return words.into_iter().map(str::to_owned).collect();
+            }
             Self::WithSubordinateIds => "tester:2000000:65536\n",
             Self::WithOneId => "",
         };
@@ -59,7 +65,8 @@ impl Caller {
 
     /// Gives what is at `path`, if anything is, to the caller, and what is below it if `deeply`.
     pub(crate) fn own(self, path: &Path, deeply: bool) {
-        if self == Self::Root || fs::symlink_metadata(path).is_err() {
+        let is_root = matches!(self, Self::Root | Self::RootOfContainer);
+        if is_root || fs::symlink_metadata(path).is_err() {
             return;
         }
         std::os::unix::fs::lchown(path, Some(ID), Some(ID)).unwrap();

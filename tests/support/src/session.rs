@@ -160,10 +160,17 @@ impl Session {
     }
 
     fn rbuild_command(&self, line: Vec<String>) -> Command {
-        let Self { caller: Caller::Root, .. } = self else { return self.others(line) };
-        let mut command = self.command(rbuild());
-        command.args(line);
-        command
+        match self.caller {
+            Caller::Root | Caller::RootOfContainer => {
+                let mut words = self.caller.prefix(self.dir.path(), &[]);
+                words.push(rbuild().to_str().expect("paths of tests are text").to_owned());
+                words.extend(line);
+                let mut command = self.command(&words[0]);
+                command.args(&words[1..]);
+                command
+            }
+            Caller::WithSubordinateIds | Caller::WithOneId => self.others(line),
+        }
     }
 
     /// The command of somebody who may not look into the directory of the workspace.
