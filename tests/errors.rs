@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use base64::Engine as _;
-use test_support::{Base, Login, Outcome, Session, TestRegistry, rbuild};
+use test_support::{Base, Login, Oddity, Outcome, Session, TestRegistry, rbuild};
 
 /// A session in whose store an image is, which no failure may harm.
 fn session() -> Session {
@@ -200,4 +200,98 @@ fn an_output_directory_that_is_a_file() {
     std::fs::write(session.path("taken"), "").unwrap();
     let args = ["-o", "type=local,dest=taken"];
     insta::assert_snapshot!(error(&session, &args, &["taken"]));
+}
+
+#[test]
+fn a_user_that_does_not_exist() {
+    let text = "FROM busybox\nUSER nobody-knows\nRUN true\n";
+    insta::assert_snapshot!(error_of(text, &["nobody-knows", "Dockerfile:3"]));
+}
+
+#[test]
+fn a_secret_that_was_not_given() {
+    let text = "FROM busybox\nRUN --mount=type=secret,id=token,required=true true\n";
+    insta::assert_snapshot!(error_of(text, &["token", "Dockerfile:2"]));
+}
+
+#[test]
+fn a_mount_of_an_unknown_type() {
+    let text = "FROM busybox\nRUN --mount=type=tmpf,target=/t true\n";
+    insta::assert_snapshot!(error_of(text, &["tmpf", "Dockerfile:2"]));
+}
+
+#[test]
+fn a_mount_of_what_is_not_there() {
+    let text = "FROM busybox\nRUN --mount=type=bind,source=missing,target=/m true\n";
+    insta::assert_snapshot!(error_of(text, &["missing", "Dockerfile:2"]));
+}
+
+#[test]
+fn a_download_that_is_something_else() {
+    let registry = TestRegistry::start();
+    let blob = registry.put_blob("app", &b"something else"[..]);
+    let text = format!(
+        "FROM scratch\nADD --checksum=sha256:{} http://{}/v2/app/blobs/{blob} /\n",
+        "0".repeat(64),
+        registry.host()
+    );
+    insta::assert_snapshot!(error_of(&text, &["Dockerfile:2"]));
+}
+
+#[test]
+fn a_command_for_another_machine() {
+    let session = session();
+    session.write("Dockerfile", "FROM scratch\nRUN true\n");
+    insta::assert_snapshot!(error(&session, &["--platform=linux/riscv64"], &["riscv64"]));
+}
+
+#[test]
+fn a_directory_copied_over_a_file() {
+    let text = "FROM busybox\nCOPY . /etc/passwd\n";
+    insta::assert_snapshot!(error_of(text, &["/etc/passwd", "Dockerfile:2"]));
+}
+
+#[test]
+fn an_unknown_output() {
+    insta::assert_snapshot!(error(&session(), &["-o", "type=zip,dest=x"], &["zip"]));
+}
+
+#[test]
+fn an_unknown_platform() {
+    insta::assert_snapshot!(error(&session(), &["--platform=amiga"], &["amiga"]));
+}
+
+#[test]
+fn an_archive_that_breaks_off() {
+    let session = session();
+    session.tool("tar", &["-cf", "whole.tar", "context"]);
+    session.tool("sh", &["-c", "head -c 700 whole.tar > broken.tar"]);
+    let broken = std::fs::File::open(session.path("broken.tar")).unwrap();
+    let mut build = session.command(rbuild());
+    let failed = session.run(build.args(["build", "-q", "-"]).stdin(broken));
+    insta::assert_snapshot!(failed.fails_with(&["standard input"]).redacted_stderr());
+}
+
+#[test]
+fn a_base_image_whose_layer_is_another() {
+    let registry = TestRegistry::start();
+    Base::Debian.push_to(&registry, "app");
+    registry.misbehave("GET /v2/app/blobs/", 100, Oddity::Bytes(b"something else"[..].into()));
+    let session = session();
+    session.write("Dockerfile", format!("FROM {}\nRUN true\n", registry.name("app")));
+    insta::assert_snapshot!(error(&session, &[], &["Dockerfile:1"]));
+}
+
+#[test]
+fn a_store_that_cannot_be_looked_after() {
+    let session = Session::new();
+    let said = |args: &[&str]| session.rbuild(args).fails_with(&[]).redacted_stderr();
+    let removed = said(&["store", "remove"]);
+    let checked = said(&["store", "check"]);
+    let filtered = said(&["prune", "--filter=until=yesterday"]);
+    let kept = said(&["prune", "--all", "--filter=until=1h"]);
+    std::fs::create_dir(session.store()).unwrap();
+    std::fs::write(session.store().join("thesis.txt"), "").unwrap();
+    let foreign = said(&["images"]);
+    insta::assert_snapshot!([removed, checked, filtered, kept, foreign].concat());
 }

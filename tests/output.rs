@@ -217,6 +217,60 @@ fn podman_and_skopeo_load_a_docker_archive() {
 }
 
 #[test]
+fn several_outputs_are_written_and_one_of_them_to_standard_output() {
+    let session = small();
+    let registry = TestRegistry::start();
+    let [name, other] = ["app:1.2", "other:3"].map(|name| registry.name(name));
+    let mut args = vec!["-t", &*name, "-t", &*other];
+    for output in ["type=docker", "type=tar,dest=files.tar", "type=image,push=true", "out"] {
+        args.extend(["-o", output]);
+    }
+    let output = session.build_command("plain", &args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    fs::write(session.path("app.tar"), output.stdout).unwrap();
+    let manifest = session.tool("tar", &["-xOf", "app.tar", "manifest.json"]);
+    assert!(manifest.contains(&other) && manifest.contains(&name), "{manifest}");
+    skopeo_digest(&session, &format!("docker-archive:app.tar:{name}"));
+    let listed = session.tool("tar", &["-tf", "files.tar"]);
+    assert!(listed.lines().any(|line| line == "file"), "{listed}");
+    assert_eq!(fs::read_to_string(session.path("out/file")).unwrap(), "content\n");
+    let pushed = ["1.2", "3"].iter().zip(["app", "other"]);
+    let pushed: Vec<_> = pushed.map(|(tag, name)| registry.manifest(name, tag).unwrap()).collect();
+    assert_eq!(pushed[0], pushed[1]);
+}
+
+#[test]
+fn a_corrupt_blob_is_never_written_but_made_again() {
+    let session = small();
+    session.build(&["-t", "app", "-o", "type=image", "-o", "type=oci,dest=first.tar"]).succeeds();
+    let image = session.image("app");
+    let blob = |layer: usize| {
+        let hex = image.manifest.layers[layer].digest.hex();
+        session.store().join("blobs/sha256").join(hex)
+    };
+    let damage = |path: &std::path::Path| {
+        let mut bytes = fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    // That of a layer made here, and that of the base's.
+    for layer in [1, 0] {
+        damage(&blob(layer));
+        session.build(&["-t", "app", "-o", "type=oci,dest=second.tar"]).succeeds();
+        let [first, second] = ["first.tar", "second.tar"].map(|tar| fs::read(session.path(tar)));
+        assert!(first.unwrap() == second.unwrap(), "layer {layer}");
+    }
+    // Where it is to be unpacked again, it comes from the base's layout.
+    session.rbuild(&["prune"]).succeeds();
+    damage(&blob(0));
+    session.write("Dockerfile", "FROM busybox\nRUN echo > /new\n");
+    session.build(&["-t", "new"]).succeeds();
+    session.rbuild(&["store", "check"]).succeeds();
+}
+
+#[test]
 fn the_files_of_an_image_can_be_written_to_a_directory() {
     let session = Session::new()
         .file("deep/file", "content")

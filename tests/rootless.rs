@@ -19,12 +19,17 @@ RUN id > /tmp/id && touch /tmp/mine
 
 /// Owners that the base image has and that COPY sets.
 const OF_COPIES: &str = "FROM debian AS build
-RUN chmod u+s /etc/gshadow && mkdir /new && echo > /new/f
+RUN chmod u+s /etc/gshadow && mkdir -p /new /links/d && echo > /new/f && \
+    ln -s /new /links/a && ln -s b /links/d/c && mkfifo /links/pipe
+FROM debian AS linked
+COPY --from=build --chown=21:22 /links /links
 FROM debian
 COPY --chown=11:12 f /f
 COPY --chown=13 --chmod=4755 f /d/f
 COPY --from=build /etc /etc-again
 COPY --from=build --chown=1:2 /new /new
+COPY --from=linked /links /links-again
+COPY --from=linked --chown=33 /links /links-given-away
 RUN mv /f /moved && cp -a /new /new-again && chmod 755 /d
 ";
 
@@ -61,6 +66,41 @@ fn root_of_a_container_needs_no_tool_to_have_many_ids() {
 fn where_there_is_one_id_owners_of_bases_and_copies_are_kept() {
     let digest = |caller| digest(caller, OF_COPIES);
     assert_eq!(digest(Caller::WithOneId), digest(Caller::Root));
+}
+
+#[test]
+fn what_was_built_with_one_id_answers_nobody_who_has_more() {
+    let dockerfile = "FROM busybox\nRUN touch /f; chown 7 /f || chown 0 /f\n";
+    let session = Session::new().dockerfile(dockerfile).run_by(Caller::WithOneId);
+    session.build(&["-t", "one"]).succeeds();
+    let session = session.run_by(Caller::WithSubordinateIds);
+    let steps = session.build_with_events(&["-t", "many"]).succeeds().steps();
+    steps.ran_only(&["RUN touch"]);
+    let owner = |name: &str| session.image(name).rootfs().file("/f").access();
+    assert_eq!([owner("one"), owner("many")], ["644 0:0", "644 7:0"]);
+}
+
+#[test]
+fn where_there_is_one_id_links_keep_their_owners_from_build_to_build() {
+    let session = Session::new().run_by(Caller::WithOneId).dockerfile(
+        "FROM busybox AS build\nRUN mkdir /d && ln -s to /d/link && mkfifo /d/pipe\n\
+         FROM busybox\nCOPY --from=build --chown=5:6 /d /d\n",
+    );
+    session.build(&["-t", "base"]).succeeds();
+    let owners = |image: &str, directory: &str| {
+        let rootfs = session.image(image).rootfs();
+        ["link", "pipe"].map(|name| rootfs.file(&format!("{directory}/{name}")).access())
+    };
+    let want = owners("base", "/d");
+    assert!(want.iter().all(|access| access.ends_with(" 5:6")), "{want:?}");
+    // Another process has them from the layer's directory, and one more from the blob.
+    session.write("Dockerfile", "FROM base\nCOPY --from=base /d /again\n");
+    session.build(&["-t", "again"]).succeeds();
+    assert_eq!(owners("again", "/again"), want);
+    session.rbuild(&["store", "check"]).succeeds();
+    session.rbuild(&["prune"]).succeeds();
+    session.build(&["-t", "pruned", "--no-cache"]).succeeds();
+    assert_eq!(owners("pruned", "/again"), want);
 }
 
 #[test]

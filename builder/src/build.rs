@@ -186,11 +186,21 @@ async fn run(
     };
     let need = request.outputs.iter().map(Output::need).max().unwrap_or(Need::Identity);
     let solved = solver.solve(&plan.graph, &targets, need).await?;
-    let finish = finish(request, services, plan, &solved, worker, blobs);
+    let finish = async || finish(request, services, plan, &solved, worker, blobs).await;
+    let finish_in_spite_of_losses = async {
+        match finish().await {
+            // The store has forgotten it, so that it is made or fetched anew; once is enough.
+            Err(error) if cache::is_blob_lost(&error) => {
+                blobs.look_again();
+                finish().await
+            }
+            finished => finished,
+        }
+    };
     let report = tokio::select! {
         biased;
         () = services.stop.cancelled() => return Err(BuildError::Stopped),
-        report = finish => report,
+        report = finish_in_spite_of_losses => report,
     }?;
     if report.exported.iter().any(|exported| matches!(exported, Exported::Store(_))) {
         // Once a build, when nobody waits for an output any more: what a power loss takes before

@@ -5,14 +5,24 @@
 //! extended attribute of the file or directory. overlayfs copies it up, as does a command that
 //! copies attributes. One kind of `chown` the kernel allows here, to root: that leaves the note.
 //!
+//! Links and pipes can have no such attribute. Theirs are in a [file beside the layer](owners_file),
+//! and, as long as this process runs, in a table by inode: through however many layers one looks,
+//! overlayfs shows the inode of the layer that has the link. A link that a command moves or copies
+//! is another one, and root's.
+//!
 //! Elsewhere the attribute means nothing: a command that is not root could set it on its own files
 //! and so make them root's in the image.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::OnceLock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{AtFlags, Gid, Uid, XattrFlags};
+use cache::owners_file;
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Uid, XattrFlags};
 use rustix::io::{self, Errno};
 use rustix::path::Arg;
 
@@ -64,9 +74,6 @@ impl Owners {
     }
 
     /// Gives `name` in `dir` to `owner`; a link itself, not what it leads to.
-    ///
-    /// Links, pipes and devices have no attributes of users: where those keep the owners, they stay
-    /// root's.
     pub(crate) fn give_at(
         self,
         dir: impl AsFd,
@@ -82,8 +89,11 @@ impl Owners {
                 let root = (Some(Uid::ROOT), Some(Gid::ROOT));
                 let name = name.into_c_str()?;
                 rustix::fs::chownat(&dir, &*name, root.0, root.1, AtFlags::SYMLINK_NOFOLLOW)?;
-                match Noted::on_name(dir, &*name)?.set((uid, gid)) {
-                    Err(Errno::PERM | Errno::NOTSUP) => Ok(()),
+                match Noted::on_name(&dir, &*name)?.set((uid, gid)) {
+                    Err(Errno::PERM | Errno::NOTSUP) => {
+                        links().give(Birth::of(dir, &*name)?, (uid, gid));
+                        Ok(())
+                    }
                     noted => noted,
                 }
             }
@@ -105,6 +115,111 @@ impl Owners {
             Self::Attribute => Ok(Noted::on_name(dir, name)?.get()?.unwrap_or(found)),
         }
     }
+}
+
+impl Owners {
+    /// The owner of the link or pipe `name` in `dir`, `found` by the kernel.
+    pub(crate) fn of_link(self, dir: impl AsFd, name: impl Arg, found: Owner) -> io::Result<Owner> {
+        if self == Self::Kernel || links().owners.is_empty() {
+            return Ok(found);
+        }
+        let birth = Birth::of(dir, name)?;
+        Ok(links().owners.get(&birth).copied().unwrap_or(found))
+    }
+
+    /// Whether any link or pipe is known to be somebody else's than the kernel says.
+    pub(crate) fn knows_links(self) -> bool {
+        self == Self::Attribute && !links().owners.is_empty()
+    }
+
+    /// Writes the owners of links and pipes in the directory of a layer into the file beside it.
+    /// `names` are theirs, from the layer's root.
+    pub(crate) fn save(self, layer: &Path, names: &[(Vec<u8>, Owner)]) -> std::io::Result<()> {
+        if self == Self::Kernel || names.is_empty() {
+            return Ok(());
+        }
+        let mut text = vec![];
+        for (name, (uid, gid)) in names {
+            text.extend_from_slice(format!("{uid} {gid} ").as_bytes());
+            text.extend_from_slice(name);
+            text.push(0);
+        }
+        std::fs::write(owners_file(layer), text)
+    }
+
+    /// Reads what [`Self::save`] wrote, once for each layer.
+    pub(crate) fn load(self, layer: &Path) -> std::io::Result<()> {
+        if self == Self::Kernel || !links().loaded.insert(layer.to_owned()) {
+            return Ok(());
+        }
+        let text = match std::fs::read(owners_file(layer)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let root = File::open(layer)?;
+        for (name, owner) in text.split(|&byte| byte == 0).filter_map(parse) {
+            match open_link(&root, name) {
+                Ok(link) => links().give(Birth::of(link, c"")?, owner),
+                // A command has replaced it before the layer was made.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `uid gid name`
+fn parse(entry: &[u8]) -> Option<(&[u8], Owner)> {
+    let mut fields = entry.splitn(3, |&byte| byte == b' ');
+    let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+    let owner = (number()?, number()?);
+    Some((fields.next()?, owner))
+}
+
+/// Opens a link itself; no other link is followed on the way.
+fn open_link(root: &File, name: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(root, OsStr::from_bytes(name), flags, Mode::empty(), resolve)
+}
+
+/// What tells a link from all others, also from one that later gets its inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Birth {
+    inode: u64,
+    at: (i64, u32),
+}
+
+impl Birth {
+    fn of(dir: impl AsFd, name: impl Arg) -> io::Result<Self> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+        let stat = rustix::fs::statx(dir, name, flags, StatxFlags::INO | StatxFlags::BTIME)?;
+        Ok(Self { inode: stat.stx_ino, at: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec) })
+    }
+}
+
+/// The owners of links and pipes that this process knows of.
+#[derive(Debug, Default)]
+struct Links {
+    owners: BTreeMap<Birth, Owner>,
+    loaded: BTreeSet<PathBuf>,
+}
+
+impl Links {
+    fn give(&mut self, link: Birth, owner: Owner) {
+        match owner {
+            (0, 0) => self.owners.remove(&link),
+            owner => self.owners.insert(link, owner),
+        };
+    }
+}
+
+fn links() -> MutexGuard<'static, Links> {
+    static LINKS: Mutex<Links> =
+        Mutex::new(Links { owners: BTreeMap::new(), loaded: BTreeSet::new() });
+    LINKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A file by its path in `/proc`, which needs no opening and does for descriptors that are only
@@ -206,5 +321,32 @@ mod tests {
 
         owners.give_at(&dir, c"f", (0, 0)).unwrap();
         assert_eq!(owners.of_name(&dir, c"f", found), Ok(found));
+    }
+
+    #[test]
+    fn owners_of_links_are_kept_beside_the_layer() {
+        let directory = tempfile::tempdir().unwrap();
+        let layer = directory.path().join("layer");
+        std::fs::create_dir_all(layer.join("d")).unwrap();
+        let link = |name: &str| std::os::unix::fs::symlink("target", layer.join(name)).unwrap();
+        let owners = Owners::Attribute;
+        let owner = |dir: &str, name: &CStr| {
+            owners.of_link(File::open(layer.join(dir)).unwrap(), name, (0, 0)).unwrap()
+        };
+        link("d/a b");
+        link("new");
+        owners.give_at(File::open(layer.join("d")).unwrap(), c"a b", (3, 4)).unwrap();
+        assert_eq!(owner("d", c"a b"), (3, 4));
+        owners.save(&layer, &[(b"d/a b".to_vec(), (3, 4)), (b"gone".to_vec(), (5, 6))]).unwrap();
+
+        // As another process sees it.
+        *links() = Links::default();
+        assert_eq!(owner("d", c"a b"), (0, 0));
+        owners.load(&layer).unwrap();
+        assert_eq!(owner("d", c"a b"), (3, 4));
+        assert_eq!(owner("", c"new"), (0, 0));
+        std::fs::remove_file(layer.join("d/a b")).unwrap();
+        link("d/a b");
+        assert_eq!(owner("d", c"a b"), (0, 0), "that is another link");
     }
 }

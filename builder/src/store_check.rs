@@ -14,6 +14,7 @@ use oci::{DiffId, Digest};
 use tokio_util::sync::CancellationToken;
 
 use crate::layer::{self, ApplyError, TarError};
+use crate::owners::Owners;
 
 /// Something in the store that is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +168,7 @@ fn compare(cache: &Cache, stored: &StoredLayer) -> Result<Comparison, CheckError
 }
 
 fn diff_id(directory: &Path) -> Result<DiffId, CheckError> {
+    Owners::here().load(directory).map_err(unreadable(directory))?;
     let never = CancellationToken::new();
     Ok(layer::diff_id(open(directory)?.as_fd(), &never)?.0)
 }

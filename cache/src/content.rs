@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::db::{Db, Failure, now};
 use crate::error::{CacheError, io_error};
-use crate::{Cache, RunDir, durable, run};
+use crate::{Cache, durable, run};
 
 impl Cache {
     /// Whether the blob is here, as far as the database knows.
@@ -118,12 +118,7 @@ impl Cache {
         Ok(self.scratch()?.join(format!("{kind}-{}", run::unique())))
     }
 
-    /// The run directory that this handle lives by, if it has one yet.
-    pub(crate) fn scratch_path(&self) -> Option<&Path> {
-        self.0.scratch.get().map(RunDir::path)
-    }
-
-    pub(crate) fn scratch(&self) -> Result<&Path, CacheError> {
+    fn scratch(&self) -> Result<&Path, CacheError> {
         if self.0.scratch.get().is_none() {
             // Of two threads the slower one's directory is dropped again.
             let _first_wins = self.0.scratch.set(self.run_dir()?);

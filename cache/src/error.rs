@@ -124,6 +124,19 @@ pub fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(full)
 }
 
+/// Whether what caused `error` is a blob that was found missing or corrupt, and so forgotten.
+pub fn is_blob_lost(error: &(dyn Error + 'static)) -> bool {
+    fn of_store<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CacheError> {
+        match error.downcast_ref::<io::Error>() {
+            Some(error) => error.get_ref()?.downcast_ref(),
+            None => error.downcast_ref(),
+        }
+    }
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(of_store)
+        .any(|error| matches!(error, CacheError::CorruptBlob { .. } | CacheError::MissingBlob(_)))
+}
+
 /// Turns an I/O error into one that names the path.
 pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
     let path = path.to_owned();

@@ -45,6 +45,7 @@ impl Cache {
     /// processes left behind. The named images stay.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, CacheError> {
         let mut pruned = self.bury_unneeded(options)?;
+        self.declare_dead()?;
         self.remove_dead_leases()?;
         for path in self.dead()? {
             pruned.bytes += tree::disk_usage(&path);
@@ -54,14 +55,13 @@ impl Cache {
     }
 
     fn bury_unneeded(&self, options: &PruneOptions) -> Result<Pruned, CacheError> {
-        let (gate, mut alive) = run::close_gate(self.root())?;
-        alive.retain(|path| Some(&**path) != self.scratch_path());
+        let (gate, alive) = usage::close_gate(self.root(), self.own_life())?;
         let unused_since = now().saturating_sub_unsigned(options.unused_for.as_secs());
         let limit = match options.unused_for {
             Duration::ZERO => i64::MAX,
             _ => unused_since,
         };
-        let limit = limit.min(usage::limit(alive.iter().map(PathBuf::as_path)));
+        let limit = limit.min(usage::limit(&alive));
         let needed = self.needed_by_images()?;
         let pruned = self.0.db.write("prune", |transaction| -> Result<Pruned, Failure> {
             let blobs = self.bury_blobs(transaction, limit, &needed)?;
@@ -177,7 +177,8 @@ impl Cache {
     /// Removes the files of leases whose processes are gone.
     fn remove_dead_leases(&self) -> Result<(), CacheError> {
         for path in entries(&self.path("locks"))? {
-            if path.file_name().is_some_and(|name| name != lock::INDEX) {
+            let is_own = Some(&*path) == self.own_life();
+            if !is_own && path.file_name().is_some_and(|name| name != lock::INDEX) {
                 drop(lock::try_lease(&path)?);
             }
         }

@@ -10,7 +10,7 @@
 //! layers/<map>/chain-<hex>/   those that belong to one stack only, by chain ID
 //! mounts/<map>/<hex>/         cache mounts
 //! run/<id>/                   what one process works on; `lock` is held while it lives
-//! locks/<name>                leases on keys in flight, and the one on `index.json`
+//! locks/<name>                leases on keys in flight, who lives, and the lock on `index.json`
 //! rbuild.db                   SQLite: what is known, also of bytes that are gone
 //! ```
 //!
@@ -55,7 +55,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 pub use content::{BlobReader, BlobWriter};
-pub use error::{CacheError, is_disk_full};
+pub use error::{CacheError, is_blob_lost, is_disk_full};
 pub use files::Pin;
 pub use gc::{PruneOptions, Pruned};
 pub use inventory::{BrokenImage, StoredLayer};
@@ -80,6 +80,8 @@ struct Store {
     began: i64,
     rebuilt: Option<rebuild::Rebuilt>,
     db: db::Db,
+    /// Made before the first question about bytes.
+    alive: OnceLock<usage::Alive>,
     /// Where files grow until they are renamed into place; made on first use.
     scratch: OnceLock<RunDir>,
 }
@@ -107,6 +109,7 @@ impl Cache {
             began: db::now(),
             rebuilt,
             db,
+            alive: OnceLock::new(),
             scratch: OnceLock::new(),
         };
         let cache = Self(Arc::new(store));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::{CacheError, io_error};
 use crate::gc::entries;
-use crate::{db, run, tree};
+use crate::{db, run, tree, usage};
 
 /// Deletes the store in `root`, unless somebody uses it. What is not the store's own stays.
 ///
@@ -17,15 +17,14 @@ pub fn remove_store(root: &Path) -> Result<(), CacheError> {
     if !exists(&database)? && !exists(&root.join("oci-layout"))? {
         return Err(CacheError::NoStore { root: root.to_owned() });
     }
-    let gate = if exists(&root.join("run"))? {
-        let (gate, alive) = run::close_gate(root)?;
-        if !alive.is_empty() {
+    let mut gate = None;
+    if exists(&root.join("locks"))? && exists(&root.join("run"))? {
+        let (closed, alive) = usage::close_gate(root, None)?;
+        if !alive.is_empty() || run::is_in_use(root)? {
             return Err(CacheError::InUse { root: root.to_owned() });
         }
-        Some(gate)
-    } else {
-        None
-    };
+        gate = Some(closed);
+    }
     for name in ["index.json", "blobs", "layers", "mounts", "run", "locks", "oci-layout"] {
         remove(&root.join(name))?;
     }

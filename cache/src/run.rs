@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{CacheError, io_error};
-use crate::{Cache, lock, open, tree, usage};
+use crate::{Cache, lock, open, tree};
 
 /// Entries that are deleted at once when a run directory is dropped; what is left waits.
 const QUICK: usize = 200;
@@ -45,7 +45,7 @@ impl Cache {
     pub fn run_dir(&self) -> Result<RunDir, CacheError> {
         let (gate, parent) = gate(self.root())?;
         lock::shared(&gate).map_err(io_error("lock", &parent))?;
-        let path = parent.join(usage::run_name(self.0.began, &unique()));
+        let path = parent.join(unique());
         open::create_directory(&path)?;
         let lock_path = path.join("lock");
         let file = lock::open_lock_file(&lock_path)?;
@@ -56,17 +56,22 @@ impl Cache {
     /// Deletes what dead processes left behind. Takes as long as that takes; meant for a thread
     /// beside a build that has real work to do.
     pub fn reclaim(&self) -> Result<(), CacheError> {
-        let (gate, parent) = gate(self.root())?;
-        // If somebody starts right now, the next one will do it.
-        if lock::try_exclusive(&gate).map_err(io_error("lock", &parent))? {
-            declare_dead(self.root())?;
-        }
-        drop(gate);
+        self.declare_dead()?;
         let removed = self.dead()?.into_iter().map(|path| {
             tree::remove(&path, usize::MAX).map_err(io_error("remove", &path)).map(drop)
         });
         // What resists must not protect what comes after it.
         removed.fold(Ok(()), Result::and)
+    }
+
+    /// Gives what dead processes left a dead name.
+    pub(crate) fn declare_dead(&self) -> Result<(), CacheError> {
+        let (gate, parent) = gate(self.root())?;
+        // If somebody starts right now, the next one will do it.
+        if lock::try_exclusive(&gate).map_err(io_error("lock", &parent))? {
+            declare_dead(self.root())?;
+        }
+        Ok(())
     }
 
     /// What waits to be deleted.
@@ -76,12 +81,11 @@ impl Cache {
     }
 }
 
-/// Waits until nobody just makes a run directory, and lets nobody make one as long as the returned
-/// file lives. Returns also the directories of the living.
-pub(crate) fn close_gate(root: &Path) -> Result<(File, Vec<PathBuf>), CacheError> {
+/// Whether a living process has a run directory.
+pub(crate) fn is_in_use(root: &Path) -> Result<bool, CacheError> {
     let (gate, parent) = gate(root)?;
     lock::exclusive(&gate).map_err(io_error("lock", &parent))?;
-    Ok((gate, declare_dead(root)?))
+    Ok(!declare_dead(root)?.is_empty())
 }
 
 fn gate(root: &Path) -> Result<(File, PathBuf), CacheError> {

@@ -1,25 +1,98 @@
 //! What a process counts on, so that nobody deletes it meanwhile.
 //!
-//! Before a process asks which bytes are here it has a run directory, whose name says since when it
-//! lives. The answer "here" is only given for what was last used at most [`RECENT`] before that, and
-//! so stays; what was used longer ago is first marked as used now, if it is still there. So
-//! [`Cache::prune`], which lets no run directory be made meanwhile, may take whatever was last used
-//! more than [`RECENT`] before the oldest living process began. Builds that follow each other closely
-//! write nothing for it.
+//! Before a process asks which bytes are here it makes a file, `locks/alive-<since>-<unique>`, which
+//! it keeps locked as long as it lives. The answer "here" is only given for what was last used at
+//! most [`RECENT`] before that, and so stays; what was used longer ago is first marked as used now,
+//! if it is still there. So [`Cache::prune`], which lets no such file be made meanwhile, may take
+//! whatever was last used more than [`RECENT`] before the oldest living process began. Builds that
+//! follow each other closely write nothing to the database for it.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
-use crate::Cache;
 use crate::db::now;
-use crate::error::CacheError;
+use crate::error::{CacheError, io_error};
+use crate::gc::entries;
+use crate::{Cache, lock, run};
 
 /// Seconds for which a mark of use lasts.
 const RECENT: i64 = 300;
 
+const PREFIX: &str = "alive-";
+
+/// Tells others that a process lives; dropped, that it does not count on anything any more.
+#[derive(Debug)]
+pub(crate) struct Alive {
+    path: PathBuf,
+    /// Keeps the lock.
+    _lock: File,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        // What stays is unlocked, and found by the next prune.
+        let _best_effort = fs::remove_file(&self.path);
+    }
+}
+
+impl Alive {
+    fn since(began: i64, root: &Path) -> Result<Self, CacheError> {
+        let directory = root.join("locks");
+        let gate = open_gate(&directory)?;
+        lock::shared(&gate).map_err(io_error("lock", &directory))?;
+        let path = directory.join(format!("{PREFIX}{began:x}-{}", run::unique()));
+        let file = lock::open_lock_file(&path)?;
+        lock::exclusive(&file).map_err(io_error("lock", &path))?;
+        Ok(Self { path, _lock: file })
+    }
+}
+
+fn open_gate(directory: &Path) -> Result<File, CacheError> {
+    File::open(directory).map_err(io_error("open", directory))
+}
+
+/// Waits until no process just tells that it lives, and lets none do so as long as the returned file
+/// lives. Returns also since when the others live, those whose file is not `own`.
+pub(crate) fn close_gate(root: &Path, own: Option<&Path>) -> Result<(File, Vec<i64>), CacheError> {
+    let directory = root.join("locks");
+    let gate = open_gate(&directory)?;
+    lock::exclusive(&gate).map_err(io_error("lock", &directory))?;
+    let mut alive = vec![];
+    for path in entries(&directory)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some(since) = name.strip_prefix(PREFIX) else { continue };
+        let since = since.split('-').next().and_then(|since| i64::from_str_radix(since, 16).ok());
+        let file = lock::open_lock_file(&path)?;
+        if Some(&*path) == own {
+            continue;
+        }
+        if lock::try_exclusive(&file).map_err(io_error("lock", &path))? {
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        } else {
+            alive.push(since.unwrap_or(0));
+        }
+    }
+    Ok((gate, alive))
+}
+
+/// The last use of what none of the processes counts on that live since these times.
+pub(crate) fn limit(alive: &[i64]) -> i64 {
+    alive.iter().min().map_or(i64::MAX, |oldest| oldest - RECENT)
+}
+
 impl Cache {
     /// Makes this process known to live. Comes before every question whether bytes are here.
     pub(crate) fn live(&self) -> Result<(), CacheError> {
-        self.scratch().map(drop)
+        if self.0.alive.get().is_none() {
+            // Of two threads the slower one's file goes again.
+            let _first_wins = self.0.alive.set(Alive::since(self.0.began, self.root())?);
+        }
+        Ok(())
+    }
+
+    /// The file that says that this process lives, if it has one yet.
+    pub(crate) fn own_life(&self) -> Option<&Path> {
+        self.0.alive.get().map(|alive| &*alive.path)
     }
 
     /// Sees to it that what was last `used` then stays as long as this process lives. `mark` notes
@@ -35,19 +108,4 @@ impl Cache {
         // The clock may have been set back.
         Ok(mark(now().max(self.0.began))? > 0)
     }
-}
-
-/// The name of a run directory of a process that lives since `began`.
-pub(crate) fn run_name(began: i64, unique: &str) -> String {
-    format!("{began:x}-{unique}")
-}
-
-/// The last use of what none of the processes counts on that have these run directories.
-pub(crate) fn limit<'a>(alive: impl IntoIterator<Item = &'a Path>) -> i64 {
-    let began = |path: &Path| {
-        let name = path.file_name()?.to_str()?;
-        i64::from_str_radix(name.split('-').next()?, 16).ok()
-    };
-    let oldest = alive.into_iter().map(|path| began(path).unwrap_or(0)).min();
-    oldest.map_or(i64::MAX, |oldest| oldest - RECENT)
 }

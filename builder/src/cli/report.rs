@@ -12,7 +12,7 @@ use crate::export::ExportError;
 use crate::files::FilesError;
 use crate::pin::PinError;
 use crate::solver::OpError;
-use crate::worker::ExecError;
+use crate::worker::{ExecError, MountError};
 
 /// Draws `error`, which a build of `dockerfile` ended with.
 pub(crate) fn draw(error: &BuildError, dockerfile: &Source) -> String {
@@ -114,7 +114,9 @@ fn step_help(error: &OpError) -> Option<String> {
     match error {
         OpError::Failed(error) => {
             let files = error.downcast_ref::<FilesError>().and_then(FilesError::help);
-            files.or_else(|| error.downcast_ref::<ExecError>().and_then(ExecError::help))
+            let mount = || error.downcast_ref::<MountError>().and_then(MountError::help);
+            let exec = || error.downcast_ref::<ExecError>().and_then(ExecError::help);
+            files.or_else(mount).or_else(exec)
         }
         OpError::Stopped | OpError::LayersGone(_) | OpError::MadeIsGone(_) | OpError::Cache(_) => {
             None

@@ -45,10 +45,14 @@ pub struct Source<'a> {
 impl Source<'_> {
     /// `meta` of `name` in `dir` with the owner that counts.
     fn with_owner(&self, meta: Meta, dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Meta> {
-        if !self.keep_owner || !matches!(meta.kind(), Kind::File | Kind::Directory) {
+        if !self.keep_owner {
             return Ok(meta);
         }
-        let (uid, gid) = Owners::here().of_name(dir, name, (meta.uid, meta.gid))?;
+        let found = (meta.uid, meta.gid);
+        let (uid, gid) = match meta.kind() {
+            Kind::File | Kind::Directory => Owners::here().of_name(dir, name, found)?,
+            _ => Owners::here().of_link(dir, name, found)?,
+        };
         Ok(Meta { uid, gid, ..meta })
     }
 }

@@ -58,24 +58,30 @@ impl Meta {
     pub(crate) fn of(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
         let meta = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS).map(Self::from)?;
-        meta.with_owner(|found| Owners::here().of_name(dir, name, found))
+        meta.with_owner(
+            |found| Owners::here().of_name(dir, name, found),
+            |found| Owners::here().of_link(dir, name, found),
+        )
     }
 
     /// Looks at an open file or directory.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let meta = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
             .map(Self::from)?;
-        meta.with_owner(|found| Owners::here().of(fd, found))
+        let file = |found| Owners::here().of(fd, found);
+        meta.with_owner(file, |found| Owners::here().of_link(fd, c"", found))
     }
 
     fn with_owner(
         self,
-        ask: impl FnOnce(Owner) -> rustix::io::Result<Owner>,
+        of_file: impl FnOnce(Owner) -> rustix::io::Result<Owner>,
+        of_link: impl FnOnce(Owner) -> rustix::io::Result<Owner>,
     ) -> rustix::io::Result<Self> {
-        if !matches!(self.kind, FileType::RegularFile | FileType::Directory) {
-            return Ok(self);
-        }
-        let (uid, gid) = ask((self.uid, self.gid))?;
+        let found = (self.uid, self.gid);
+        let (uid, gid) = match self.kind {
+            FileType::RegularFile | FileType::Directory => of_file(found)?,
+            _ => of_link(found)?,
+        };
         Ok(Self { uid, gid, ..self })
     }
 

@@ -194,6 +194,12 @@ impl Blobs {
         try_join_all(snapshots.into_iter().map(layer)).await
     }
 
+    /// Forgets what this build has made and fetched: something of it is gone.
+    pub fn look_again(&self) {
+        lock(&self.making).clear();
+        lock(&self.fetching).clear();
+    }
+
     /// Ends what is being compressed: nobody will ask for it.
     pub fn cancel(&self) {
         self.stop.cancel();
@@ -368,6 +374,7 @@ fn compress(
 ) -> Result<Layer, BlobError> {
     let failed = |source| BlobError::Write { layer, source };
     let opened = std::fs::File::open(directory).map_err(failed)?;
+    super::load_owners(directory)?;
     let compressor =
         Compressor::new(cache.write_blob()?, compression, threads()).map_err(failed)?;
     let mut hashed = Stoppable::new(Hashed::new(compressor), stop);

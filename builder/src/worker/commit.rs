@@ -106,6 +106,7 @@ impl Workspace {
             created: seconds(ended),
             recordable: true,
         };
+        layer::save_owners(&upper)?;
         cache.publish_layer(&upper, &made.snapshot, false)?;
         let stamp = Stamp { created: made.created, times: committed.times };
         cache.remember_stamp(chain, committed.timeless, committed.diff_id, &stamp.encode())?;
@@ -139,6 +140,7 @@ fn same_as(
             return Ok(None);
         }
     }
+    layer::save_owners(upper)?;
     cache.publish_layer(upper, &made.snapshot, false)?;
     Ok(Some(made))
 }

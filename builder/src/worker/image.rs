@@ -54,6 +54,9 @@ pub enum UnpackError {
         /// Why.
         source: io::Error,
     },
+    /// Its files can't be looked at once more.
+    #[error(transparent)]
+    Tree(#[from] layer::TreeError),
     /// The layers below could not be mounted.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -97,13 +100,20 @@ impl LocalWorker {
         if told {
             self.events.tell(step, EventKind::Started);
         }
-        try_join_all(missing.into_iter().map(|missing| self.unpack(step, missing)))
-            .await
-            .map_err(OpError::failed)?;
+        let unpacked = try_join_all(missing.into_iter().map(|missing| self.unpack(step, missing)));
+        let all_are_here = match unpacked.await {
+            Ok(_) => true,
+            // The store has forgotten it. Perhaps somebody else has it.
+            Err(error) if cache::is_blob_lost(&error) => {
+                self.events.tell(step, EventKind::Warning(error.to_string()));
+                Box::pin(self.unpack_all(step, snapshot)).await?
+            }
+            Err(error) => return Err(OpError::failed(error)),
+        };
         if told {
             self.events.tell(step, EventKind::Done);
         }
-        Ok(true)
+        Ok(all_are_here)
     }
 
     /// The layers of `snapshot` that are not unpacked; `None` if nobody has one of them.
@@ -218,6 +228,7 @@ impl LocalWorker {
                     source,
                 })?;
             }
+            layer::save_owners(&staged.path)?;
             cache.publish_layer(&staged.path, &snapshot, implied)?;
             Ok(())
         };
@@ -255,10 +266,11 @@ fn stage(
     let applied = match reader {
         Reader::Stored(stored) => {
             let mut stored = Watched::new(Stoppable::new(stored, stop), progress);
-            let applied = apply(layer, &mut stored, directory.as_fd())?;
+            let applied = apply(layer, &mut stored, directory.as_fd());
+            // If the blob is damaged, that is what is wrong with its archive.
             io::copy(&mut stored, &mut io::sink())
                 .map_err(|source| UnpackError::Read { layer, source })?;
-            applied
+            applied?
         }
         Reader::New(reader) => {
             let reader = Watched::new(Stoppable::new(reader, stop), progress);

@@ -12,7 +12,7 @@ mod image;
 mod mounts;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::Duration;
 
@@ -27,12 +27,14 @@ pub use blobs::{BlobError, Blobs};
 pub use exec::ExecError;
 pub use fetch::FetchError;
 pub use image::UnpackError;
+pub use mounts::MountError;
 
 use crate::build::{Request, Services};
 use crate::context::BuildContext;
 use crate::event::{Events, StepId};
 use crate::files::{self, Digested, Root, StatCache};
 use crate::layer::Compression;
+use crate::owners::Owners;
 use crate::sandbox::Sandbox;
 use crate::snapshot::{self, SnapshotError};
 use crate::solver::{Files, Job, Made, Need, OpError, Worker};
@@ -232,10 +234,21 @@ fn lowers(cache: &Cache, snapshot: &Snapshot) -> Result<Vec<PathBuf>, CacheError
         let layer = snapshot.top().expect("a snapshot with a layer");
         let directory = cache.layer_path(snapshot)?.ok_or(CacheError::MissingLayer(layer))?;
         if seen.insert(directory.clone()) {
+            load_owners(&directory)?;
             directories.push(directory);
         }
     }
     Ok(directories)
+}
+
+/// Reads whose the links and pipes of a layer are, where the kernel does not know it.
+fn load_owners(layer: &Path) -> Result<(), CacheError> {
+    let failed = |source| CacheError::Io {
+        action: "read the owners of links in",
+        path: layer.to_owned(),
+        source,
+    };
+    Owners::here().load(layer).map_err(failed)
 }
 
 /// The vertices whose layers the targets consist of, by their digests.

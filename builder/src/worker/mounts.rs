@@ -22,7 +22,7 @@ use crate::solver::{Job, OpError};
 
 /// Why something could not be mounted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum MountError {
+pub enum MountError {
     /// A secret that must be there is not.
     #[error("secret {0}: not found")]
     Secret(String),
@@ -52,6 +52,19 @@ pub(super) enum MountError {
     /// The store can't be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
+}
+
+impl MountError {
+    /// What the user can do about it, where that is known.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Secret(id) => {
+                Some(format!("give it with --secret id={id},src=FILE or --secret id={id},env=NAME"))
+            }
+            Self::Files(error) => error.help(),
+            _ => None,
+        }
+    }
 }
 
 /// The mounts of a command, made but not attached yet.
