@@ -11,6 +11,7 @@ mod disk_full;
 mod dockerfile;
 mod errors;
 mod events;
+mod git;
 mod kill;
 mod logins;
 mod output;

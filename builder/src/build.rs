@@ -19,6 +19,7 @@ use crate::context::BuildContext;
 use crate::download::Downloader;
 use crate::event::Events;
 use crate::export::{self, Engine, ExportError, Output};
+use crate::git::Git;
 use crate::image::{self, Image};
 use crate::pin::{PinError, Pinner};
 use crate::sandbox::Sandbox;
@@ -223,6 +224,7 @@ async fn plan(
         downloads: services.downloader(&request.secrets),
         events: services.events.clone(),
         pull: request.pull,
+        git: Git::new(services.sandbox.clone(), request.secrets.clone()),
     };
     let mut pins = Pins::new();
     loop {

@@ -109,6 +109,11 @@ impl BuildContext {
         Self { root, path, label, ignore: None, keep_owner: false, _run_dir: None }
     }
 
+    /// Takes a checkout in `run_dir`; nothing in it is hidden.
+    pub fn checked_out(root: Root, label: String, run_dir: RunDir) -> Self {
+        Self { _run_dir: Some(run_dir), ..Self::whole(root, label) }
+    }
+
     /// Takes the directory of an archive that was unpacked into `run_dir`; its owners count.
     fn unpacked(root: Root, label: String, run_dir: RunDir) -> Self {
         Self { keep_owner: true, _run_dir: Some(run_dir), ..Self::whole(root, label) }

@@ -27,6 +27,7 @@ pub mod download;
 pub mod event;
 pub mod export;
 pub mod files;
+pub mod git;
 pub mod image;
 pub mod layer;
 mod owners;

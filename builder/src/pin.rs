@@ -16,6 +16,7 @@ use registry_client::Client;
 
 use crate::download::{DownloadError, Downloaded, Downloader};
 use crate::event::{EventKind, Events, StepId};
+use crate::git::{Git, GitError};
 
 /// Looks sources up.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct Pinner {
     pub registry: Client,
     /// Who fetches files by URL.
     pub downloads: Downloader,
+    /// Who looks into repositories.
+    pub git: Git,
     /// Where to tell what happens.
     pub events: Events,
     /// `--pull`: ask the registry also for what was built here.
@@ -96,6 +99,9 @@ pub enum PinError {
     /// A file can't be downloaded.
     #[error(transparent)]
     Download(#[from] DownloadError),
+    /// A git repository can't be looked into.
+    #[error(transparent)]
+    Git(#[from] GitError),
     /// The store can't be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -127,6 +133,10 @@ impl Pinner {
                 let file = self.downloads.download(url, *checksum).await?;
                 let Downloaded { digest, modified, .. } = file;
                 Ok(Pinned::File { digest, modified })
+            }
+            SourceRef::Git { remote, reference, checksum } => {
+                let (reference, checksum) = (reference.as_deref(), checksum.as_deref());
+                Ok(Pinned::Commit(self.git.resolve(remote, reference, checksum).await?))
             }
         }
     }

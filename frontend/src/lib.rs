@@ -15,6 +15,7 @@ pub mod ast;
 mod csv;
 mod diagnostic;
 mod expand;
+mod git;
 mod glob;
 mod graph;
 pub mod ignore;
@@ -32,11 +33,12 @@ pub use ast::Dockerfile;
 pub use csv::{CsvError, csv_fields};
 pub use diagnostic::{Diagnostic, did_you_mean};
 pub use expand::{Expansion, ExpansionError, expand, expand_heredoc, expand_words};
+pub use git::{GitSource, shown_remote};
 pub use graph::{Graph, Vertex, VertexId};
 pub use lint::Warning;
 pub use ops::{
-    CacheMount, CacheSharing, CopyOp, CopySource, ExecOp, FetchOp, FileSource, Input, MakeDirOp,
-    Mode, Mount, MountSource, NetworkMode, Op, Owner, SecurityMode, Selection, UserSpec,
+    CacheMount, CacheSharing, CopyOp, CopySource, ExecOp, FetchOp, FileSource, GitOp, Input,
+    MakeDirOp, Mode, Mount, MountSource, NetworkMode, Op, Owner, SecurityMode, Selection, UserSpec,
 };
 pub use parse::{parse, parse_trigger, parse_until_error, syntax_directive};
 pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};

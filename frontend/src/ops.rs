@@ -22,6 +22,8 @@ pub enum Op {
     MakeDir(MakeDirOp),
     /// Put one downloaded file into an empty filesystem.
     Fetch(FetchOp),
+    /// Put the files of a git commit into an empty filesystem.
+    Git(Box<GitOp>),
     /// Stack the layers of one snapshot on another (`COPY --link`).
     Stack {
         /// Below.
@@ -291,6 +293,23 @@ pub struct FetchOp {
     pub modified: i64,
 }
 
+/// The files of a git commit to put into an empty filesystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitOp {
+    /// Where the repository is.
+    pub remote: String,
+    /// What was asked for; a server may give nothing but that. Not in the key.
+    pub reference: Option<String>,
+    /// The commit.
+    pub commit: String,
+    /// The directory of it that becomes the root.
+    pub subdir: Option<String>,
+    /// Whether its `.git` directory is there.
+    pub keep_git_dir: bool,
+    /// Whether its submodules are.
+    pub submodules: bool,
+}
+
 /// Something an op reads; its cache key is its definition and these.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
@@ -309,7 +328,7 @@ impl Op {
     /// What this op reads.
     pub fn inputs(&self) -> Vec<Input<'_>> {
         match self {
-            Self::Scratch | Self::Image(_) | Self::Fetch(_) => vec![],
+            Self::Scratch | Self::Image(_) | Self::Fetch(_) | Self::Git(_) => vec![],
             Self::Stack { base, top } => vec![Input::Snapshot(*base), Input::Snapshot(*top)],
             Self::MakeDir(MakeDirOp { onto, .. }) => vec![Input::Snapshot(*onto)],
             Self::Copy(copy) => {
@@ -346,7 +365,7 @@ impl Op {
     /// The vertices whose layers are below this op's own.
     pub fn bases(&self) -> Vec<VertexId> {
         match self {
-            Self::Scratch | Self::Image(_) | Self::Fetch(_) => vec![],
+            Self::Scratch | Self::Image(_) | Self::Fetch(_) | Self::Git(_) => vec![],
             Self::Stack { base, top } => vec![*base, *top],
             Self::MakeDir(make_dir) => vec![make_dir.onto],
             Self::Copy(copy) => vec![copy.onto],
@@ -366,6 +385,12 @@ impl Op {
             Self::Image(image) => op("image").field(image.manifest),
             Self::Fetch(FetchOp { url: _, digest, name, modified }) => {
                 op("fetch").field(digest).field(name).field(modified.to_le_bytes())
+            }
+            Self::Git(git) => {
+                let GitOp { remote, reference: _, commit, subdir, keep_git_dir, submodules } =
+                    &**git;
+                let digest = op("git").field(remote).field(commit).optional(subdir.as_ref());
+                digest.flag(*keep_git_dir).flag(*submodules)
             }
             Self::MakeDir(MakeDirOp { onto: _, path, owner }) => {
                 op("make-dir").field(path).field(owner_definition(owner.as_ref()))

@@ -35,6 +35,15 @@ pub enum SourceRef {
         /// The checksum that it must have.
         checksum: Option<Digest>,
     },
+    /// A commit of a git repository.
+    Git {
+        /// Where the repository is.
+        remote: String,
+        /// Which one: a branch, a tag, a full ref, a commit; `None`: the default branch's.
+        reference: Option<String>,
+        /// What it must begin with.
+        checksum: Option<String>,
+    },
 }
 
 /// What a [`SourceRef`] is today.
@@ -50,6 +59,8 @@ pub enum Pinned {
         /// `Last-Modified`, seconds since 1970; 0 where the server says nothing.
         modified: i64,
     },
+    /// A commit, in hex digits.
+    Commit(String),
 }
 
 /// An image, by digest, with what planning needs to know about it.

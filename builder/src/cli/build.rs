@@ -22,6 +22,7 @@ use super::values::{self, ValueError};
 use crate::build::{Exported, Report, Request, Services};
 use crate::context::{BuildContext, ContextError};
 use crate::download::DownloadError;
+use crate::git::{Git, GitError};
 use crate::worker::Secrets;
 
 /// Why a command line can't be carried out.
@@ -39,9 +40,12 @@ pub(crate) enum UsageError {
     /// The user ended it while the context was fetched.
     #[error("stopped")]
     Stopped,
-    /// A kind of context that can't be read yet.
-    #[error("a git repository as context is not supported yet: clone {0} and give its directory")]
+    /// The context is a git repository that makes no sense.
+    #[error("invalid context: {0}")]
     GitContext(String),
+    /// The context is a git repository that can't be had.
+    #[error(transparent)]
+    Git(#[from] GitError),
     /// Standard input can be read but once.
     #[error("invalid argument: can't use stdin for both build context and dockerfile")]
     StdinTwice,
@@ -105,7 +109,12 @@ pub(crate) fn request(
     let outputs = outputs::outputs(args, &tags, std::io::stdout().is_terminal())?;
     let secrets = secrets(args, settings)?;
     let (named, mut contexts) = named_contexts(args)?;
-    let remote = Remote { downloads: services.downloader(&secrets), runtime, stop: &services.stop };
+    let remote = Remote {
+        downloads: services.downloader(&secrets),
+        git: Git::new(services.sandbox.clone(), secrets.clone()),
+        runtime,
+        stop: &services.stop,
+    };
     let (dockerfile, main) = context::read(args, &remote)?;
     let ignore = main.ignore().cloned();
     contexts.insert("context".to_owned(), Arc::new(main));

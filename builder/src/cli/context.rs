@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use frontend::Source;
+use frontend::{GitOp, GitSource, Source, shown_remote};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
@@ -14,6 +14,8 @@ use super::build::UsageError;
 use crate::context::received::{self, Received};
 use crate::context::{self, BuildContext, DockerfileText};
 use crate::download::{self, Downloader};
+use crate::files::Root;
+use crate::git::{self, Git, GitError};
 use crate::stop::{self, Stoppable};
 
 const DEFAULT_NAME: &str = "Dockerfile";
@@ -24,12 +26,15 @@ enum Place<'a> {
     Stdin,
     Directory(&'a Path),
     Url(&'a str),
+    Git(GitSource),
 }
 
 /// Gets what is not on this machine.
 pub(crate) struct Remote<'a> {
     /// Downloads it.
     pub(crate) downloads: Downloader,
+    /// Checks repositories out.
+    pub(crate) git: Git,
     /// Waits for that.
     pub(crate) runtime: &'a Handle,
     /// Cancelled when nobody wants it any more.
@@ -68,6 +73,10 @@ pub(crate) fn read(
         Place::Stdin => from_stdin(file, remote),
         Place::Directory(directory) => from_directory(directory, file, remote),
         Place::Url(url) => from_url(url, file, remote),
+        Place::Git(mut source) => {
+            source.keep_git_dir = source.keep_git_dir.or(Some(keeps_git_dir(args)));
+            from_git(&source, file, remote)
+        }
     }
 }
 
@@ -77,8 +86,11 @@ impl<'a> Place<'a> {
             Ok(Self::Stdin)
         } else if Path::new(text).is_dir() {
             Ok(Self::Directory(Path::new(text)))
-        } else if frontend::is_git(text) || text.starts_with("github.com/") {
-            Err(UsageError::GitContext(text.to_owned()))
+        } else if frontend::is_git(text) {
+            Ok(Self::Git(GitSource::parse(text).map_err(UsageError::GitContext)?))
+        } else if text.starts_with("github.com/") {
+            let source = GitSource::parse(&format!("https://{text}"));
+            Ok(Self::Git(source.map_err(UsageError::GitContext)?))
         } else if frontend::is_url(text) {
             Ok(Self::Url(text))
         } else {
@@ -135,6 +147,31 @@ fn from_url(
             ));
         }
     };
+    with_dockerfile(context, file, remote)
+}
+
+/// What `--build-arg BUILDKIT_CONTEXT_KEEP_GIT_DIR=1` asks for.
+fn keeps_git_dir(args: &BuildArgs) -> bool {
+    let mut pairs = args.build_arg.iter().filter_map(|pair| pair.split_once('='));
+    pairs.any(|(name, value)| name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR" && !matches!(value, "" | "0"))
+}
+
+fn from_git(
+    source: &GitSource,
+    file: Option<&str>,
+    remote: &Remote<'_>,
+) -> Result<(Source, BuildContext), UsageError> {
+    let fetched = remote.stop.run_until_cancelled(remote.check_out(source));
+    let context = remote.runtime.block_on(fetched).ok_or(UsageError::Stopped)??;
+    with_dockerfile(context, file, remote)
+}
+
+/// The Dockerfile of a context that is not a directory of this machine.
+fn with_dockerfile(
+    context: BuildContext,
+    file: Option<&str>,
+    remote: &Remote<'_>,
+) -> Result<(Source, BuildContext), UsageError> {
     if let Some(dockerfile) = dockerfile_from_elsewhere(file, remote)? {
         return Ok((dockerfile, context));
     }
@@ -177,6 +214,33 @@ fn named(file: Option<&str>, found: DockerfileText) -> Source {
 }
 
 impl Remote<'_> {
+    async fn check_out(&self, source: &GitSource) -> Result<BuildContext, UsageError> {
+        let GitSource { remote, reference, checksum, .. } = source;
+        let commit = self.git.resolve(remote, reference.as_deref(), checksum.as_deref()).await?;
+        let op = GitOp {
+            remote: remote.clone(),
+            reference: reference.clone(),
+            commit,
+            subdir: source.subdir.clone(),
+            keep_git_dir: source.keep_git_dir.unwrap_or(false),
+            submodules: source.submodules.unwrap_or(true),
+        };
+        let run_dir = self.downloads.cache.run_dir()?;
+        let into = run_dir.path().join("context");
+        let unreadable = |error| {
+            let remote = shown_remote(remote);
+            UsageError::Git(GitError::Read { remote, source: error })
+        };
+        std::fs::create_dir(&into).map_err(unreadable)?;
+        let checkout = self.git.check_out(&op, &into).await?;
+        if source.commit_times {
+            git::set_times(&checkout.part, checkout.committed).map_err(unreadable)?;
+        }
+        let root = Root::open(&checkout.part).map_err(unreadable)?;
+        let label = format!("the build context from {}", shown_remote(remote));
+        Ok(BuildContext::checked_out(root, label, run_dir))
+    }
+
     fn receive(&self, url: &str) -> Result<Received, UsageError> {
         let download = self.stop.run_until_cancelled(self.downloads.download(url, None));
         let file = self.runtime.block_on(download).ok_or(UsageError::Stopped)??;

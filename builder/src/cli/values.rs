@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use frontend::{NamedContext, NetworkMode};
+use frontend::{GitSource, NamedContext, NetworkMode};
 use oci::{Digest, Platform, Reference};
 
 use super::csv::{self, PairsError};
@@ -212,7 +212,7 @@ pub(crate) fn named_context(text: &str) -> Result<(String, ContextValue), ValueE
     } else if let Some(layout) = value.strip_prefix("oci-layout://") {
         ContextValue::Other(oci_layout(layout).map_err(refused)?)
     } else if frontend::is_git(value) {
-        return Err(refused("git repositories are not supported yet".to_owned()));
+        ContextValue::Other(NamedContext::Git(GitSource::parse(value).map_err(refused)?))
     } else if frontend::is_url(value) {
         ContextValue::Other(NamedContext::Http(value.to_owned()))
     } else if value.contains("://") {

@@ -463,7 +463,7 @@ impl<'a, W: Worker> Pass<'a, W> {
             Op::Stack { .. } => {
                 Ok(known(&vertex.op, &outcomes).expect("a stack is known from its inputs"))
             }
-            Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) | Op::Fetch(_) => {
+            Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) | Op::Fetch(_) | Op::Git(_) => {
                 let inputs = inputs(outcomes);
                 let (key, files) = self.key(&vertex.op, &inputs).await?;
                 if self.made(key).is_some_and(|made| made.snapshot == outcome.snapshot) {
@@ -539,6 +539,7 @@ impl<'a, W: Worker> Pass<'a, W> {
             | Op::Copy(_)
             | Op::MakeDir(_)
             | Op::Fetch(_)
+            | Op::Git(_)
             | Op::Stack { .. } => None,
         };
         let _running = self.unless_stopped(self.running.read()).await?;
@@ -605,7 +606,7 @@ fn known(op: &Op, inputs: &BTreeMap<VertexId, Outcome>) -> Option<Outcome> {
                 .fold(base.snapshot.clone(), |below, l| below.with(l));
             Some(Outcome { snapshot, created: top.created })
         }
-        Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) | Op::Fetch(_) => None,
+        Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) | Op::Fetch(_) | Op::Git(_) => None,
     }
 }
 

@@ -8,6 +8,7 @@ mod commit;
 mod copy;
 mod exec;
 mod fetch;
+mod git;
 mod image;
 mod mounts;
 
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 pub use blobs::{BlobError, Blobs};
 pub use exec::ExecError;
 pub use fetch::FetchError;
+pub use git::CheckoutError;
 pub use image::UnpackError;
 pub use mounts::MountError;
 
@@ -272,6 +274,7 @@ impl Worker for LocalWorker {
             Op::Copy(copy) => self.copy(copy, job).await?,
             Op::MakeDir(make_dir) => self.make_dir(make_dir, job).await?,
             Op::Fetch(fetch) => self.fetch_file(fetch, job).await?,
+            Op::Git(git) => self.check_out(git, job).await?,
             Op::Scratch | Op::Image(_) | Op::Stack { .. } => unreachable!("known without running"),
         };
         if self.exported.contains(&job.vertex.digest) {

@@ -8,7 +8,8 @@ use super::{history, ownership, paths, remote};
 use crate::ast::{Add, Copy, Heredoc, Node, Operand};
 use crate::ignore::{Ignore, Pattern};
 use crate::{
-    CopyOp, CopySource, Diagnostic, FileSource, Mode, Op, Owner, Selection, expand_heredoc,
+    CopyOp, CopySource, Diagnostic, FileSource, GitSource, Mode, Op, Owner, Selection,
+    expand_heredoc,
 };
 
 /// What COPY and ADD have in common, as written.
@@ -105,8 +106,10 @@ impl<'a> StagePlanner<'_, 'a> {
         let mut sources = vec![];
         for path in &words.paths {
             if remote::is_git(path) {
-                let error = self.error_at(path, "git sources are not supported yet");
-                return Err(error.help("clone the repository into a build context"));
+                let from = self.checked_out(path, add)?;
+                let everything = Selection { exclude: add.exclude.clone(), ..Selection::default() };
+                sources.push(CopySource::Files { from, selection: everything, unpack: false });
+                continue;
             }
             let is_url = remote::is_url(path);
             let (from, selection) = match is_url {
@@ -136,6 +139,27 @@ impl<'a> StagePlanner<'_, 'a> {
             None => (self.scratch(), String::new()),
         };
         Ok((FileSource::Vertex(vertex), Selection::literal(name)))
+    }
+
+    /// The files of a git repository.
+    fn checked_out(&mut self, text: &str, add: &Add) -> Result<FileSource, Diagnostic> {
+        let mut source = GitSource::parse(text).map_err(|error| self.error_at(text, error))?;
+        if let Some(checksum) = &add.checksum {
+            let checksum = self.expand(checksum)?;
+            source.expect(&checksum).map_err(|error| self.error_at("--checksum", error))?;
+        }
+        match (source.keep_git_dir, add.keep_git_dir) {
+            (Some(query), Some(flag)) if query != flag => {
+                return Err(self.error_at(text, "inconsistent keep-git-dir configuration"));
+            }
+            (query, flag) => source.keep_git_dir = query.or(flag),
+        }
+        let span = self.span();
+        let vertex = match self.platform.checkout(&source, &span)? {
+            Some(git) => self.platform.git_vertex(git, &span),
+            None => self.scratch(),
+        };
+        Ok(FileSource::Vertex(vertex))
     }
 
     fn checksum(&mut self, add: &Add, words: &Words) -> Result<Option<Digest>, Diagnostic> {

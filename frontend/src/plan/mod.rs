@@ -35,6 +35,8 @@ mod stage;
 mod tests;
 pub(crate) mod variables;
 
+pub(crate) use paths::below_root;
+pub(crate) use remote::decode;
 pub use remote::{is_git, is_url};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +50,8 @@ use self::variables::Variables;
 use crate::lint::Checks;
 use crate::stages::Stages;
 use crate::{
-    Diagnostic, Dockerfile, Graph, NetworkMode, Pinned, Pins, SourceRef, Span, VertexId, Warning,
+    Diagnostic, Dockerfile, GitSource, Graph, NetworkMode, Pinned, Pins, SourceRef, Span, VertexId,
+    Warning,
 };
 
 /// What the caller wants built, beside the Dockerfile.
@@ -102,6 +105,8 @@ pub enum NamedContext {
     },
     /// A file by URL.
     Http(String),
+    /// A git repository.
+    Git(GitSource),
 }
 
 /// One step of planning.

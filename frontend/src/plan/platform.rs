@@ -154,6 +154,7 @@ impl<'a> PlatformPlanner<'a> {
             }
             Ground::Directory(key) => StageState::empty(self.whole_directory(key, span), platform),
             Ground::File(fetch) => StageState::empty(self.fetch_vertex(fetch, span), platform),
+            Ground::Git(git) => StageState::empty(self.git_vertex(git, span), platform),
         };
         if stage.replaced {
             return Ok(state);
@@ -172,9 +173,11 @@ impl<'a> PlatformPlanner<'a> {
                 let is_known = !own.os.is_empty() && !own.architecture.is_empty();
                 if is_known && !own.satisfies(wanted) { own.normalised() } else { wanted.clone() }
             }
-            Ground::Image { .. } | Ground::Scratch | Ground::Directory(_) | Ground::File(_) => {
-                wanted.clone()
-            }
+            Ground::Image { .. }
+            | Ground::Scratch
+            | Ground::Directory(_)
+            | Ground::File(_)
+            | Ground::Git(_) => wanted.clone(),
         }
     }
 

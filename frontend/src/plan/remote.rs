@@ -41,7 +41,7 @@ pub(crate) fn file_name(url: &str) -> String {
 }
 
 /// Replaces `%20` and the like; what decodes to no text stays as it is.
-fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

@@ -12,8 +12,8 @@ use super::{NamedContext, remote};
 use crate::ast::{Instruction, Operand};
 use crate::stages::{Base, Named, Stage};
 use crate::{
-    CopyOp, CopySource, Diagnostic, FetchOp, FileSource, Op, Pinned, PinnedImage, Selection,
-    SourceRef, Span, VertexId, did_you_mean,
+    CopyOp, CopySource, Diagnostic, FetchOp, FileSource, GitOp, GitSource, Op, Pinned, PinnedImage,
+    Selection, SourceRef, Span, VertexId, did_you_mean, shown_remote,
 };
 
 /// The build context without a name of its own.
@@ -34,6 +34,8 @@ pub(super) enum Ground<'a> {
     Directory(&'a str),
     /// A downloaded file.
     File(FetchOp),
+    /// The files of a git repository.
+    Git(GitOp),
 }
 
 impl Ground<'_> {
@@ -42,7 +44,7 @@ impl Ground<'_> {
         match self {
             Self::Stage(state) => &state.config.config.on_build,
             Self::Image { image, .. } => &image.config.config.on_build,
-            Self::Scratch | Self::Directory(_) | Self::File(_) => &[],
+            Self::Scratch | Self::Directory(_) | Self::File(_) | Self::Git(_) => &[],
         }
     }
 
@@ -50,7 +52,9 @@ impl Ground<'_> {
     pub(super) fn is_step(&self) -> bool {
         match self {
             Self::Image { image, .. } => !image.layers.is_empty(),
-            Self::Scratch | Self::Stage(_) | Self::Directory(_) | Self::File(_) => false,
+            Self::Scratch | Self::Stage(_) | Self::Directory(_) | Self::File(_) | Self::Git(_) => {
+                false
+            }
         }
     }
 }
@@ -70,6 +74,9 @@ impl<'a> PlatformPlanner<'a> {
                 // It is called the same whatever its URL, so that it can be copied from.
                 let named = |fetch| FetchOp { name: "context".to_owned(), ..fetch };
                 return Ok(self.download(url, None, span)?.map(named).map(Ground::File));
+            }
+            NamedContext::Git(source) => {
+                return Ok(self.checkout(source, span)?.map(Ground::Git));
             }
             NamedContext::Image(reference) => {
                 let (reference, strict) = (reference.clone(), self.is_strict(stage));
@@ -105,8 +112,8 @@ impl<'a> PlatformPlanner<'a> {
         match self.pin(source, span) {
             None => Ok(None),
             Some(Pinned::Image(image)) => Ok(Some(Ground::Image { name: name.to_owned(), image })),
-            Some(Pinned::File { .. }) => {
-                Err(self.facts.error(span, format!("`{name}` is pinned to a file, not an image")))
+            Some(Pinned::File { .. } | Pinned::Commit(_)) => {
+                Err(self.facts.error(span, format!("`{name}` is pinned to files, not an image")))
             }
         }
     }
@@ -139,8 +146,32 @@ impl<'a> PlatformPlanner<'a> {
                 name: remote::file_name(url),
                 modified: *modified,
             })),
-            Some(Pinned::Image(_)) => {
-                Err(self.facts.error(span, format!("`{url}` is pinned to an image, not a file")))
+            Some(Pinned::Image(_) | Pinned::Commit(_)) => {
+                Err(self.facts.error(span, format!("`{url}` is not pinned to a file")))
+            }
+        }
+    }
+
+    /// Pins a commit; `None`, and one need more, if that can't be done yet.
+    pub(super) fn checkout(
+        &mut self,
+        source: &GitSource,
+        span: &Span,
+    ) -> Result<Option<GitOp>, Diagnostic> {
+        let GitSource { remote, reference, checksum, .. } = source.clone();
+        match self.pin(SourceRef::Git { remote, reference, checksum }, span) {
+            None => Ok(None),
+            Some(Pinned::Commit(commit)) => Ok(Some(GitOp {
+                remote: source.remote.clone(),
+                reference: source.reference.clone(),
+                commit: commit.clone(),
+                subdir: source.subdir.clone(),
+                keep_git_dir: source.keep_git_dir.unwrap_or(false),
+                submodules: source.submodules.unwrap_or(true),
+            })),
+            Some(Pinned::Image(_) | Pinned::File { .. }) => {
+                let message = format!("`{}` is not pinned to a commit", source.remote);
+                Err(self.facts.error(span, message))
             }
         }
     }
@@ -182,6 +213,7 @@ impl<'a> PlatformPlanner<'a> {
             Some(Ground::Directory(key)) => return Ok(FileSource::Context(key.to_owned())),
             Some(Ground::Image { image, .. }) => self.image_vertex(image, None, span),
             Some(Ground::File(fetch)) => self.fetch_vertex(fetch, span),
+            Some(Ground::Git(git)) => self.git_vertex(git, span),
             Some(Ground::Stage(state)) => state.vertex,
             Some(Ground::Scratch) | None => self.scratch(span),
         };
@@ -248,6 +280,13 @@ impl<'a> PlatformPlanner<'a> {
     pub(super) fn fetch_vertex(&mut self, fetch: FetchOp, span: &Span) -> VertexId {
         let name = fetch.url.clone();
         self.add(Op::Fetch(fetch), name, span)
+    }
+
+    /// A file system with the files of a commit.
+    pub(super) fn git_vertex(&mut self, git: GitOp, span: &Span) -> VertexId {
+        let reference = git.reference.as_deref().unwrap_or(&git.commit);
+        let name = format!("[internal] load git source {}#{reference}", shown_remote(&git.remote));
+        self.add(Op::Git(Box::new(git)), name, span)
     }
 
     /// A file system with all files of a local directory.

@@ -190,10 +190,12 @@ fn a_checksum_is_for_one_remote_source() {
 }
 
 #[test]
-fn remote_sources_are_for_add_and_git_is_not_there_yet() {
+fn remote_sources_are_for_add() {
     assert!(copy_refusal("COPY https://h/f /").starts_with("source can't be a URL for COPY"));
     let git = copy_refusal("COPY git@h:a/b /");
     assert!(git.starts_with("source can't be a git ref for COPY"), "{git}");
-    let git = copy_refusal("ADD https://h/a.git#main /");
-    assert!(git.starts_with("git sources are not supported yet"), "{git}");
+    let git = copy_refusal("ADD --keep-git-dir=false https://h/a.git?keep-git-dir /");
+    assert!(git.starts_with("inconsistent keep-git-dir configuration"), "{git}");
+    let git = copy_refusal("ADD https://h/a.git?nosuch=1 /");
+    assert!(git.starts_with("unexpected query \"nosuch\""), "{git}");
 }

@@ -119,6 +119,7 @@ impl Case {
             SourceRef::Http { url, .. } => {
                 return Pinned::File { digest: Digest::of(url), modified: 5 };
             }
+            SourceRef::Git { remote, .. } => return Pinned::Commit(Digest::of(remote).hex()),
         };
         let config = match self.images.get(&name) {
             Some(config) => config.clone(),
@@ -151,6 +152,9 @@ impl Case {
                 format!("{}:{tag} {platform}", path.display())
             }
             SourceRef::Http { url, .. } => url,
+            SourceRef::Git { remote, reference, .. } => {
+                format!("{remote}#{}", reference.unwrap_or_default())
+            }
         };
         needs.into_keys().map(name).collect()
     }

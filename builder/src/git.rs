@@ -1,0 +1,329 @@
+//! Git repositories: which commit a name stands for, and the files of a commit.
+//!
+//! Git itself does it, run by the [`Broker`](crate::sandbox::Broker): it has the caller's configuration, agent and helpers.
+//! What a repository says is never trusted: hooks are off, transports that run commands too, no word
+//! of it becomes an option, and a subdirectory is a real directory at each step.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use frontend::{GitOp, shown_remote};
+
+use crate::sandbox::{BrokerCommand, Sandbox, SandboxError};
+use crate::worker::Secrets;
+
+/// Runs git for a build.
+#[derive(Clone)]
+pub struct Git {
+    sandbox: Arc<Sandbox>,
+    secrets: Secrets,
+}
+
+/// Why a repository can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// There is no git.
+    #[error("cannot run git, which fetches {remote}: {source}")]
+    NoGit {
+        /// The repository.
+        remote: String,
+        /// Why.
+        source: SandboxError,
+    },
+    /// Git has no broker to run it.
+    #[error("git can't be run here")]
+    NoBroker,
+    /// Git failed.
+    #[error("git can't {action} {remote}: {said}")]
+    Failed {
+        /// What was attempted.
+        action: &'static str,
+        /// The repository.
+        remote: String,
+        /// What it said.
+        said: String,
+    },
+    /// Nothing has that name.
+    #[error("repository {remote} has no branch, tag or commit `{reference}`")]
+    NoRef {
+        /// The repository.
+        remote: String,
+        /// What was asked for.
+        reference: String,
+    },
+    /// The name stands for another commit.
+    #[error("expected a commit with checksum {expected} in {remote}, got {found}")]
+    Checksum {
+        /// The repository.
+        remote: String,
+        /// What it must begin with.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The directory that was asked for is not there.
+    #[error("`{subdir}` is no directory of {remote}")]
+    NoSubdir {
+        /// The repository.
+        remote: String,
+        /// The directory.
+        subdir: String,
+    },
+    /// The checkout can't be read.
+    #[error("cannot read the checkout of {remote}")]
+    Read {
+        /// The repository.
+        remote: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A commit's files.
+#[derive(Clone, Debug)]
+pub struct Checkout {
+    /// The directory that was asked for.
+    pub part: PathBuf,
+    /// When the commit was made.
+    pub committed: SystemTime,
+}
+
+/// A line of `ls-remote`.
+struct Advertised<'a> {
+    id: &'a str,
+    name: &'a str,
+}
+
+impl Git {
+    /// Git with the tokens that `secrets` hold.
+    pub fn new(sandbox: Arc<Sandbox>, secrets: Secrets) -> Self {
+        Self { sandbox, secrets }
+    }
+
+    /// The commit that `reference` stands for today; without one that of the default branch.
+    pub async fn resolve(
+        &self,
+        remote: &str,
+        reference: Option<&str>,
+        checksum: Option<&str>,
+    ) -> Result<String, GitError> {
+        // Without a name a whole checksum is one.
+        let reference = reference.or(checksum.filter(|checksum| is_commit(checksum)));
+        let (tag, commit) = match reference {
+            Some(commit) if is_commit(commit) => (None, commit.to_owned()),
+            _ => self.look_up(remote, reference.unwrap_or("HEAD")).await?,
+        };
+        let fits = |id: &String| checksum.is_none_or(|checksum| id.starts_with(checksum));
+        if fits(&commit) || tag.as_ref().is_some_and(fits) {
+            return Ok(commit);
+        }
+        let expected = checksum.unwrap_or_default().to_owned();
+        Err(GitError::Checksum { remote: shown_remote(remote), expected, found: commit })
+    }
+
+    /// The object that a name stands for, if that is a tag's own, and the commit behind it.
+    async fn look_up(
+        &self,
+        remote: &str,
+        reference: &str,
+    ) -> Result<(Option<String>, String), GitError> {
+        let pattern = reference.strip_prefix("refs/").unwrap_or(reference);
+        let peeled = format!("{pattern}^{{}}");
+        let args = ["ls-remote", "--", remote, pattern, &peeled];
+        let listed = self.run("look into", remote, &args).await?;
+        let refs: Vec<_> = listed.lines().filter_map(Advertised::parse).collect();
+        let find = |name: &str| refs.iter().find(|found| found.name == name);
+        let places = ["", "refs/", "refs/heads/", "refs/tags/"];
+        let found = places.into_iter().find_map(|place| {
+            let name = format!("{place}{reference}");
+            let found = find(&name)?;
+            Some(match find(&format!("{name}^{{}}")) {
+                Some(commit) => (Some(found.id.to_owned()), commit.id.to_owned()),
+                None => (None, found.id.to_owned()),
+            })
+        });
+        found.ok_or_else(|| GitError::NoRef {
+            remote: shown_remote(remote),
+            reference: reference.to_owned(),
+        })
+    }
+
+    /// Checks the commit out into the new directory `into`. Modes are 0644 and 0755, whatever the
+    /// caller's umask is.
+    pub async fn check_out(&self, git: &GitOp, into: &Path) -> Result<Checkout, GitError> {
+        let directory = into.to_str().unwrap_or_default();
+        let remote = &*git.remote;
+        let run = async |action, args: &[&str]| {
+            self.run(action, remote, &[&["-C", directory], args].concat()).await
+        };
+        let format = if git.commit.len() == 64 { "sha256" } else { "sha1" };
+        let format = format!("--object-format={format}");
+        run("prepare a checkout of", &["init", "-q", &format]).await?;
+        run("prepare a checkout of", &["remote", "add", "origin", "--", remote]).await?;
+        let fetch = ["fetch", "-q", "--depth=1", "--no-tags", "origin", "--"];
+        let fetched = run("fetch", &[&fetch[..], &[&git.commit]].concat()).await;
+        if let Err(error) = fetched {
+            // Some servers give nothing but what has a name.
+            let Some(reference) = &git.reference else { return Err(error) };
+            run("fetch", &[&fetch[..2], &["--no-tags", "origin", "--", reference]].concat())
+                .await?;
+        }
+        let checkout = ["checkout", "-q", "--force", "--detach", &git.commit, "--"];
+        run("check out", &checkout).await?;
+        if git.submodules && into.join(".gitmodules").exists() {
+            let update = ["submodule", "update", "-q", "--init", "--recursive", "--depth=1"];
+            run("fetch the submodules of", &update).await?;
+        }
+        let seconds = run("read the time of", &["show", "-s", "--format=%ct", "HEAD"]).await?;
+        let seconds = Duration::from_secs(seconds.trim().parse().unwrap_or(0));
+        let unreadable = |source| GitError::Read { remote: shown_remote(remote), source };
+        let part = match &git.subdir {
+            Some(subdir) => real_directory(into, subdir).ok_or_else(|| GitError::NoSubdir {
+                remote: shown_remote(remote),
+                subdir: subdir.clone(),
+            })?,
+            None => into.to_owned(),
+        };
+        let keep = git.keep_git_dir && git.subdir.is_none();
+        tidy(&part, keep).map_err(unreadable)?;
+        Ok(Checkout { part, committed: SystemTime::UNIX_EPOCH + seconds })
+    }
+
+    async fn run(
+        &self,
+        action: &'static str,
+        remote: &str,
+        args: &[&str],
+    ) -> Result<String, GitError> {
+        const SAFE: [&str; 9] = [
+            "git",
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "protocol.ext.allow=never",
+            "-c",
+            "protocol.file.allow=user",
+            "-c",
+            "advice.detachedHead=false",
+        ];
+        let broker = self.sandbox.broker().ok_or(GitError::NoBroker)?;
+        let command = BrokerCommand {
+            args: SAFE.iter().chain(args).map(|&arg| arg.to_owned()).collect(),
+            env: self.environment(remote),
+            stdin: vec![],
+        };
+        let remote = shown_remote(remote);
+        let output = broker.run(&command).await;
+        let output = output.map_err(|source| GitError::NoGit { remote: remote.clone(), source })?;
+        if output.code == Some(0) {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim().replace('\n', "; ");
+        Err(GitError::Failed { action, remote, said })
+    }
+
+    /// No question is ever asked; a token goes into the environment, where `ps` does not show it.
+    fn environment(&self, remote: &str) -> Vec<(String, String)> {
+        let mut env = vec![
+            ("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned()),
+            ("LC_ALL".to_owned(), "C".to_owned()),
+        ];
+        if let Some((origin, header)) = self.authorization(remote) {
+            let pairs = [
+                ("GIT_CONFIG_COUNT", "1".to_owned()),
+                ("GIT_CONFIG_KEY_0", format!("http.{origin}/.extraHeader")),
+                ("GIT_CONFIG_VALUE_0", format!("Authorization: {header}")),
+            ];
+            env.extend(pairs.map(|(name, value)| (name.to_owned(), value)));
+        }
+        env
+    }
+
+    /// The origin that a secret is for, and what it says there.
+    fn authorization(&self, remote: &str) -> Option<(String, String)> {
+        let remote = shown_remote(remote);
+        let (scheme @ ("http" | "https"), rest) = remote.split_once("://")? else { return None };
+        let host = rest.split('/').next().unwrap_or_default();
+        let secret = |name: &str| {
+            let of_host = self.secrets.get(&format!("{name}.{host}"));
+            let value = of_host.or_else(|| self.secrets.get(name))?;
+            Some(String::from_utf8_lossy(value).trim().to_owned())
+        };
+        let basic = |token| STANDARD.encode(format!("x-access-token:{token}"));
+        let token = || Some(format!("basic {}", basic(secret("GIT_AUTH_TOKEN")?)));
+        let header = secret("GIT_AUTH_HEADER").or_else(token)?;
+        Some((format!("{scheme}://{host}"), header))
+    }
+}
+
+impl<'a> Advertised<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (id, name) = line.split_once('\t')?;
+        is_commit(id).then_some(Self { id, name })
+    }
+}
+
+/// Whether it is a whole object name.
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The directory `subdir` of `root`; a link on the way is none (CVE-2026-33748).
+fn real_directory(root: &Path, subdir: &str) -> Option<PathBuf> {
+    let mut path = root.to_owned();
+    for part in subdir.split('/') {
+        path.push(part);
+        if part == ".git" || !fs::symlink_metadata(&path).ok()?.is_dir() {
+            return None;
+        }
+    }
+    Some(path)
+}
+
+/// Sets the modes that git knows, and removes what is git's own: unless `keep_git_dir`, that of the
+/// repository itself, and those of submodules.
+fn tidy(directory: &Path, keep_git_dir: bool) -> io::Result<()> {
+    let mut todo = vec![(directory.to_owned(), keep_git_dir)];
+    while let Some((directory, keep)) = todo.pop() {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
+        for entry in fs::read_dir(&directory)? {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+            let metadata = fs::symlink_metadata(&path)?;
+            if name == ".git" && !keep {
+                if metadata.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }?;
+            } else if metadata.is_dir() {
+                todo.push((path, keep));
+            } else if metadata.is_file() {
+                let mode = if metadata.mode() & 0o100 == 0 { 0o644 } else { 0o755 };
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives everything below `directory` this time.
+pub fn set_times(directory: &Path, time: SystemTime) -> io::Result<()> {
+    let mut todo = vec![directory.to_owned()];
+    let mut directories = vec![];
+    while let Some(directory) = todo.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let path = entry?.path();
+            let metadata = fs::symlink_metadata(&path)?;
+            if metadata.is_dir() {
+                todo.push(path);
+            } else if metadata.is_file() {
+                File::open(&path)?.set_modified(time)?;
+            }
+        }
+        directories.push(directory);
+    }
+    directories.iter().rev().try_for_each(|directory| File::open(directory)?.set_modified(time))
+}

@@ -1,0 +1,189 @@
+//! Git repositories as build contexts, as sources of ADD and as named contexts.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use test_support::{Caller, Session};
+
+/// Git's own server, for the repositories below a directory.
+struct Server {
+    daemon: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(directory: &Path) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let daemon = Command::new("git")
+            .args(["daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1"])
+            .arg(format!("--port={port}"))
+            .arg(format!("--base-path={}", directory.display()))
+            .env("GIT_CONFIG_COUNT", "1")
+            .env("GIT_CONFIG_KEY_0", "safe.directory")
+            .env("GIT_CONFIG_VALUE_0", "*")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("git daemon runs");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "git daemon listens");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { daemon, port }
+    }
+
+    fn url(&self, rest: &str) -> String {
+        format!("git://127.0.0.1:{}/{rest}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _it_has_ended = self.daemon.kill();
+        let _it_has_ended = self.daemon.wait();
+    }
+}
+
+/// Makes `app` with two tags, a branch, a submodule, a script and a link to a directory.
+const MAKE_REPOSITORIES: &str = r#"
+set -e
+export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a \
+    GIT_COMMITTER_EMAIL=a@b GIT_AUTHOR_DATE='1700000000 +0000' GIT_COMMITTER_DATE='1700000000 +0000'
+mkdir repositories && cd repositories
+git init -q -b main library && cd library
+echo library > file && git add . && git commit -qm one && cd ..
+git init -q -b main app && cd app
+mkdir -p sub/dir
+printf 'FROM scratch\nCOPY . /\n' > Dockerfile
+echo one > file && echo deep > sub/dir/deep && ln -s dir sub/link && ln -s / outside
+printf '#!/bin/sh\n' > script && chmod 777 script
+git add . && git commit -qm one && git tag v1
+echo two > file && git commit -qam two && git tag -a -m annotated v2
+git checkout -q -b other && echo other > file && git commit -qam other && git checkout -q main
+git -c protocol.file.allow=always submodule add -q ../library library && git commit -qm library
+"#;
+
+fn session() -> (Session, Server) {
+    let session = Session::new();
+    session.tool("sh", &["-c", MAKE_REPOSITORIES]);
+    let server = Server::start(&session.path("repositories"));
+    // The submodule's address is relative, so it comes from the same server.
+    (session, server)
+}
+
+fn file_of(session: &Session, dockerfile: &str, path: &str) -> String {
+    session.write("Dockerfile", dockerfile);
+    session.build(&["-t", "x"]).succeeds();
+    session.image("x").text(path)
+}
+
+#[test]
+fn add_takes_branches_tags_commits_and_directories() {
+    let (session, server) = session();
+    let add = |rest: &str, path: &str| {
+        file_of(&session, &format!("FROM scratch\nADD {} /d\n", server.url(rest)), path)
+    };
+    assert_eq!(add("app#v1", "/d/file"), "one\n");
+    assert_eq!(add("app?tag=v2", "/d/file"), "two\n");
+    assert_eq!(add("app#refs/heads/other", "/d/file"), "other\n");
+    assert_eq!(add("app?branch=other&subdir=sub/dir", "/d/deep"), "deep\n");
+    let commit = session.tool("git", &["-C", "repositories/app", "rev-parse", "v1"]);
+    assert_eq!(add(&format!("app#{}", commit.trim()), "/d/file"), "one\n");
+    assert_eq!(add("app", "/d/library/file"), "library\n");
+    let rootfs = session.image("x").rootfs();
+    assert!(!rootfs.has("/d/.git") && !rootfs.has("/d/library/.git"));
+    assert_eq!(rootfs.file("/d/script").access(), "755 0:0");
+    assert_eq!(rootfs.file("/d/file").access(), "644 0:0");
+
+    session.write(
+        "Dockerfile",
+        format!("FROM scratch\nADD --keep-git-dir {} /d\n", server.url("app#v1")),
+    );
+    session.build(&["-t", "x"]).succeeds();
+    assert_eq!(session.image("x").text("/d/.git/HEAD"), commit);
+}
+
+#[test]
+fn a_commit_is_fetched_once() {
+    let (session, server) = session();
+    session.write("Dockerfile", format!("FROM scratch\nADD {} /d\n", server.url("app#v1")));
+    session.build(&["-t", "x"]).succeeds();
+    // Nothing but the name is looked up; the files need not be there any more.
+    session.tool(
+        "sh",
+        &["-c", "cd repositories/app && git tag v3 v1 && git update-ref -d refs/heads/other"],
+    );
+    session.write("Dockerfile", format!("FROM scratch\nADD {} /d\n", server.url("app#v3")));
+    session.build_with_events(&["-t", "x"]).succeeds().steps().ran_only(&[]);
+}
+
+#[test]
+fn a_repository_is_a_context_for_everybody() {
+    for caller in [Caller::Root, Caller::WithSubordinateIds, Caller::WithOneId] {
+        let (session, server) = session();
+        let session = session.run_by(caller);
+        session.rbuild(&["-t", "x", &server.url("app#v2")]).succeeds();
+        let rootfs = session.image("x").rootfs();
+        assert_eq!(rootfs.text("/file"), "two\n");
+        assert_eq!(rootfs.file("/file").access(), "644 0:0");
+        assert!(!rootfs.has("/.git"));
+        let args = ["-t", "x", "-f", "Dockerfile", &server.url("app?tag=v1&mtime=commit")];
+        session.rbuild(&args).succeeds();
+        assert_eq!(session.image("x").text("/file"), "one\n");
+        assert_eq!(std::fs::read_dir(session.store().join("run")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_repository_can_have_a_name() {
+    let (session, server) = session();
+    session.write("Dockerfile", "FROM scratch\nCOPY --from=sources file /copied\n");
+    let context = format!("--build-context=sources={}", server.url("app#other"));
+    session.build(&["-t", "x", &context]).succeeds();
+    assert_eq!(session.image("x").text("/copied"), "other\n");
+    session.write("Dockerfile", "FROM sources\n");
+    session.build(&["-t", "x", &context]).succeeds();
+    assert_eq!(session.image("x").text("/file"), "other\n");
+}
+
+#[test]
+fn what_is_not_there_or_not_what_it_should_be_is_told() {
+    let (session, server) = session();
+    let refused = |flags: &str, rest: &str, words: &[&str]| {
+        let url = server.url(rest);
+        session.write("Dockerfile", format!("FROM scratch\nADD {flags} {url} /d\n"));
+        session.build(&[]).fails_with(&[words, &["Dockerfile:2"]].concat());
+    };
+    refused("", "app#nosuch", &["no branch, tag or commit `nosuch`"]);
+    refused("", "nosuch#main", &["git can't look into"]);
+    refused("", "app#main:nosuch", &["`nosuch` is no directory of"]);
+    // Links lead nowhere, neither within the repository nor out of it (CVE-2026-33748).
+    refused("", "app#main:sub/link", &["`sub/link` is no directory of"]);
+    refused("", "app#main:outside/etc", &["`outside/etc` is no directory of"]);
+    refused("", "app#main:.git", &["`.git` is no directory of"]);
+    refused("--checksum=0123456789", "app#v1", &["checksum 0123456789", "got "]);
+    refused("", "app#--upload-pack=touch%20/x", &["begins with a dash"]);
+}
+
+#[test]
+fn what_a_repository_brings_along_is_not_run() {
+    let (session, server) = session();
+    let script = "cd repositories/app && mkdir hooks && printf '#!/bin/sh\\ntouch /tmp/hooked\\n' > hooks/post-checkout \
+        && chmod 755 hooks/post-checkout && printf '[core]\\n\\thooksPath = hooks\\n' > .gitconfig \
+        && printf '[submodule \"x\"]\\n\\tpath = x\\n\\turl = ext::touch /tmp/hooked\\n' >> .gitmodules \
+        && git add . && git update-index --add --cacheinfo 160000 $(git rev-parse HEAD) x \
+        && git -c user.name=a -c user.email=a@b commit -qm evil";
+    session.tool("sh", &["-c", script]);
+    let marker = Path::new("/tmp/hooked");
+    session.write("Dockerfile", format!("FROM scratch\nADD {} /d\n", server.url("app")));
+    session.build(&[]).fails_with(&["submodules", "not allowed"]);
+    assert!(!marker.exists());
+    session
+        .write("Dockerfile", format!("FROM scratch\nADD {} /d\n", server.url("app?submodules=0")));
+    session.build(&[]).succeeds();
+    assert!(!marker.exists());
+}
