@@ -2,8 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 
-use test_support::{Base, Outcome, Session};
+use test_support::{Base, Caller, Outcome, Session};
 
 /// Builds `FROM busybox` with these instructions and returns what the only RUN printed.
 fn output_of(session: Session, instructions: &str) -> String {
@@ -262,4 +264,66 @@ fn a_command_that_the_kernel_kills_for_its_memory_is_told_so() {
     session
         .run(&mut limited)
         .fails_with(&["exit code: 137: the kernel ran out of memory and killed it"]);
+}
+
+/// Says what its argument is to the socket that `SSH_AUTH_SOCK` names, and prints the answer.
+const ASK: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    struct sockaddr_un address = {AF_UNIX};
+    char answer[100] = "";
+    int agent = socket(AF_UNIX, SOCK_STREAM, 0);
+    strcpy(address.sun_path, getenv("SSH_AUTH_SOCK"));
+    if (connect(agent, (struct sockaddr *)&address, sizeof address)) { perror("connect"); return 1; }
+    if (write(agent, argv[1], strlen(argv[1])) < 0 || read(agent, answer, 99) < 0) return 2;
+    puts(answer);
+    return 0;
+}
+"#;
+
+#[test]
+fn a_command_talks_to_the_users_ssh_agent() {
+    for caller in [Caller::Root, Caller::WithSubordinateIds] {
+        let session = Session::new().file("ask.c", ASK).run_by(caller);
+        session.tool("gcc", &["-static", "-o", "context/ask", "context/ask.c"]);
+        let socket = session.path("agent");
+        let agent = UnixListener::bind(&socket).unwrap();
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+        std::thread::spawn(move || {
+            for conversation in agent.incoming() {
+                let mut conversation = conversation.unwrap();
+                let mut question = [0; 100];
+                let length = conversation.read(&mut question).unwrap();
+                let answer = format!("you said {}", String::from_utf8_lossy(&question[..length]));
+                conversation.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        session.write(
+            "Dockerfile",
+            "FROM busybox\nCOPY ask /ask\n\
+             RUN --mount=type=ssh /ask one > /one; stat -c '%a %u:%g' $SSH_AUTH_SOCK > /socket\n\
+             RUN --mount=type=ssh,id=other,uid=7,gid=8,mode=0640,target=/agent.sock \
+             SSH_AUTH_SOCK=/agent.sock /ask two > /two; stat -c '%a %u:%g' /agent.sock > /other\n\
+             RUN test ! -e /agent.sock\n",
+        );
+        let given = |id: &str| format!("--ssh={id}={}", socket.display());
+        session.build(&["-t", "x", &given("default"), &given("other")]).succeeds();
+        let image = session.image("x");
+        assert_eq!(image.text("/one"), "you said one\n");
+        assert_eq!(image.text("/two"), "you said two\n");
+        assert_eq!(
+            (image.text("/socket"), image.text("/other")),
+            ("600 0:0\n".into(), "640 7:8\n".into())
+        );
+        session.write("Dockerfile", "FROM busybox\nRUN --mount=type=ssh,required true\n");
+        session
+            .build(&["--no-cache"])
+            .fails_with(&["ssh agent default: not found", "--ssh default"]);
+        session.build(&["--ssh=default=context/ask.c"]).fails_with(&["is not a socket"]);
+    }
 }

@@ -24,7 +24,7 @@ use crate::image::{self, Image};
 use crate::pin::{PinError, Pinner};
 use crate::sandbox::Sandbox;
 use crate::solver::{Need, OpError, SolveError, Solved, Solver};
-use crate::worker::{BlobError, Blobs, Host, LocalWorker, Secrets};
+use crate::worker::{BlobError, Blobs, Host, LocalWorker, Secrets, SshAgents};
 
 /// What to build, and what to make of it.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Request {
     pub contexts: BTreeMap<String, Arc<BuildContext>>,
     /// The values of secrets by their id.
     pub secrets: Secrets,
+    /// The sockets of ssh agents by their id.
+    pub ssh: SshAgents,
     /// Names of the image.
     pub tags: Vec<Reference>,
     /// What to make of the result.

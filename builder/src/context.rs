@@ -22,6 +22,7 @@ pub struct BuildContext {
     label: String,
     ignore: Option<Ignore>,
     keep_owner: bool,
+    time: Option<i64>,
     /// Where it was unpacked.
     _run_dir: Option<RunDir>,
 }
@@ -100,18 +101,28 @@ impl BuildContext {
         let ignore = ignore.filter(|ignore| !ignore.is_empty());
         let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let label = format!("the build context `{}`", dir.display());
-        Ok(Self { root, path, label, ignore, keep_owner: false, _run_dir: None })
+        Ok(Self { root, path, label, ignore, keep_owner: false, time: None, _run_dir: None })
     }
 
     /// Takes a directory that was made for this build, such as a checkout; nothing in it is hidden.
     pub fn whole(root: Root, label: impl Into<String>) -> Self {
         let (path, label) = (PathBuf::new(), label.into());
-        Self { root, path, label, ignore: None, keep_owner: false, _run_dir: None }
+        Self { root, path, label, ignore: None, keep_owner: false, time: None, _run_dir: None }
     }
 
     /// Takes a checkout in `run_dir`; nothing in it is hidden.
     pub fn checked_out(root: Root, label: String, run_dir: RunDir) -> Self {
         Self { _run_dir: Some(run_dir), ..Self::whole(root, label) }
+    }
+
+    /// Notes when it was made, in seconds since 1970.
+    pub fn made_at(self, time: i64) -> Self {
+        Self { time: Some(time), ..self }
+    }
+
+    /// When it was made, if it is a commit or a download: seconds since 1970.
+    pub fn time(&self) -> Option<i64> {
+        self.time
     }
 
     /// Takes the directory of an archive that was unpacked into `run_dir`; its owners count.

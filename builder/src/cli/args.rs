@@ -85,7 +85,7 @@ pub(crate) struct BuildArgs {
     #[arg(value_name = "PATH|URL|-", required = true, value_hint = ValueHint::DirPath)]
     pub(crate) context: String,
 
-    /// Dockerfile, relative to the working directory [default: PATH/Dockerfile]; `-`: stdin
+    /// Dockerfile [default: PATH/Dockerfile]; `-`: stdin
     #[arg(
         short,
         long,
@@ -109,11 +109,14 @@ pub(crate) struct BuildArgs {
     /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]
     #[arg(long, value_name = "SECRET", help_heading = "Input")]
     pub(crate) secret: Vec<String>,
+    /// Agent for RUN --mount=type=ssh: default or ID[=SOCKET]
+    #[arg(long, value_name = "AGENT", help_heading = "Input")]
+    pub(crate) ssh: Vec<String>,
 
     /// Name of the image in the store
     #[arg(short, long, value_name = "NAME[:TAG]", help_heading = "Output")]
     pub(crate) tag: Vec<String>,
-    /// DIR, or type=oci|docker|local|tar|image|registry|cacheonly[,dest=PATH][,…]
+    /// DIR, or type=oci|docker|local|tar|image|cacheonly,dest=PATH
     #[arg(short, long, value_name = "OUTPUT", help_heading = "Output")]
     pub(crate) output: Vec<String>,
     /// Push the image to the registries that its names tell

@@ -23,7 +23,7 @@ use crate::build::{Exported, Report, Request, Services};
 use crate::context::{BuildContext, ContextError};
 use crate::download::DownloadError;
 use crate::git::{Git, GitError};
-use crate::worker::Secrets;
+use crate::worker::{Secrets, SshAgents};
 
 /// Why a command line can't be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -116,13 +116,14 @@ pub(crate) fn request(
         stop: &services.stop,
     };
     let (dockerfile, main) = context::read(args, &remote)?;
-    let ignore = main.ignore().cloned();
+    let of_main = (main.ignore().cloned(), main.time());
     contexts.insert("context".to_owned(), Arc::new(main));
     Ok(Request {
-        plan: plan_request(args, settings, proxies, named, ignore)?,
+        plan: plan_request(args, settings, proxies, named, of_main)?,
         dockerfile,
         contexts,
         secrets,
+        ssh: ssh_agents(args, settings)?,
         tags,
         outputs,
         jobs: args
@@ -137,7 +138,7 @@ fn plan_request(
     settings: &Settings,
     proxies: &BTreeMap<String, String>,
     contexts: BTreeMap<String, NamedContext>,
-    ignore: Option<frontend::ignore::Ignore>,
+    (ignore, context_time): (Option<frontend::ignore::Ignore>, Option<i64>),
 ) -> Result<PlanRequest, UsageError> {
     let mut build_args = values::pairs(&args.build_arg, |name| settings.variable(name))?;
     if let Some(epoch) = settings.variable("SOURCE_DATE_EPOCH").filter(|epoch| !epoch.is_empty()) {
@@ -160,6 +161,7 @@ fn plan_request(
         extra_hosts: values::hosts(&args.add_host)?,
         shm_size: args.shm_size.as_deref().map(values::bytes).transpose()?,
         ulimits: args.ulimit.iter().map(|limit| values::ulimit(limit)).collect::<Result<_, _>>()?,
+        context_time,
         ignore,
     })
 }
@@ -196,6 +198,17 @@ fn named_contexts(args: &BuildArgs) -> Result<Contexts, UsageError> {
         named.insert(name, context.into());
     }
     Ok((named, local))
+}
+
+fn ssh_agents(args: &BuildArgs, settings: &Settings) -> Result<SshAgents, UsageError> {
+    let mut agents = BTreeMap::new();
+    for text in &args.ssh {
+        let (id, socket) = values::ssh(text, settings)?;
+        if agents.insert(id.clone(), socket).is_some() {
+            return Err(ValueError::SshTwice(id).into());
+        }
+    }
+    Ok(SshAgents::new(agents))
 }
 
 fn secrets(args: &BuildArgs, settings: &Settings) -> Result<Secrets, UsageError> {

@@ -17,6 +17,7 @@ use crate::download::{self, Downloader};
 use crate::files::Root;
 use crate::git::{self, Git, GitError};
 use crate::stop::{self, Stoppable};
+use crate::worker;
 
 const DEFAULT_NAME: &str = "Dockerfile";
 const STDIN: &str = "-";
@@ -238,7 +239,8 @@ impl Remote<'_> {
         }
         let root = Root::open(&checkout.part).map_err(unreadable)?;
         let label = format!("the build context from {}", shown_remote(remote));
-        Ok(BuildContext::checked_out(root, label, run_dir))
+        let time = worker::seconds(checkout.committed);
+        Ok(BuildContext::checked_out(root, label, run_dir).made_at(time))
     }
 
     fn receive(&self, url: &str) -> Result<Received, UsageError> {
@@ -246,6 +248,9 @@ impl Remote<'_> {
         let file = self.runtime.block_on(download).ok_or(UsageError::Stopped)??;
         let blob = self.downloads.cache.open_blob(&file.digest)?;
         let blob = Stoppable::new(blob, self.stop);
-        Ok(received::receive(&self.downloads.cache, &download::shown(url), blob)?)
+        Ok(match received::receive(&self.downloads.cache, &download::shown(url), blob)? {
+            Received::Context(context) => Received::Context(context.made_at(file.modified)),
+            dockerfile => dockerfile,
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! Values of flags: from text to what the library works with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,27 @@ pub(crate) enum ValueError {
     /// Records have no time of use.
     #[error("--all deletes everything: it can't go with --filter until=…")]
     AllUntil,
+    /// No agent runs, as far as the environment tells.
+    #[error(
+        "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set, or give --ssh {0}=SOCKET"
+    )]
+    SshNoSocket(String),
+    /// An agent's socket is not there or is something else.
+    #[error(
+        "ssh agent {id}: `{path}` is not a socket: start ssh-agent, add the key to it and give its socket"
+    )]
+    SshSocket {
+        /// The agent's id.
+        id: String,
+        /// What was given.
+        path: PathBuf,
+    },
+    /// More than one socket for one id.
+    #[error("ssh agent {0}: only single socket allowed")]
+    SshSockets(String),
+    /// An id was given twice.
+    #[error("invalid duplicate ssh agent {0}")]
+    SshTwice(String),
     /// A named context without a name or a value.
     #[error("invalid context value: {0}, expected key=value")]
     Context(String),
@@ -295,6 +317,21 @@ pub(crate) fn secret(text: &str, settings: &Settings) -> Result<(String, Vec<u8>
         return Err(ValueError::SecretSize(id));
     }
     Ok((id, value))
+}
+
+/// `--ssh default` or `ID=SOCKET`.
+pub(crate) fn ssh(text: &str, settings: &Settings) -> Result<(String, PathBuf), ValueError> {
+    let (id, sockets) = text.split_once('=').unwrap_or((text, ""));
+    let id = id.to_owned();
+    let path = match sockets {
+        "" => settings.variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty()),
+        one if !one.contains(',') => Some(one.to_owned()),
+        _ => return Err(ValueError::SshSockets(id)),
+    };
+    let Some(path) = path else { return Err(ValueError::SshNoSocket(id)) };
+    let path = expand_home(&path, settings);
+    let is_socket = std::fs::metadata(&path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket { Ok((id, path)) } else { Err(ValueError::SshSocket { id, path }) }
 }
 
 /// `until=24h`: a time in days, hours, minutes and seconds.

@@ -167,6 +167,6 @@ fn open(path: &Path) -> Result<std::fs::File, CommitError> {
 }
 
 /// Whole seconds since 1970.
-pub(super) fn seconds(time: SystemTime) -> i64 {
+pub(crate) fn seconds(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }

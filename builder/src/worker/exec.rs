@@ -106,7 +106,8 @@ impl LocalWorker {
         mounted: Mounted,
     ) -> Result<Exit, OpError> {
         let step = StepId(job.vertex.digest);
-        let Mounted { mounts, variables, targets: _, caches: _caches, _run_dir } = mounted;
+        let Mounted { mounts, variables, targets: _, caches: _caches, agents: _agents, _run_dir } =
+            mounted;
         let container = Container {
             root,
             mounts,

@@ -3,6 +3,7 @@
 //! What blocks runs on threads of its own and is waited for before a build returns, also when
 //! nobody wants its result any more.
 
+mod agent;
 mod blobs;
 mod commit;
 mod copy;
@@ -24,7 +25,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use agent::SshAgents;
 pub use blobs::{BlobError, Blobs};
+pub(crate) use commit::seconds;
 pub use exec::ExecError;
 pub use fetch::FetchError;
 pub use git::CheckoutError;
@@ -79,6 +82,7 @@ pub struct LocalWorker {
     events: Events,
     contexts: BTreeMap<String, Arc<BuildContext>>,
     secrets: Secrets,
+    ssh: SshAgents,
     blobs: Arc<Blobs>,
     /// The vertices whose layers an output wants as blobs, and how compressed.
     exported: HashSet<Digest>,
@@ -127,6 +131,7 @@ impl LocalWorker {
             events: services.events.clone(),
             contexts: request.contexts.clone(),
             secrets: request.secrets.clone(),
+            ssh: request.ssh.clone(),
             blobs,
             exported: layers_of_targets(plan),
             compressions: compressions.into_iter().collect(),

@@ -13,6 +13,7 @@ use rustix::fs::FileType;
 use tokio_util::sync::CancellationToken;
 
 use super::LocalWorker;
+use super::agent::{self, Forwarded};
 use crate::context::BuildContext;
 use crate::files::{self, CopyOptions, FilesError, Root};
 use crate::owners::Owners;
@@ -30,8 +31,16 @@ pub enum MountError {
     #[error("secret {0} is not text: it can't be the value of a variable")]
     SecretText(String),
     /// No agent was given.
-    #[error("ssh agent {0}: not found: forwarding ssh agents is not supported yet")]
+    #[error("ssh agent {0}: not found")]
     Ssh(String),
+    /// An agent's socket can't be forwarded.
+    #[error("cannot forward the ssh agent {id}")]
+    Forward {
+        /// The agent.
+        id: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A source is not there.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -61,6 +70,7 @@ impl MountError {
             Self::Secret(id) => {
                 Some(format!("give it with --secret id={id},src=FILE or --secret id={id},env=NAME"))
             }
+            Self::Ssh(id) => Some(format!("give it with --ssh {id}, or --ssh {id}=SOCKET")),
             Self::Files(error) => error.help(),
             _ => None,
         }
@@ -78,6 +88,8 @@ pub(super) struct Mounted {
     pub(super) variables: Vec<(String, String)>,
     /// Cache mounts in use, by their names.
     pub(super) caches: BTreeMap<String, cache::CacheMount>,
+    /// Agents that are forwarded.
+    pub(super) agents: Vec<Forwarded>,
     /// What was written for the mounts.
     pub(super) _run_dir: Option<RunDir>,
 }
@@ -152,8 +164,16 @@ impl LocalWorker {
                     mounted.add(mount, file(value, *mode, true), false);
                 }
             }
-            MountSource::Ssh { id, required: true, .. } => return Err(MountError::Ssh(id.clone())),
-            MountSource::Ssh { required: false, .. } => {}
+            MountSource::Ssh { id, required, mode } => match self.ssh.get(id) {
+                Some(agent) => {
+                    let failed = |source| MountError::Forward { id: id.clone(), source };
+                    mounted.agents.push(agent::forward(agent, directory, *mode).map_err(failed)?);
+                    let bound = sandbox::bind_path(directory, false)?;
+                    mounted.add(mount, sandbox::MountSource::Mount(bound), false);
+                }
+                None if *required => return Err(MountError::Ssh(id.clone())),
+                None => {}
+            },
             MountSource::Inline { data, mode } => {
                 mounted.add(mount, file(data.clone(), (*mode, 0, 0), read_only), false);
             }

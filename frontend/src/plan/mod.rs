@@ -19,6 +19,7 @@
 mod config;
 pub(crate) mod contexts;
 mod copy;
+mod epoch;
 pub(crate) mod history;
 pub(crate) mod mounts;
 mod names;
@@ -45,8 +46,8 @@ use std::path::PathBuf;
 use oci::{Digest, ImageConfig, Platform, Reference};
 
 use self::contexts::NamedContexts;
+use self::epoch::Epoch;
 use self::platform::PlatformPlanner;
-use self::variables::Variables;
 use crate::lint::Checks;
 use crate::stages::Stages;
 use crate::{
@@ -83,6 +84,8 @@ pub struct PlanRequest {
     pub shm_size: Option<u64>,
     /// `--ulimit`: name, soft and hard limit.
     pub ulimits: Vec<(String, i64, i64)>,
+    /// When the main context was made, seconds since 1970, where it says so: a commit, a download.
+    pub context_time: Option<i64>,
     /// The main context's `.dockerignore`, for the checks.
     pub ignore: Option<crate::ignore::Ignore>,
 }
@@ -164,12 +167,27 @@ pub fn plan(
     let contexts = NamedContexts::new(&request.contexts);
     let checks = Checks::of(dockerfile, request)?;
     let facts = Facts { dockerfile, request, pins, contexts };
+    let platform = &platforms(request)[0];
+    let stages = Stages::resolve(dockerfile, request, &facts.contexts, platform)?;
+    match facts.epoch(&stages)? {
+        Epoch::Known(epoch) => plan_with(dockerfile, request, pins, (&checks, epoch)),
+        Epoch::Named(epoch, request) => plan_with(dockerfile, &request, pins, (&checks, epoch)),
+        Epoch::Unknown(needs) => Ok(needs),
+    }
+}
+
+fn plan_with(
+    dockerfile: &Dockerfile,
+    request: &PlanRequest,
+    pins: &Pins,
+    (checks, source_date_epoch): (&Checks, Option<i64>),
+) -> Result<Planning, Diagnostic> {
+    let contexts = NamedContexts::new(&request.contexts);
+    let facts = Facts { dockerfile, request, pins, contexts };
     let mut draft = Draft::default();
     let mut targets = vec![];
-    let mut source_date_epoch = None;
     for platform in platforms(request) {
         let stages = Stages::resolve(dockerfile, request, &facts.contexts, platform)?;
-        source_date_epoch = facts.source_date_epoch(&stages.globals)?;
         let target = stages.target(dockerfile, request.target.as_deref())?;
         let planner = PlatformPlanner::new(&facts, &stages, &mut draft, platform);
         targets.extend(planner.target(target)?);
@@ -217,16 +235,5 @@ impl<'a> Facts<'a> {
 
     fn pin(&self, source: &SourceRef) -> Option<&'a Pinned> {
         self.pins.get(source)
-    }
-
-    /// `SOURCE_DATE_EPOCH`, from the command line or an ARG above the first FROM.
-    fn source_date_epoch(&self, globals: &Variables) -> Result<Option<i64>, Diagnostic> {
-        const NAME: &str = "SOURCE_DATE_EPOCH";
-        let value = self.request.build_args.get(NAME).map(String::as_str).or(globals.get(NAME));
-        let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(None) };
-        value.parse().map(Some).map_err(|_| {
-            self.error(&(0..0), format!("invalid {NAME}: {value}"))
-                .help("give the number of seconds since 1970")
-        })
     }
 }

@@ -46,6 +46,7 @@ fn case(text: &str) -> Case {
         extra_hosts: vec![],
         shm_size: None,
         ulimits: vec![],
+        context_time: None,
         ignore: None,
     };
     Case { text: text.to_owned(), request, images: BTreeMap::new() }

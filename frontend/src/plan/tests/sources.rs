@@ -147,3 +147,29 @@ fn a_context_by_url_is_a_file_system_with_one_file() {
 fn copying_from_scratch_pulls_nothing() {
     assert!(case("FROM scratch\nCOPY --from=scratch / /\n").needs().is_empty());
 }
+
+#[test]
+fn the_epoch_can_be_the_time_of_something_else() {
+    let epoch = |dockerfile: &str, value: &str, change: &dyn Fn(&mut PlanRequest)| {
+        let case = case(dockerfile).with(|request| {
+            request.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), value.to_owned());
+            change(request);
+        });
+        case.plan().0.source_date_epoch
+    };
+    let nothing = |_: &mut PlanRequest| {};
+    assert_eq!(epoch("FROM scratch", "context", &nothing), None);
+    assert_eq!(epoch("FROM scratch", "context", &|r| r.context_time = Some(7)), Some(7));
+    let context = NamedContext::Http("https://x.org/a".to_owned());
+    let named = |r: &mut PlanRequest| drop(r.contexts.insert("src".to_owned(), context.clone()));
+    assert_eq!(epoch("FROM scratch", "src", &named), Some(5), "its Last-Modified");
+    let stage = "FROM scratch AS src\nADD https://x.org/a /\nFROM scratch";
+    assert_eq!(epoch(stage, "src", &nothing), Some(5));
+    // What an ARG shows is the number.
+    let shown = "ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nADD https://x.org/a /\n\
+                 FROM scratch\nARG SOURCE_DATE_EPOCH\nENV E=$SOURCE_DATE_EPOCH";
+    let plan = case(shown).plan();
+    assert_eq!(plan.config().env.last().map(String::as_str), Some("E=5"));
+    let two = "ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nADD https://x.org/a /\nCOPY a /\nFROM scratch";
+    assert!(case(two).refusal().starts_with("invalid SOURCE_DATE_EPOCH: src"));
+}

@@ -1,0 +1,100 @@
+//! `SOURCE_DATE_EPOCH`: a number, or the name of something whose time it is.
+//!
+//! A name is the main context, a named context, or a stage that holds nothing but one download. What
+//! planning goes on with is always the number, so that an ARG of that name has it, too.
+
+use std::collections::BTreeMap;
+
+use super::{Facts, NamedContext, PlanRequest, Planning, remote};
+use crate::ast::{Add, Instruction, Operand};
+use crate::stages::{Base, Stage, Stages};
+use crate::{Diagnostic, Pinned, SourceRef, Span};
+
+const NAME: &str = "SOURCE_DATE_EPOCH";
+
+/// What is known of the time.
+pub(super) enum Epoch {
+    /// Everything.
+    Known(Option<i64>),
+    /// Everything, and a request in which the name is replaced by the number.
+    Named(Option<i64>, Box<PlanRequest>),
+    /// What must be looked up for it.
+    Unknown(Planning),
+}
+
+impl<'a> Facts<'a> {
+    /// Finds the time out, from the command line or from an ARG above the first FROM.
+    pub(super) fn epoch(&self, stages: &Stages<'a>) -> Result<Epoch, Diagnostic> {
+        let given = self.request.build_args.get(NAME).map(String::as_str);
+        let value = given.or(stages.globals.get(NAME)).filter(|value| !value.is_empty());
+        let Some(value) = value else { return Ok(Epoch::Known(None)) };
+        if let Ok(seconds) = value.parse() {
+            return Ok(Epoch::Known(Some(seconds)));
+        }
+        let seconds = match value {
+            "context" => self.request.context_time,
+            name => {
+                let (url, span) = self.download_named(name, stages)?;
+                let source = SourceRef::Http { url, checksum: None };
+                match self.pin(&source) {
+                    Some(Pinned::File { modified, .. }) => Some(*modified),
+                    Some(_) => return Err(self.invalid_epoch(name)),
+                    None => {
+                        let needs = BTreeMap::from([(source, span)]);
+                        return Ok(Epoch::Unknown(Planning::Needs(needs)));
+                    }
+                }
+            }
+        };
+        let mut request = self.request.clone();
+        let text = seconds.map_or_else(String::new, |seconds| seconds.to_string());
+        request.build_args.insert(NAME.to_owned(), text);
+        Ok(Epoch::Named(seconds, Box::new(request)))
+    }
+
+    /// The URL that a named context or a stage consists of.
+    fn download_named(
+        &self,
+        name: &str,
+        stages: &Stages<'a>,
+    ) -> Result<(String, Span), Diagnostic> {
+        let platform = &self.request.build_platform;
+        if let Some(found) = self.contexts.find(name, platform) {
+            return match found.context {
+                NamedContext::Http(url) => Ok((url.clone(), 0..0)),
+                _ => Err(self.invalid_epoch(name)),
+            };
+        }
+        let is_it = |stage: &&Stage<'a>| stage.name.as_deref() == Some(&*name.to_lowercase());
+        stages
+            .list
+            .iter()
+            .find(is_it)
+            .and_then(only_download)
+            .ok_or_else(|| self.invalid_epoch(name))
+    }
+
+    fn invalid_epoch(&self, value: &str) -> Diagnostic {
+        self.error(&(0..0), format!("invalid {NAME}: {value}")).help(
+            "give the number of seconds since 1970, `context`, the name of a context by URL, \
+             or that of a stage on scratch with one ADD of a URL",
+        )
+    }
+}
+
+/// What is downloaded in a stage on `scratch` that does nothing else.
+fn only_download(stage: &Stage<'_>) -> Option<(String, Span)> {
+    if !matches!(stage.base, Base::Scratch) {
+        return None;
+    }
+    let other = |node: &&crate::ast::Node| !matches!(node.instruction, Instruction::Arg(_));
+    let mut nodes = stage.instructions.iter().filter(other);
+    let (Some(node), None) = (nodes.next(), nodes.next()) else { return None };
+    let Instruction::Add(Add { sources, .. }) = &node.instruction else { return None };
+    match sources.as_slice() {
+        [Operand::Path(url)] if remote::is_url(url) && !remote::is_git(url) => {
+            Some((url.clone(), node.span.clone()))
+        }
+        _ => None,
+    }
+}
