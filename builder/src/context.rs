@@ -53,12 +53,6 @@ pub enum ContextError {
         /// Where it was looked for.
         path: PathBuf,
     },
-    /// A Dockerfile is no text.
-    #[error("`{}` is not UTF-8 text", .path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-    },
     /// An ignore file has a line that makes no sense.
     #[error("cannot use `{name}`")]
     Ignore {
@@ -83,7 +77,7 @@ impl ContextError {
                 Some(format!("make `{}`, or name another file with -f", path.display()))
             }
             Self::Files(error) => error.help(),
-            Self::Open { .. } | Self::NotText { .. } | Self::Ignore { .. } | Self::Cache(_) => None,
+            Self::Open { .. } | Self::Ignore { .. } | Self::Cache(_) => None,
         }
     }
 }
@@ -192,9 +186,18 @@ fn read_text(
     path: &Path,
 ) -> Result<Option<DockerfileText>, ContextError> {
     let Some(bytes) = root.read_small(name)? else { return Ok(None) };
-    let text = String::from_utf8(bytes);
-    let text = text.map_err(|_| ContextError::NotText { path: path.to_owned() })?;
-    Ok(Some(DockerfileText { path: path.to_owned(), text }))
+    Ok(Some(DockerfileText { path: path.to_owned(), text: text_of(&bytes) }))
+}
+
+/// The text of a Dockerfile. A byte that is no part of a character becomes U+FFFD, as it would where
+/// the image's config is written; in a comment it does no harm.
+fn text_of(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    text
 }
 
 fn open(dir: &Path) -> Result<Root, ContextError> {
@@ -302,5 +305,11 @@ mod tests {
         let error = read_dockerfile(&tree.at("ctx/Dockerfile")).unwrap_err();
         assert!(matches!(error, ContextError::NoDockerfile { .. }));
         assert!(error.to_string().starts_with("failed to read dockerfile: open "));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced_one_by_one() {
+        assert_eq!(text_of("ENV A=ä\n".as_bytes()), "ENV A=ä\n");
+        assert_eq!(text_of(b"A=\xff\xe2\x82 b"), "A=\u{fffd}\u{fffd}\u{fffd} b");
     }
 }

@@ -227,7 +227,9 @@ impl From<ContextValue> for NamedContext {
 pub(crate) fn named_context(text: &str) -> Result<(String, ContextValue), ValueError> {
     let (name, value) = text.split_once('=').ok_or_else(|| ValueError::Context(text.to_owned()))?;
     let refused = |reason: String| ValueError::ContextKind { name: name.to_owned(), reason };
-    let context = if let Some(image) = value.strip_prefix("docker-image://") {
+    let context = if value == "docker-image://scratch" {
+        ContextValue::Other(NamedContext::Scratch)
+    } else if let Some(image) = value.strip_prefix("docker-image://") {
         let reference: Reference =
             image.parse().map_err(|error| refused(format!("`{image}`: {error}")))?;
         ContextValue::Other(NamedContext::Image(reference))

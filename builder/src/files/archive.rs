@@ -102,6 +102,24 @@ fn decompressed<'a>(
     })
 }
 
+/// An archive that may lack the blocks that say its end, but does not end within a block.
+struct WholeBlocks<R> {
+    inner: R,
+    read: u64,
+}
+
+impl<R: Read> Read for WholeBlocks<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.read += read as u64;
+        if read == 0 && !buffer.is_empty() && !self.read.is_multiple_of(512) {
+            let message = "the archive ends within a block";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
+        Ok(read)
+    }
+}
+
 /// Unpacks `file` into `dest`; every entry belongs to `owner`, or to whom the archive says. Returns
 /// the digest of the archive's bytes if asked to `hash` them.
 pub(crate) fn unpack(
@@ -112,7 +130,9 @@ pub(crate) fn unpack(
     hash: bool,
 ) -> Result<Option<Digest>, Failure> {
     let mut tee = Tee { file, digest: hash.then(Sha256::new) };
-    let mut archive = tar::Archive::new(decompressed(BufReader::new(&mut tee), format)?);
+    let bytes: Box<dyn Read> =
+        Box::new(WholeBlocks { inner: decompressed(BufReader::new(&mut tee), format)?, read: 0 });
+    let mut archive = tar::Archive::new(bytes);
     let mut unpacker = Unpacker { dest, owner, directories: vec![], above: None };
     for entry in archive.entries()? {
         let mut entry = entry?;

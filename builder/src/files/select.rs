@@ -116,9 +116,16 @@ pub(crate) fn select(source: &Source<'_>, selection: &Selection) -> Result<Vec<P
         if !wild(&root) && !wild(&pattern) {
             selector.require(&Path::new(&root).join(&pattern))?;
         }
-        let roots = selector.named(&root, wild(&root))?;
-        let tree = |(name, path)| selector.tree(name, path, filter()?);
-        return roots.into_iter().map(tree).collect();
+        let mut trees = vec![];
+        for (name, path) in selector.named(&root, wild(&root))? {
+            match selector.tree(name, path, filter()?)? {
+                Ok(tree) => trees.push(tree),
+                // Below what is no directory nothing can match.
+                Err(_file) if wild(&root) => {}
+                Err(file) => return Err(selector.missing(&file.path)),
+            }
+        }
+        return Ok(trees);
     }
     let path = clean(&selection.path);
     let named = selector.named(&path, wild(&path))?;
@@ -309,13 +316,19 @@ impl Selector<'_> {
         walk.run()
     }
 
-    /// The tree at `path` that the pattern of `--parents` is about.
-    fn tree(&self, name: OsString, path: PathBuf, filter: Filter<'_>) -> Result<Pick, FilesError> {
+    /// The tree at `path` that the pattern of `--parents` is about; what is there if that is no
+    /// directory.
+    fn tree(
+        &self,
+        name: OsString,
+        path: PathBuf,
+        filter: Filter<'_>,
+    ) -> Result<Result<Pick, Pick>, FilesError> {
         let pick = self.pick(name, path, filter)?;
-        if pick.top().meta.kind() != Kind::Directory {
-            return Err(self.missing(&pick.path));
-        }
-        Ok(Pick { parents: true, ..pick })
+        Ok(match pick.top().meta.kind() {
+            Kind::Directory => Ok(Pick { parents: true, ..pick }),
+            _ => Err(pick),
+        })
     }
 }
 

@@ -95,6 +95,8 @@ pub struct PlanRequest {
 pub enum NamedContext {
     /// A local directory: its files are [`crate::FileSource::Context`] of the same name.
     Directory,
+    /// `docker-image://scratch`: nothing.
+    Scratch,
     /// `docker-image://…`.
     Image(Reference),
     /// `oci-layout://path[:tag][@digest]`.

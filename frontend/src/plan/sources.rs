@@ -75,6 +75,7 @@ impl<'a> PlatformPlanner<'a> {
                 let named = |fetch| FetchOp { name: "context".to_owned(), ..fetch };
                 return Ok(self.download(url, None, span)?.map(named).map(Ground::File));
             }
+            NamedContext::Scratch => return Ok(Some(Ground::Scratch)),
             NamedContext::Git(source) => {
                 return Ok(self.checkout(source, span)?.map(Ground::Git));
             }

@@ -320,3 +320,13 @@ fn a_stream_that_breaks_off_is_an_error() {
     let error = stream(&packed[..packed.len() / 2]).unpack(&Tree::new().root()).unwrap_err();
     assert!(error.to_string().starts_with("cannot unpack `standard input`"), "{error}");
 }
+
+#[test]
+fn an_archive_may_lack_its_end_but_not_a_part_of_a_block() {
+    let whole = Archive::new().file("f", "content").bytes();
+    let without_end = &whole[..1024];
+    let to = Tree::new();
+    add(without_end, "/a/", &to).unwrap();
+    let error = add(&without_end[..1000], "/b/", &to).unwrap_err();
+    assert!(format!("{error:?}").contains("ends within a block"), "{error:?}");
+}

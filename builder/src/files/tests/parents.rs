@@ -33,6 +33,9 @@ fn what_is_before_the_first_pivot_is_left_out() {
 fn both_parts_may_hold_wildcards() {
     let to = Copy::new("a/b*/./c/**/ba?", "/o/").parents().to_empty(&context());
     assert_eq!(to.list(), ["o", "o/c", "o/c/d", "o/c/d/bar", "o/c/d/bay"]);
+    // Of what the first part matches, files have nothing below them.
+    let to = Copy::new("a/*/./c/foo", "/o/").parents().to_empty(&context());
+    assert_eq!(to.list(), ["o", "o/c", "o/c/foo"]);
     let to = Copy::new("**/*.txt", "/").parents().to_empty(&context());
     assert_eq!(to.list(), ["a", "a/x.txt", "top.txt"]);
 }
