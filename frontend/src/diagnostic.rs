@@ -1,6 +1,7 @@
 //! Errors and warnings that point into a Dockerfile.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::{Source, Span};
 
@@ -15,6 +16,7 @@ pub struct Diagnostic {
     pub span: Span,
     /// What to do about it.
     pub help: Option<String>,
+    suggestion: Option<String>,
     excerpt: Box<Excerpt>,
 }
 
@@ -26,6 +28,8 @@ struct Excerpt {
     number: usize,
     column: usize,
     width: usize,
+    /// The lines of the instruction; `None` where no line is to blame.
+    lines: Option<RangeInclusive<usize>>,
 }
 
 impl Diagnostic {
@@ -48,8 +52,22 @@ impl Diagnostic {
             number: source.line_of(start),
             column: before,
             width: width.min(rest).max(1),
+            lines: Some(source.lines_of(&span)),
         };
-        Self { message: message.into(), span, help: None, excerpt: Box::new(excerpt) }
+        let excerpt = Box::new(excerpt);
+        Self { message: message.into(), span, help: None, suggestion: None, excerpt }
+    }
+
+    /// Says which lines are those of the instruction, of which the span may be but a word.
+    pub fn in_lines(mut self, lines: RangeInclusive<usize>) -> Self {
+        self.excerpt.lines = Some(lines);
+        self
+    }
+
+    /// Says that no line is to blame, but the file as a whole or what was asked for.
+    pub fn in_no_line(mut self) -> Self {
+        self.excerpt.lines = None;
+        self
     }
 
     /// Adds what to do about it.
@@ -60,10 +78,28 @@ impl Diagnostic {
 
     /// Adds ``did you mean `…`?`` if there is something to suggest.
     pub fn suggest(self, suggestion: Option<impl fmt::Display>) -> Self {
-        match suggestion {
-            Some(suggestion) => self.help(format!("did you mean `{suggestion}`?")),
-            None => self,
+        let Some(suggestion) = suggestion.map(|suggestion| suggestion.to_string()) else {
+            return self;
+        };
+        let help = format!("did you mean `{suggestion}`?");
+        Self { suggestion: Some(suggestion), ..self }.help(help)
+    }
+
+    /// The message with what is suggested behind it, in one line as BuildKit words it: flags are
+    /// suggested without their dashes.
+    pub fn message_with_suggestion(&self) -> String {
+        match &self.suggestion {
+            Some(suggestion) => {
+                let meant = suggestion.trim_start_matches("--");
+                format!("{} (did you mean {meant}?)", self.message)
+            }
+            None => self.message.clone(),
         }
+    }
+
+    /// The lines (from 1) of the instruction that is wrong; `None` where no line is to blame.
+    pub fn lines(&self) -> Option<RangeInclusive<usize>> {
+        self.excerpt.lines.clone()
     }
 
     /// The line (from 1) that it points at.
@@ -78,7 +114,7 @@ impl Diagnostic {
 
     /// Draws the place: file, line and column, the line itself, carets below.
     pub fn excerpt(&self) -> String {
-        let Excerpt { file, line, number, column, width } = &*self.excerpt;
+        let Excerpt { file, line, number, column, width, lines: _ } = &*self.excerpt;
         let gutter = " ".repeat(number.to_string().len());
         let margin: String =
             line.chars().take(*column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
@@ -142,6 +178,24 @@ mod tests {
             .to_string();
         let expected = "unknown instruction: COPPY\n --> Dockerfile:2:1\n  |\n2 | COPPY . /app\n  | ^^^^^\nhelp: did you mean `COPY`?";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn it_knows_the_lines_that_are_to_blame() {
+        let source = Source::new("Dockerfile", "FROM a\nRUN a \\\n  b\n");
+        let word = Diagnostic::new(&source, 17..18, "x");
+        assert_eq!(word.lines(), Some(3..=3));
+        assert_eq!(word.in_lines(2..=3).lines(), Some(2..=3));
+        assert_eq!(Diagnostic::new(&source, 7..18, "x").lines(), Some(2..=3));
+        assert_eq!(Diagnostic::new(&source, 0..0, "x").in_no_line().lines(), None);
+    }
+
+    #[test]
+    fn a_suggestion_also_stands_behind_the_message() {
+        let unknown = Diagnostic::new(&Source::new("Dockerfile", "FORM a"), 0..4, "unknown: FORM");
+        assert_eq!(unknown.message_with_suggestion(), "unknown: FORM");
+        let unknown = unknown.suggest(Some("FROM"));
+        assert_eq!(unknown.message_with_suggestion(), "unknown: FORM (did you mean FROM?)");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The parser and the planner each report what they see in passing; what is done with it is
 //! decided here, by `# check=` lines and the build argument that replaces them.
 
+mod rules;
+
 use crate::ast::Node;
 use crate::{Diagnostic, Dockerfile, PlanRequest, Source, Span};
 
@@ -15,6 +17,18 @@ pub struct Warning {
     pub message: String,
     /// Where.
     pub span: Span,
+}
+
+impl Warning {
+    /// What the check is about.
+    pub fn description(&self) -> Option<&'static str> {
+        rules::description(self.rule)
+    }
+
+    /// The address of the page about the check; one has none.
+    pub fn url(&self) -> Option<String> {
+        rules::url(self.rule)
+    }
 }
 
 /// Checks that only run where a file asks for them.
@@ -47,6 +61,7 @@ impl Checks {
             Some(text) => Self::parse(text).map_err(|option| {
                 let message = format!("invalid check option {option:?}");
                 Diagnostic::new(&dockerfile.source, first_check(&dockerfile.source), message)
+                    .in_no_line()
                     .help("known options are skip=, error= and experimental=")
             }),
             None => Ok(Self::default()),
@@ -80,30 +95,39 @@ impl Checks {
         dockerfile: &Dockerfile,
         planned: Vec<Warning>,
     ) -> Result<Vec<Warning>, Diagnostic> {
-        let all = dockerfile.warnings.iter().cloned().chain(planned);
-        let mut kept: Vec<Warning> =
-            all.filter(|warning| self.counts(&dockerfile.instructions, warning)).collect();
+        let mut kept = self.keep(dockerfile, planned);
         kept.sort_by(|a, b| {
             (a.span.start, a.rule, &a.message).cmp(&(b.span.start, b.rule, &b.message))
         });
         kept.dedup();
-        match kept.first() {
-            Some(first) if self.error => {
-                let mut rules: Vec<&str> = kept.iter().map(|warning| warning.rule).collect();
-                rules.sort_unstable();
-                rules.dedup();
-                let rules = rules.join(", ");
-                let message = format!("lint violation found for rules: {rules}");
-                let error = Diagnostic::new(&dockerfile.source, first.span.clone(), message);
-                Err(error.help(first.message.clone()))
-            }
-            Some(_) | None => Ok(kept),
-        }
+        self.violation(dockerfile, &kept).map_or(Ok(kept), Err)
+    }
+
+    /// Keeps the warnings that count, the parser's first, in the order in which they were found.
+    pub(crate) fn keep(&self, dockerfile: &Dockerfile, planned: Vec<Warning>) -> Vec<Warning> {
+        let all = dockerfile.warnings.iter().cloned().chain(planned);
+        all.filter(|warning| self.counts(&dockerfile.instructions, warning)).collect()
+    }
+
+    /// The error that warnings are where the file says so.
+    pub(crate) fn violation(
+        &self,
+        dockerfile: &Dockerfile,
+        warnings: &[Warning],
+    ) -> Option<Diagnostic> {
+        let first = warnings.first().filter(|_| self.error)?;
+        let mut rules: Vec<&str> = warnings.iter().map(|warning| warning.rule).collect();
+        rules.sort_unstable();
+        rules.dedup();
+        let message = format!("lint violation found for rules: {}", rules.join(", "));
+        let error = Diagnostic::new(&dockerfile.source, first.span.clone(), message);
+        Some(error.in_no_line().help(first.message.clone()))
     }
 
     fn counts(&self, nodes: &[Node], warning: &Warning) -> bool {
         let next = nodes.partition_point(|node| node.span.start <= warning.span.start);
-        let own = next.checked_sub(1).and_then(|index| Self::of_node(&nodes[index]));
+        let node = next.checked_sub(1).map(|index| &nodes[index]);
+        let own = node.filter(|node| warning.span.start < node.span.end).and_then(Self::of_node);
         let own = own.unwrap_or_default();
         if EXPERIMENTAL.contains(&warning.rule) {
             return [&self.experimental, &own.experimental]

@@ -1,6 +1,6 @@
 //! The text that spans point into.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// A byte range of a [`Source`].
 pub type Span = Range<usize>;
@@ -24,6 +24,12 @@ impl Source {
     pub fn line_of(&self, offset: usize) -> usize {
         let before = &self.text.as_bytes()[..offset.min(self.text.len())];
         before.iter().filter(|&&byte| byte == b'\n').count() + 1
+    }
+
+    /// Returns the lines (from 1) that hold `span`.
+    pub fn lines_of(&self, span: &Span) -> RangeInclusive<usize> {
+        let first = self.line_of(span.start);
+        first..=self.line_of(span.end.saturating_sub(1)).max(first)
     }
 
     /// Returns line `number` (from 1) without its line end, or nothing past the end.

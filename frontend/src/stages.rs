@@ -210,13 +210,14 @@ impl<'a> Stages<'a> {
     ) -> Result<usize, Diagnostic> {
         let Some(last) = self.list.last() else {
             let message = "dockerfile contains no stages to build";
-            return Err(Diagnostic::new(&dockerfile.source, 0..0, message));
+            return Err(Diagnostic::new(&dockerfile.source, 0..0, message).in_no_line());
         };
         let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(last.index) };
         self.last_by_name.get(&name.to_lowercase()).copied().ok_or_else(|| {
             let message = format!("target stage {} could not be found", history::quote(name));
             let names = self.list.iter().filter_map(|stage| stage.name.as_deref());
             Diagnostic::new(&dockerfile.source, last.node.span.clone(), message)
+                .in_no_line()
                 .suggest(did_you_mean(name, names))
         })
     }
@@ -358,7 +359,10 @@ impl FromLine<'_> {
         let expansion = self.expand(word)?;
         if expansion.text.is_empty() {
             let error = self.error(format!("base name ({word}) should not be blank"));
-            return Err(self.undeclared(error, &expansion));
+            return Err(match self.meant(&expansion) {
+                Some(meant) => error.help(format!("did you mean `{meant}`?")),
+                None => self.undeclared(error, &expansion),
+            });
         }
         Ok(expansion.text)
     }
@@ -370,8 +374,8 @@ impl FromLine<'_> {
             return Err(self.undeclared(error, &expansion));
         }
         expansion.text.parse().map_err(|error| {
-            let message = format!("failed to parse platform {}: {error}", expansion.text);
-            self.error(message)
+            let error = self.error(format!("failed to parse platform {word}: {error}"));
+            self.undeclared(error, &expansion)
         })
     }
 
@@ -385,10 +389,17 @@ impl FromLine<'_> {
 
     /// Says what a variable without a value was probably meant to be.
     fn undeclared(&self, error: Diagnostic, expansion: &Expansion) -> Diagnostic {
-        let Some(name) = expansion.unmatched.first() else { return error };
-        match did_you_mean(name, self.globals.names()) {
-            Some(meant) => error.suggest(Some(meant)),
-            None => error.help(format!("FROM sees only ARGs above the first FROM: `ARG {name}`")),
+        match (self.meant(expansion), expansion.unmatched.first()) {
+            (Some(meant), _) => error.suggest(Some(meant)),
+            (None, Some(name)) => {
+                error.help(format!("FROM sees only ARGs above the first FROM: `ARG {name}`"))
+            }
+            (None, None) => error,
         }
+    }
+
+    /// What the first variable that has no value was probably meant to be.
+    fn meant(&self, expansion: &Expansion) -> Option<&str> {
+        did_you_mean(expansion.unmatched.first()?, self.globals.names())
     }
 }

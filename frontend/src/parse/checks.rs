@@ -7,29 +7,34 @@ use std::collections::BTreeMap;
 
 use oci::{Platform, Reference};
 
-use super::Understood;
+use super::lines::LogicalLine;
 use crate::ast::{Escape, From, Instruction, Node};
 use crate::{Expansion, ExpansionError, Span, Warning, did_you_mean, expand};
 
+/// Looks at lines before anything is known of what they say.
+pub(super) fn run_on_lines<'l>(lines: impl Iterator<Item = &'l LogicalLine>) -> Vec<Warning> {
+    let empty = lines.filter_map(|line| line.empty_continuation.clone());
+    let warning = |span| {
+        let message = "Empty continuation line".to_owned();
+        Warning { rule: "NoEmptyContinuation", message, span }
+    };
+    empty.map(warning).collect()
+}
+
 /// Looks at a whole file.
-pub(super) fn run(instructions: &[Understood], escape: Escape) -> Vec<Warning> {
-    let mut findings = Findings(run_alone(instructions));
-    let nodes: Vec<&Node> = instructions.iter().map(|read| &read.node).collect();
-    check_stage_names(&nodes, &mut findings);
-    check_casing(&nodes, &mut findings);
-    check_bases(&nodes, escape, &mut findings);
+pub(super) fn run(nodes: &[Node], escape: Escape) -> Vec<Warning> {
+    let mut findings = Findings(run_alone(nodes));
+    check_stage_names(nodes, &mut findings);
+    check_casing(nodes, &mut findings);
+    check_bases(nodes, escape, &mut findings);
     findings.0
 }
 
 /// Looks at each instruction alone: all that can be said of a file that ends in an error.
-pub(super) fn run_alone(instructions: &[Understood]) -> Vec<Warning> {
+pub(super) fn run_alone(nodes: &[Node]) -> Vec<Warning> {
     let mut findings = Findings(Vec::new());
-    for Understood { node, empty_continuation } in instructions {
+    for node in nodes {
         check_alone(node, &mut findings);
-        if let Some(span) = empty_continuation {
-            let message = "Empty continuation line".to_owned();
-            findings.0.push(Warning { rule: "NoEmptyContinuation", message, span: span.clone() });
-        }
     }
     findings.0
 }
@@ -48,7 +53,8 @@ fn check_alone(node: &Node, findings: &mut Findings) {
     match &node.instruction {
         Instruction::From(from) => {
             check_from(node, from, findings);
-            let names: Vec<&str> = from.name.as_deref().into_iter().collect();
+            let name = from.name.as_ref().map(|name| name.to_lowercase());
+            let names: Vec<&str> = name.as_deref().into_iter().collect();
             check_description(node, "FROM", &names, findings);
         }
         Instruction::Arg(arg) => {
@@ -107,7 +113,7 @@ fn check_description(node: &Node, what: &str, names: &[&str], findings: &mut Fin
     }
 }
 
-fn check_stage_names(nodes: &[&Node], findings: &mut Findings) {
+fn check_stage_names(nodes: &[Node], findings: &mut Findings) {
     let mut seen: Vec<String> = Vec::new();
     for (node, from) in stages(nodes) {
         let Some(name) = from.name.as_ref().map(|name| name.to_lowercase()) else { continue };
@@ -124,9 +130,9 @@ fn check_stage_names(nodes: &[&Node], findings: &mut Findings) {
     }
 }
 
-fn stages<'a>(nodes: &[&'a Node]) -> impl Iterator<Item = (&'a Node, &'a From)> {
+fn stages(nodes: &[Node]) -> impl Iterator<Item = (&Node, &From)> {
     nodes.iter().filter_map(|node| match &node.instruction {
-        Instruction::From(from) => Some((*node, from)),
+        Instruction::From(from) => Some((node, from)),
         _ => None,
     })
 }
@@ -151,7 +157,7 @@ impl Case {
 }
 
 /// Global ARGs have no say and are not looked at.
-fn check_casing(nodes: &[&Node], findings: &mut Findings) {
+fn check_casing(nodes: &[Node], findings: &mut Findings) {
     let in_stages =
         nodes.iter().skip_while(|node| !matches!(node.instruction, Instruction::From(_)));
     let count =
@@ -178,7 +184,7 @@ struct Defaults {
 
 impl Defaults {
     /// Fails where a default can't be expanded; the build will say so.
-    fn read(nodes: &[&Node], escape: Escape) -> Result<Self, ExpansionError> {
+    fn read(nodes: &[Node], escape: Escape) -> Result<Self, ExpansionError> {
         let mut defaults = Self { values: automatic(), escape };
         let global = nodes.iter().map_while(|node| match &node.instruction {
             Instruction::Arg(arg) => Some(&arg.args),
@@ -213,8 +219,13 @@ fn automatic() -> BTreeMap<String, Option<String>> {
     parts("BUILD").into_iter().chain(parts("TARGET")).chain([stage]).collect()
 }
 
-fn check_bases(nodes: &[&Node], escape: Escape, findings: &mut Findings) {
+fn check_bases(nodes: &[Node], escape: Escape, findings: &mut Findings) {
     let Ok(defaults) = Defaults::read(nodes, escape) else { return };
+    check_default_bases(nodes, &defaults, findings);
+    check_from_variables(nodes, &defaults, findings);
+}
+
+fn check_default_bases(nodes: &[Node], defaults: &Defaults, findings: &mut Findings) {
     for (node, from) in stages(nodes) {
         let Ok(base) = defaults.expand(&from.base) else { return };
         if base.text.parse::<Reference>().is_err() {
@@ -224,11 +235,17 @@ fn check_bases(nodes: &[&Node], escape: Escape, findings: &mut Findings) {
             );
             findings.add("InvalidDefaultArgInFrom", node, message);
         }
-        check_declared(node, &base, &defaults, findings);
+    }
+}
+
+fn check_from_variables(nodes: &[Node], defaults: &Defaults, findings: &mut Findings) {
+    for (node, from) in stages(nodes) {
+        let Ok(base) = defaults.expand(&from.base) else { return };
+        check_declared(node, &base, defaults, findings);
         let Some(platform) = &from.platform else { continue };
         let Ok(expansion) = defaults.expand(platform) else { return };
-        check_declared(node, &expansion, &defaults, findings);
-        check_platform(node, from, platform, &expansion, &defaults, findings);
+        check_declared(node, &expansion, defaults, findings);
+        check_platform(node, from, platform, &expansion, defaults, findings);
     }
 }
 

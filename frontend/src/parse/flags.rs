@@ -132,8 +132,8 @@ mod tests {
         assert_eq!(message(&["--text"]), "missing a value on flag: --text");
         assert_eq!(message(&["--flag="]), "missing a value on flag: --flag");
         assert_eq!(message(&["--flag=1"]), "expecting boolean value for flag --flag, not: 1");
-        let help = flags(&["--tixt=a"], &KNOWN).unwrap_err().help;
-        assert_eq!(help.as_deref(), Some("did you mean `--text`?"));
+        let suggestion = flags(&["--tixt=a"], &KNOWN).unwrap_err().suggestion;
+        assert_eq!(suggestion.as_deref(), Some("--text"));
     }
 
     #[test]

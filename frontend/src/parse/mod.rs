@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ast::{Directives, Escape, Heredoc, Instruction, Node};
-use crate::{Diagnostic, Dockerfile, Source, Span};
+use crate::{Diagnostic, Dockerfile, Source};
 use lines::{LogicalLine, Reader};
 use statement::Statement;
 use words::Part;
@@ -50,24 +50,27 @@ pub fn parse_until_error(source: Source) -> (Dockerfile, Option<Diagnostic>) {
         Ok(statements) => statements,
         Err(error) => return (dockerfile, Some(error)),
     };
+    // Those of the lines are found in the whole file, whatever an instruction says.
+    dockerfile.warnings = checks::run_on_lines(statements.iter().map(|read| &read.line));
     let (instructions, error) = understand(&source, statements);
-    dockerfile.warnings = match error {
+    dockerfile.warnings.extend(match error {
         None => checks::run(&instructions, dockerfile.directives.escape),
         Some(_) => checks::run_alone(&instructions),
-    };
-    dockerfile.instructions = instructions.into_iter().map(|read| read.node).collect();
+    });
+    dockerfile.instructions = instructions;
     (dockerfile, error)
 }
 
 fn read_file(source: &Source, directives: &mut Directives) -> Result<Vec<Read>, Diagnostic> {
     if source.text.is_empty() {
-        return Err(Diagnostic::new(source, 0..0, "the Dockerfile cannot be empty"));
+        return Err(Diagnostic::new(source, 0..0, "the Dockerfile cannot be empty").in_no_line());
     }
     let lines;
     (*directives, lines) = directives::read(source)?;
     let statements = read(source, directives.escape, lines)?;
     if statements.is_empty() {
         return Err(Diagnostic::new(source, 0..0, "file with no instructions")
+            .in_no_line()
             .help("begin with `FROM image`"));
     }
     Ok(statements)
@@ -98,12 +101,13 @@ pub fn parse_trigger(text: &str) -> Result<Node, Diagnostic> {
 struct Refusal {
     message: String,
     help: Option<String>,
+    suggestion: Option<String>,
     part: Part,
 }
 
 impl Refusal {
     fn at(part: Part, message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None, part }
+        Self { message: message.into(), help: None, suggestion: None, part }
     }
 
     fn help(mut self, help: impl Into<String>) -> Self {
@@ -112,10 +116,7 @@ impl Refusal {
     }
 
     fn suggest(self, suggestion: Option<impl fmt::Display>) -> Self {
-        match suggestion {
-            Some(suggestion) => self.help(format!("did you mean `{suggestion}`?")),
-            None => self,
-        }
+        Self { suggestion: suggestion.map(|suggestion| suggestion.to_string()), ..self }
     }
 
     fn on_line(mut self, number: usize) -> Self {
@@ -128,7 +129,9 @@ impl Refusal {
             true => line.span.clone(),
             false => line.span_of(&self.part),
         };
-        let diagnostic = Diagnostic::new(source, span, self.message);
+        let diagnostic = Diagnostic::new(source, span, self.message)
+            .in_lines(line.numbers.clone())
+            .suggest(self.suggestion);
         match self.help {
             Some(help) => diagnostic.help(help),
             None => diagnostic,
@@ -154,12 +157,6 @@ impl Read {
             comments: self.line.comments,
         }
     }
-}
-
-/// A node and what only the checks want to know of it.
-struct Understood {
-    node: Node,
-    empty_continuation: Option<Span>,
 }
 
 fn read(source: &Source, escape: Escape, directives: usize) -> Result<Vec<Read>, Diagnostic> {
@@ -198,7 +195,7 @@ fn read_heredocs(
 }
 
 /// Makes instructions of statements, up to the first error.
-fn understand(source: &Source, statements: Vec<Read>) -> (Vec<Understood>, Option<Diagnostic>) {
+fn understand(source: &Source, statements: Vec<Read>) -> (Vec<Node>, Option<Diagnostic>) {
     let mut in_stage = false;
     let mut nodes = Vec::with_capacity(statements.len());
     for read in statements {
@@ -206,11 +203,11 @@ fn understand(source: &Source, statements: Vec<Read>) -> (Vec<Understood>, Optio
             Ok(instruction) => instruction,
             Err(refusal) => return (nodes, Some(refusal.into_diagnostic(source, &read.line))),
         };
-        let empty_continuation = read.line.empty_continuation.clone();
-        nodes.push(Understood { node: read.into_node(instruction), empty_continuation });
+        nodes.push(read.into_node(instruction));
     }
     let no_stage = (!in_stage).then(|| {
         Diagnostic::new(source, 0..0, "dockerfile contains no stages to build")
+            .in_no_line()
             .help("add `FROM image`")
     });
     (nodes, no_stage)

@@ -286,12 +286,12 @@ fn stages_come_after_nothing_but_args() {
 
 #[test]
 fn what_stands_before_an_error_can_be_had() {
-    let source = Source::new("Dockerfile", "FROM a AS B\nMAINTAINER c\nBAD\nRUN d\n");
+    let source = Source::new("Dockerfile", "FROM a AS B\nMAINTAINER c\nBAD\nRUN d \\\n\n e\n");
     let (file, error) = parse_until_error(source);
     assert_eq!(error.map(|error| error.line()), Some(3));
     assert_eq!(file.instructions.len(), 2);
     let rules: Vec<_> = file.warnings.iter().map(|warning| warning.rule).collect();
-    assert_eq!(rules, ["StageNameCasing", "MaintainerDeprecated"]);
+    assert_eq!(rules, ["NoEmptyContinuation", "StageNameCasing", "MaintainerDeprecated"]);
 }
 
 #[test]

@@ -25,8 +25,21 @@ pub struct Platform {
 
 /// Why a string is not a [`Platform`].
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a platform of the form os/architecture[/variant]")]
-pub struct ParsePlatformError(String);
+pub enum ParsePlatformError {
+    /// A part has characters that are not allowed, or none.
+    #[error(
+        "{part:?} is an invalid component of {platform:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"
+    )]
+    Part {
+        /// The part.
+        part: String,
+        /// The whole.
+        platform: String,
+    },
+    /// Its parts are too many, or mean nothing.
+    #[error("`{0}` is not a platform of the form os/architecture[/variant]")]
+    Form(String),
+}
 
 impl Platform {
     /// A platform without variant, normalised.
@@ -99,7 +112,7 @@ impl FromStr for Platform {
 
     /// Accepts `os/architecture[/variant]`, a bare architecture, a bare `linux`, and `os(version)/…`.
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let invalid = || ParsePlatformError(s.to_owned());
+        let invalid = || ParsePlatformError::Form(s.to_owned());
         let word = |w: &str| {
             w.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
@@ -110,8 +123,9 @@ impl FromStr for Platform {
             os_version = Some(version.strip_suffix(')').ok_or_else(invalid)?.to_owned());
             parts[0] = os;
         }
-        if !parts.iter().all(|part| word(part)) {
-            return Err(invalid());
+        if let Some(part) = parts.iter().find(|part| !word(part)) {
+            let (part, platform) = ((*part).to_owned(), s.to_owned());
+            return Err(ParsePlatformError::Part { part, platform });
         }
         let platform = |os: &str, architecture: &str, variant: Option<&str>| {
             let variant = variant.map(str::to_owned);
