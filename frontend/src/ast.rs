@@ -22,6 +22,19 @@ pub struct Dockerfile {
     pub warnings: Vec<Warning>,
 }
 
+impl Dockerfile {
+    /// The lines (from 1) of the instruction in which `span` stands, or those of `span` itself
+    /// where there is none.
+    pub fn lines_at(&self, span: &Span) -> RangeInclusive<usize> {
+        let next = self.instructions.partition_point(|node| node.span.start <= span.start);
+        let node = next.checked_sub(1).map(|index| &self.instructions[index]);
+        match node.filter(|node| span.start < node.span.end) {
+            Some(node) if span.end <= node.span.end => node.lines.clone(),
+            Some(_) | None => self.source.lines_of(span),
+        }
+    }
+}
+
 /// Parser directives: the comments at the very top.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directives {

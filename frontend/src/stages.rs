@@ -4,7 +4,7 @@
 //! each stage stands on. That takes the ARGs above the first FROM and the platform, and no pin, so
 //! every stage is looked at, needed or not: a blank base or a bad platform fails anywhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use oci::Platform;
 
@@ -22,6 +22,8 @@ pub(crate) struct Stages<'a> {
     pub(crate) list: Vec<Stage<'a>>,
     /// What FROM lines see, and what `ARG name` in a stage takes its value from.
     pub(crate) globals: Variables,
+    /// The ARGs above the first FROM, in order; a name may be there more than once.
+    pub(crate) global_args: Vec<GlobalArg<'a>>,
     /// For each name the last stage that has it.
     last_by_name: HashMap<String, usize>,
 }
@@ -45,6 +47,19 @@ pub(crate) struct Stage<'a> {
     pub(crate) platform: Option<Platform>,
     /// Whose files it copies or mounts, and where it says so.
     pub(crate) references: Vec<(Named, Span)>,
+}
+
+/// An ARG above the first FROM.
+#[derive(Debug)]
+pub(crate) struct GlobalArg<'a> {
+    /// The instruction.
+    pub(crate) node: &'a Node,
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// The value that it is given here.
+    pub(crate) value: Option<String>,
+    /// The variables that the value is made of.
+    pub(crate) parts: BTreeSet<String>,
 }
 
 /// What a stage stands on.
@@ -83,8 +98,9 @@ impl<'a> Stages<'a> {
         let (above, sections) = sections(dockerfile);
         let globals = Globals { dockerfile, request };
         let last_name = sections.last().and_then(|(_, from, _)| from.name.as_deref());
-        let globals = globals.collect(above, last_name, platform)?;
-        let mut stages = Self { list: vec![], globals, last_by_name: HashMap::new() };
+        let (globals, global_args) = globals.collect(above, last_name, platform)?;
+        let last_by_name = HashMap::new();
+        let mut stages = Self { list: vec![], globals, global_args, last_by_name };
         for section in &sections {
             let stage = stages.stage(dockerfile, contexts, platform, section)?;
             if let Some(name) = &stage.name {
@@ -286,25 +302,32 @@ struct Globals<'a> {
 }
 
 impl Globals<'_> {
-    fn collect(
+    fn collect<'a>(
         &self,
-        above: &[Node],
+        above: &'a [Node],
         last_name: Option<&str>,
         platform: &Platform,
-    ) -> Result<Variables, Diagnostic> {
+    ) -> Result<(Variables, Vec<GlobalArg<'a>>), Diagnostic> {
         let mut globals = self.automatic(last_name, platform);
+        let mut args = vec![];
         for node in above {
             let Instruction::Arg(arg) = &node.instruction else { continue };
             for (name, default) in &arg.args {
-                if let Some(value) = self.request.build_args.get(name) {
-                    globals.set(name, value);
-                } else if let Some(default) = default {
-                    let value = expand_global(self.dockerfile, node, default, &globals)?.text;
+                let (value, parts) = match (self.request.build_args.get(name), default) {
+                    (Some(value), _) => (Some(value.clone()), BTreeSet::new()),
+                    (None, Some(default)) => {
+                        let value = expand_global(self.dockerfile, node, default, &globals)?;
+                        (Some(value.text), value.matched)
+                    }
+                    (None, None) => (None, BTreeSet::new()),
+                };
+                if let Some(value) = &value {
                     globals.set(name, value);
                 }
+                args.push(GlobalArg { node, name, value, parts });
             }
         }
-        Ok(globals)
+        Ok((globals, args))
     }
 
     /// The variables that need no ARG above the first FROM.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::history::{self, DeclaredArg};
 use super::stage::StagePlanner;
-use super::{ownership, paths, ports, signals, variables};
+use super::{ParameterKind, ownership, paths, ports, signals, variables};
 use crate::ast::{self, Arg, CommandLine, Node, Pairs};
 use crate::{Diagnostic, MakeDirOp, Op, expand_words, lint};
 
@@ -25,11 +25,12 @@ pub(super) fn shell_command(config: &ImageConfig, text: &str) -> Vec<String> {
 
 impl StagePlanner<'_, '_> {
     /// ARG: each word sees those before it.
-    pub(super) fn arg(&mut self, arg: &Arg) -> Result<(), Diagnostic> {
+    pub(super) fn arg(&mut self, node: &Node, arg: &Arg) -> Result<(), Diagnostic> {
         let mut shown = vec![];
         for (name, default) in &arg.args {
             self.check_secret_name("ARG", name);
             let value = self.arg_value(name, default.as_deref())?;
+            self.takes_arg(node, name, default.is_some(), value.as_deref());
             if let Some(value) = &value {
                 self.state.env.set(name, value);
             }
@@ -39,6 +40,16 @@ impl StagePlanner<'_, '_> {
         }
         self.record(history::args(&shown), None);
         Ok(())
+    }
+
+    fn takes_arg(&mut self, node: &Node, name: &str, has_default: bool, value: Option<&str>) {
+        let given = self.platform.facts.request.build_args.contains_key(name);
+        let kind = ParameterKind::Arg {
+            value: value.unwrap_or_default().to_owned(),
+            description: node.description(name).unwrap_or_default().to_owned(),
+            inherited: !given && !has_default && value.is_some(),
+        };
+        self.takes(name, kind);
     }
 
     fn arg_value(

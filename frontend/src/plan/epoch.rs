@@ -75,7 +75,7 @@ impl<'a> Facts<'a> {
     }
 
     fn invalid_epoch(&self, value: &str) -> Diagnostic {
-        self.error(&(0..0), format!("invalid {NAME}: {value}")).help(
+        self.error(&(0..0), format!("invalid {NAME}: {value}")).in_no_line().help(
             "give the number of seconds since 1970, `context`, the name of a context by URL, \
              or that of a stage on scratch with one ADD of a URL",
         )

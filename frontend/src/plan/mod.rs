@@ -20,6 +20,7 @@ mod config;
 pub(crate) mod contexts;
 mod copy;
 mod epoch;
+mod examination;
 pub(crate) mod history;
 pub(crate) mod mounts;
 mod names;
@@ -33,9 +34,10 @@ mod signals;
 mod sources;
 mod stage;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod variables;
 
+pub(crate) use examination::{Examination, Parameter, ParameterKind, Scope, examine};
 pub(crate) use paths::below_root;
 pub(crate) use remote::decode;
 pub use remote::{is_git, is_url};
@@ -228,11 +230,13 @@ struct Draft {
     graph: Graph,
     needs: BTreeMap<SourceRef, Span>,
     warnings: Vec<Warning>,
+    parameters: Vec<Parameter>,
 }
 
 impl<'a> Facts<'a> {
     fn error(&self, span: &Span, message: impl Into<String>) -> Diagnostic {
         Diagnostic::new(&self.dockerfile.source, span.clone(), message)
+            .in_lines(self.dockerfile.lines_at(span))
     }
 
     fn pin(&self, source: &SourceRef) -> Option<&'a Pinned> {

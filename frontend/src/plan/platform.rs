@@ -61,6 +61,32 @@ impl<'a> PlatformPlanner<'a> {
         Ok(Some(Target { platform, vertex, config, history }))
     }
 
+    /// Notes down what the stages that are `wanted` stand on and take files from.
+    pub(super) fn ask_for(&mut self, wanted: &[bool]) -> Result<(), Diagnostic> {
+        let stages = self.stages;
+        for (stage, _) in stages.list.iter().zip(wanted).filter(|(_, wanted)| **wanted) {
+            match &stage.base {
+                Base::Image(_) | Base::Context(_) if !stage.replaced => {
+                    self.ground(stage)?;
+                }
+                Base::Scratch | Base::Stage(_) | Base::Image(_) | Base::Context(_) => {}
+            }
+            self.ask_ahead(stage)?;
+        }
+        Ok(())
+    }
+
+    /// Plans the stages that are `wanted`, in the order of the Dockerfile.
+    pub(super) fn all(&mut self, wanted: &[bool]) -> Result<(), Diagnostic> {
+        let stages = self.stages;
+        for (stage, _) in stages.list.iter().zip(wanted).filter(|(_, wanted)| **wanted) {
+            if !stage.replaced {
+                self.stage(stage.index)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The history of a stage and those that it stands on, lowest first.
     fn history(&self, index: usize) -> Vec<HistoryStep> {
         let mut chain = vec![index];

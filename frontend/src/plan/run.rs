@@ -4,7 +4,7 @@ use super::config::shell_command;
 use super::mounts::{self, MountError, MountKind, MountSpec};
 use super::sources::main_context;
 use super::stage::StagePlanner;
-use super::{history, names, paths};
+use super::{ParameterKind, history, names, paths};
 use crate::ast::{CommandLine, Heredoc, Node, Run};
 use crate::{
     CacheMount, Diagnostic, ExecOp, FileSource, Mount, MountSource, NetworkMode, Op, SecurityMode,
@@ -267,6 +267,7 @@ impl StagePlanner<'_, '_> {
             (None, Some(target)) => paths::base_name(target).to_owned(),
             (None, None) => return Err(self.error(MountError::SecretWithoutId.to_string())),
         };
+        self.takes(&id, ParameterKind::Secret { required: spec.required });
         let has_file = target.is_some() || env.is_none();
         let target = target.unwrap_or_else(|| format!("/run/secrets/{}", paths::base_name(&id)));
         let (target, file) = match has_file {
@@ -286,6 +287,7 @@ impl StagePlanner<'_, '_> {
         mounts.ssh_socket.get_or_insert_with(|| target.clone());
         let mode = permissions(&spec, 0o600);
         let id = spec.id.filter(|id| !id.is_empty()).unwrap_or_else(|| "default".to_owned());
+        self.takes(&id, ParameterKind::Ssh { required: spec.required });
         let source = MountSource::Ssh { id, required: spec.required, mode };
         Ok(Mount { target, read_only: true, source })
     }

@@ -6,7 +6,7 @@ use super::history::DeclaredArg;
 use super::names::{self, StepNames};
 use super::platform::PlatformPlanner;
 use super::variables::Variables;
-use super::{Facts, HistoryStep, history};
+use super::{Facts, HistoryStep, Parameter, ParameterKind, history};
 use crate::ast::{Instruction, Node};
 use crate::parse::parse_trigger;
 use crate::stages::{Named, Stage};
@@ -179,7 +179,7 @@ impl<'p, 'a> StagePlanner<'p, 'a> {
     fn instruction(&mut self, node: &Node) -> Result<(), Diagnostic> {
         match &node.instruction {
             Instruction::From(_) => Err(self.error("FROM isn't allowed as an ONBUILD trigger")),
-            Instruction::Arg(arg) => self.arg(arg),
+            Instruction::Arg(arg) => self.arg(node, arg),
             Instruction::Run(run) => self.run_command(node, run),
             Instruction::Cmd(command) => self.cmd(command),
             Instruction::Label(pairs) => self.label(pairs),
@@ -283,6 +283,13 @@ impl<'p, 'a> StagePlanner<'p, 'a> {
     /// Adds a line to the history.
     pub(super) fn record(&mut self, created_by: String, layer: Option<VertexId>) {
         self.state.history.push(HistoryStep { created_by, layer });
+    }
+
+    /// Notes down what the current instruction takes from outside.
+    pub(super) fn takes(&mut self, name: &str, kind: ParameterKind) {
+        let lines = self.platform.facts.dockerfile.lines_at(&self.span);
+        let (stage, name) = (self.stage.index, name.to_owned());
+        self.platform.draft.parameters.push(Parameter { stage, name, kind, lines });
     }
 
     pub(super) fn warn(&mut self, rule: &'static str, message: impl Into<String>) {

@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// A Dockerfile and the world around it.
-struct Case {
-    text: String,
-    request: PlanRequest,
+pub(crate) struct Case {
+    pub(crate) text: String,
+    pub(crate) request: PlanRequest,
     /// Configs of images by familiar name; all others are [`plain_config`].
     images: BTreeMap<String, ImageConfig>,
 }
@@ -31,7 +31,7 @@ struct Case {
 /// A plan with short ways to ask about it.
 struct Planned(Plan);
 
-fn case(text: &str) -> Case {
+pub(crate) fn case(text: &str) -> Case {
     let request = PlanRequest {
         target: None,
         build_args: BTreeMap::new(),
@@ -61,17 +61,17 @@ fn refusal(text: &str) -> String {
 }
 
 impl Case {
-    fn arg(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn arg(mut self, name: &str, value: &str) -> Self {
         self.request.build_args.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    fn target(mut self, target: &str) -> Self {
+    pub(crate) fn target(mut self, target: &str) -> Self {
         self.request.target = Some(target.to_owned());
         self
     }
 
-    fn platforms(mut self, platforms: &[&str]) -> Self {
+    pub(crate) fn platforms(mut self, platforms: &[&str]) -> Self {
         self.request.platforms = platforms.iter().map(|p| p.parse().unwrap()).collect();
         self
     }
@@ -81,13 +81,13 @@ impl Case {
         self
     }
 
-    fn image(mut self, name: &str, config: &str) -> Self {
+    pub(crate) fn image(mut self, name: &str, config: &str) -> Self {
         let config = ImageConfig::from_bytes(config.as_bytes()).unwrap();
         self.images.insert(name.to_owned(), config);
         self
     }
 
-    fn with(mut self, change: impl FnOnce(&mut PlanRequest)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut PlanRequest)) -> Self {
         change(&mut self.request);
         self
     }
@@ -113,7 +113,7 @@ impl Case {
         }
     }
 
-    fn pin(&self, source: &SourceRef) -> Pinned {
+    pub(crate) fn pin(&self, source: &SourceRef) -> Pinned {
         let (name, platform) = match source {
             SourceRef::Image { reference, platform, .. } => (reference.familiar(), platform),
             SourceRef::OciLayout { path, platform, .. } => (path.display().to_string(), platform),

@@ -1,0 +1,166 @@
+//! `--call=check`: what a Dockerfile should not do, and why a build of it would fail.
+//!
+//! A build looks at the stages that its target needs; a check without a target looks at all.
+
+use oci::Platform;
+use serde::{Serialize, Serializer};
+
+use super::{Calling, Location, encoded, examine_without_downloads};
+use crate::lint::Checks;
+use crate::parse::parse_until_error;
+use crate::plan::contexts::NamedContexts;
+use crate::plan::{Examination, Scope};
+use crate::stages::{Base, Named, Stages};
+use crate::{Diagnostic, Dockerfile, Pins, PlanRequest, Source, Span, Warning};
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// What the checks found, in the order in which they were made.
+    #[serde(serialize_with = "null_if_empty")]
+    pub warnings: Vec<Finding>,
+    /// What they looked at.
+    pub sources: [CheckedSource; 1],
+    /// Why a build would fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_error: Option<BuildError>,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// The name of the check.
+    pub rule_name: &'static str,
+    /// What the check is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<&'static str>,
+    /// The address of the page about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// What it found.
+    pub detail: String,
+    /// Where.
+    pub location: Location,
+}
+
+/// A file that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckedSource {
+    /// Its name, without the directory.
+    pub filename: String,
+    /// Its text, in base64.
+    pub data: String,
+    /// The language it is in.
+    pub language: &'static str,
+}
+
+/// Why a build would fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BuildError {
+    /// What is wrong.
+    pub message: String,
+    /// The instruction that is, if one is.
+    pub location: Location,
+}
+
+fn null_if_empty<S: Serializer>(found: &[Finding], serializer: S) -> Result<S::Ok, S::Error> {
+    Some(found).filter(|found| !found.is_empty()).serialize(serializer)
+}
+
+impl Check {
+    /// Whether there is nothing to find fault with.
+    pub fn is_clean(&self) -> bool {
+        self.warnings.is_empty() && self.build_error.is_none()
+    }
+
+    fn new(dockerfile: &Dockerfile, warnings: &[Warning], error: Option<Diagnostic>) -> Self {
+        let source = &dockerfile.source;
+        let filename = source.name.rsplit('/').next().unwrap_or_default().to_owned();
+        let checked = CheckedSource { filename, data: encoded(source), language: "Dockerfile" };
+        let warnings = warnings.iter().map(|warning| Finding::new(dockerfile, warning)).collect();
+        Self { warnings, sources: [checked], build_error: error.map(BuildError::new) }
+    }
+}
+
+impl Finding {
+    fn new(dockerfile: &Dockerfile, warning: &Warning) -> Self {
+        // An empty continuation is found at a line, all else at an instruction.
+        let lines = match warning.rule {
+            "NoEmptyContinuation" => dockerfile.source.lines_of(&warning.span),
+            _ => dockerfile.lines_at(&warning.span),
+        };
+        Self {
+            rule_name: warning.rule,
+            description: warning.description(),
+            url: warning.url(),
+            detail: warning.message.clone(),
+            location: lines.into(),
+        }
+    }
+}
+
+impl BuildError {
+    fn new(error: Diagnostic) -> Self {
+        Self { message: error.message_with_suggestion(), location: Location(error.lines()) }
+    }
+}
+
+/// Checks a Dockerfile.
+pub fn check(source: Source, request: &PlanRequest, pins: &Pins) -> Calling<Check> {
+    let (dockerfile, error) = parse_until_error(source);
+    let checks = match Checks::of(&dockerfile, request) {
+        Ok(checks) => checks,
+        Err(error) => return Calling::Ready(Check::new(&dockerfile, &[], Some(error))),
+    };
+    let scope = match request.target.as_deref() {
+        None | Some("") => Scope::Everything,
+        Some(_) => Scope::Target,
+    };
+    let examination = match error {
+        Some(_) => Examination { error, ..Examination::default() },
+        None => examine_without_downloads(&dockerfile, request, pins, scope),
+    };
+    let Examination { needs, warnings, parameters: _, error } = examination;
+    if !needs.is_empty() {
+        return Calling::Needs(needs);
+    }
+    let warnings = checks.keep(&dockerfile, warnings);
+    let error = error.or_else(|| checks.violation(&dockerfile, &warnings));
+    Calling::Ready(Check::new(&dockerfile, &warnings, error))
+}
+
+/// The check of a Dockerfile of which something can't be looked up: `message` says why, `span` is
+/// the instruction that asked for it. No instruction is looked at then.
+pub fn check_without_base(
+    source: Source,
+    request: &PlanRequest,
+    span: &Span,
+    message: &str,
+) -> Check {
+    let (dockerfile, _) = parse_until_error(source);
+    let warnings = Checks::of(&dockerfile, request).map(|checks| checks.keep(&dockerfile, vec![]));
+    let message = match name_at(&dockerfile, request, span) {
+        Some(name) => format!("{name}: {message}"),
+        None => message.to_owned(),
+    };
+    let error = Diagnostic::new(&dockerfile.source, span.clone(), message);
+    Check::new(&dockerfile, &warnings.unwrap_or_default(), Some(error))
+}
+
+/// The name by which the instruction at `span` asks for an image, variables replaced.
+fn name_at(dockerfile: &Dockerfile, request: &PlanRequest, span: &Span) -> Option<String> {
+    let platform: &Platform = request.platforms.first().unwrap_or(&request.build_platform);
+    let contexts = NamedContexts::new(&request.contexts);
+    let stages = Stages::resolve(dockerfile, request, &contexts, platform).ok()?;
+    let base = stages.list.iter().find(|stage| stage.node.span == *span);
+    if let Some(Base::Image(name)) = base.map(|stage| &stage.base) {
+        return Some(name.clone());
+    }
+    let references = stages.list.iter().flat_map(|stage| &stage.references);
+    references.filter(|(_, place)| place == span).find_map(|(named, _)| match named {
+        Named::Other(name) => Some(name.clone()),
+        Named::Stage(_) => None,
+    })
+}
