@@ -152,6 +152,13 @@ impl Error {
         matches!(self.decisive(), Self::NotFound(_))
     }
 
+    /// Whether every host that could be reached says that it isn't there.
+    pub fn is_found_nowhere(&self) -> bool {
+        let Self::Hosts { tried, .. } = self else { return self.is_not_found() };
+        let mut reached = tried.iter().filter(|(_, error)| !error.is_unreachable()).peekable();
+        reached.peek().is_some() && reached.all(|(_, error)| error.is_not_found())
+    }
+
     /// Whether other credentials could help: `rbuild login` is the hint.
     pub fn is_unauthorized(&self) -> bool {
         matches!(self.decisive(), Self::Unauthorized(_))
@@ -380,6 +387,28 @@ mod tests {
             assert_eq!(message(body.as_bytes()), expected, "{body}");
         }
         assert_eq!(message("x".repeat(9000).as_bytes()).chars().count(), BODY_SHOWN + 1);
+    }
+
+    #[test]
+    fn it_is_found_nowhere_if_all_that_answered_say_so() {
+        let call = || Call::new(&Method::HEAD, &Url::parse("https://h.example/v2/").unwrap());
+        let answer = |status| {
+            let message = String::new();
+            Answer { call: call(), status, message, retry_after: None }
+        };
+        let not_found = || Error::NotFound(answer(404));
+        let unreachable = || {
+            let source = reqwest::Proxy::all("no address").unwrap_err();
+            Error::Unreachable { call: call(), source }
+        };
+        let found_nowhere = |errors: Vec<Error>| {
+            let tried = errors.into_iter().map(|error| (String::new(), error)).collect();
+            Error::Hosts { name: String::new(), tried }.is_found_nowhere()
+        };
+        assert!(not_found().is_found_nowhere());
+        assert!(found_nowhere(vec![not_found(), unreachable()]));
+        assert!(!found_nowhere(vec![unreachable(), unreachable()]));
+        assert!(!found_nowhere(vec![not_found(), Error::Unauthorized(answer(401))]));
     }
 
     #[test]
