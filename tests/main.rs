@@ -6,6 +6,7 @@
 
 mod arrows;
 mod cache;
+mod call;
 mod command_line;
 mod disk_full;
 mod dockerfile;

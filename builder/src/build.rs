@@ -220,36 +220,49 @@ async fn plan(
     request: &Request,
     services: &Services,
 ) -> Result<Plan, BuildError> {
-    let pinner = Pinner {
+    let pinner = pinner(request, services);
+    let mut pins = Pins::new();
+    loop {
+        match frontend::plan(dockerfile, &request.plan, &pins)? {
+            Planning::Ready(plan) => return Ok(*plan),
+            Planning::Needs(needs) => {
+                pins.extend(look_up(needs, dockerfile, &pinner, &services.stop).await?);
+            }
+        }
+    }
+}
+
+/// What looks up all that planning asks for.
+pub(crate) fn pinner(request: &Request, services: &Services) -> Pinner {
+    Pinner {
         cache: services.cache.clone(),
         registry: services.registry.clone(),
         downloads: services.downloader(&request.secrets),
         events: services.events.clone(),
         pull: request.pull,
         git: Git::new(services.sandbox.clone(), request.secrets.clone()),
-    };
-    let mut pins = Pins::new();
-    loop {
-        match frontend::plan(dockerfile, &request.plan, &pins)? {
-            Planning::Ready(plan) => return Ok(*plan),
-            Planning::Needs(needs) => {
-                let pin = async |(source, span): (SourceRef, Span)| match pinner.pin(&source).await
-                {
-                    Ok(pinned) => Ok((source, pinned)),
-                    Err(error) => {
-                        let similar_stage = similar_stage(dockerfile, &source);
-                        Err(BuildError::Pin { span, similar_stage, source: error })
-                    }
-                };
-                let found = try_join_all(needs.into_iter().map(pin));
-                let found: Vec<(_, Pinned)> = tokio::select! {
-                    biased;
-                    () = services.stop.cancelled() => return Err(BuildError::Stopped),
-                    found = found => found?,
-                };
-                pins.extend(found);
-            }
+    }
+}
+
+/// Looks up what planning asks for, all at once.
+pub(crate) async fn look_up(
+    needs: BTreeMap<SourceRef, Span>,
+    dockerfile: &Dockerfile,
+    pinner: &Pinner,
+    stop: &CancellationToken,
+) -> Result<Vec<(SourceRef, Pinned)>, BuildError> {
+    let pin = async |(source, span): (SourceRef, Span)| match pinner.pin(&source).await {
+        Ok(pinned) => Ok((source, pinned)),
+        Err(error) => {
+            let similar_stage = similar_stage(dockerfile, &source);
+            Err(BuildError::Pin { span, similar_stage, source: error })
         }
+    };
+    let found = try_join_all(needs.into_iter().map(pin));
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(BuildError::Stopped),
+        found = found => found,
     }
 }
 

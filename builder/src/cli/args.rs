@@ -85,7 +85,7 @@ pub(crate) struct BuildArgs {
     #[arg(value_name = "PATH|URL|-", required = true, value_hint = ValueHint::DirPath)]
     pub(crate) context: String,
 
-    /// Dockerfile [default: PATH/Dockerfile]; `-`: stdin
+    /// Dockerfile, or `-` for stdin [default: PATH/Dockerfile]
     #[arg(
         short,
         long,
@@ -100,7 +100,7 @@ pub(crate) struct BuildArgs {
     /// Value of an ARG; NAME alone takes it from the environment
     #[arg(long, value_name = "NAME[=VALUE]", help_heading = "Input")]
     pub(crate) build_arg: Vec<String>,
-    /// Further context: directory, URL, docker-image://REF or oci-layout://DIR[:TAG][@DIGEST]
+    /// Directory, URL, docker-image://REF, oci-layout://DIR[:TAG]
     #[arg(long, value_name = "NAME=SOURCE", help_heading = "Input")]
     pub(crate) build_context: Vec<String>,
     /// Platforms to build for, such as linux/amd64
@@ -167,6 +167,18 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "N", help_heading = "RUN")]
     pub(crate) jobs: Option<usize>,
 
+    /// Instead of a build: check, outline or targets[,format=json][,ignorestatus]
+    #[arg(
+        long,
+        value_name = "METHOD",
+        alias = "print",
+        overrides_with = "check",
+        help_heading = "Display"
+    )]
+    pub(crate) call: Option<String>,
+    /// The same as --call=check
+    #[arg(long, overrides_with = "call", help_heading = "Display")]
+    pub(crate) check: bool,
     /// auto, plain, tty, quiet, rawjson or none
     #[arg(
         long,
@@ -271,6 +283,14 @@ mod tests {
             );
         }
         assert_eq!(parsed("rbuild build build").context, "build");
+    }
+
+    #[test]
+    fn the_last_call_counts() {
+        let args = parsed("rbuild --check --call=outline .");
+        assert_eq!((args.check, args.call.as_deref()), (false, Some("outline")));
+        let args = parsed("rbuild --call=outline --check .");
+        assert_eq!((args.check, args.call), (true, None));
     }
 
     #[test]

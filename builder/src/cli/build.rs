@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::args::BuildArgs;
+use super::call::CallError;
 use super::context::{self, Remote};
 use super::outputs::{self, OutputError};
 use super::progress::{NoTerminal, ProgressMode};
@@ -75,6 +76,9 @@ pub(crate) enum UsageError {
     /// Both flags ask for opposite things.
     #[error("--no-cache and --no-cache-filter cannot currently be used together")]
     NoCacheTwice,
+    /// What is asked for instead of a build.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// Quiet and another way of showing progress.
     #[error("--progress={} and --quiet cannot be used together", name_of(*.0))]
     QuietAndProgress(ProgressMode),

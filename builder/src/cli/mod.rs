@@ -2,6 +2,7 @@
 
 mod args;
 mod build;
+mod call;
 mod context;
 mod csv;
 mod images;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::args::{BuildArgs, Command};
 use self::build::UsageError;
+use self::call::{Answer, Call};
 use self::images::ImagesArgs;
 use self::logins::{Logins, LoginsError};
 use self::progress::ProgressMode;
@@ -139,6 +141,8 @@ fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, S
 /// How a build that could begin has ended.
 enum Ended {
     Built(Report, Vec<Reference>),
+    /// Nothing was to be built.
+    Answered(Box<Answer>, Source),
     Failed(BuildError, Source),
     /// The user ended it before there was a Dockerfile.
     Stopped,
@@ -150,6 +154,7 @@ fn build(args: &BuildArgs, settings: &Settings) -> Result<ExitCode, StartError> 
     let sandbox = sandbox::enter()?;
     let store = &args.root.path(settings);
     let mode = progress_mode(args, settings)?;
+    let call = Call::of(args).map_err(UsageError::from)?;
     remove_old_iidfile(args)?;
     let (events, receiver) = Events::channel();
     let logins = Logins::read(settings)?;
@@ -159,7 +164,7 @@ fn build(args: &BuildArgs, settings: &Settings) -> Result<ExitCode, StartError> 
         .build()
         .map_err(StartError::Runtime)?;
     let shown = progress::show(mode, receiver, std::io::stderr()).map_err(UsageError::from)?;
-    let ended = read_and_build(args, settings, &logins, services, &runtime);
+    let ended = read_and_build(args, call, settings, &logins, services, &runtime);
     runtime.shutdown_background();
     let _it_showed_what_it_could = shown.join();
     match ended? {
@@ -167,6 +172,9 @@ fn build(args: &BuildArgs, settings: &Settings) -> Result<ExitCode, StartError> 
             build::write_files(args, &report, &tags)?;
             build::print_result(mode, &report, store)?;
             Ok(ExitCode::SUCCESS)
+        }
+        Ended::Answered(answer, dockerfile) => {
+            Ok(answer.print(&dockerfile).map_err(UsageError::from)?)
         }
         Ended::Failed(error, dockerfile) => {
             eprintln!("{}", report::draw(&error, &dockerfile));
@@ -215,6 +223,7 @@ fn open_store(store: &Path, level: Level) -> Result<Cache, cache::CacheError> {
 /// Nobody can tell events any more when it returns.
 fn read_and_build(
     args: &BuildArgs,
+    call: Option<Call>,
     settings: &Settings,
     logins: &Logins,
     services: Services,
@@ -227,10 +236,15 @@ fn read_and_build(
         request => request?,
     };
     let (dockerfile, tags) = (request.dockerfile.clone(), request.tags.clone());
-    Ok(match runtime.block_on(crate::build::build(request, services)) {
-        Ok(report) => Ended::Built(report, tags),
-        Err(error) => Ended::Failed(error, dockerfile),
-    })
+    let ended = match call {
+        None => runtime
+            .block_on(crate::build::build(request, services))
+            .map(|report| Ended::Built(report, tags)),
+        Some(call) => runtime
+            .block_on(call.answer(&request, &services))
+            .map(|answer| Ended::Answered(Box::new(answer), dockerfile.clone())),
+    };
+    Ok(ended.unwrap_or_else(|error| Ended::Failed(error, dockerfile)))
 }
 
 /// From now on Ctrl-C and SIGTERM cancel `stop`, and a second one ends the process.

@@ -110,6 +110,9 @@ fn any_file(source: &SourceRef) -> Option<(SourceRef, Pinned)> {
         SourceRef::Http { url, .. } => {
             Some((source.clone(), Pinned::File { digest: Digest::of(url), modified: 0 }))
         }
+        SourceRef::Git { remote, .. } => {
+            Some((source.clone(), Pinned::Commit(Digest::of(remote).hex())))
+        }
         SourceRef::Image { .. } | SourceRef::OciLayout { .. } => None,
     }
 }

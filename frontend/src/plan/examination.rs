@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use oci::Platform;
 
 use super::contexts::NamedContexts;
+use super::epoch::Epoch;
 use super::platform::PlatformPlanner;
-use super::{Draft, Facts, platforms};
+use super::{Draft, Facts, Planning, platforms};
 use crate::stages::Stages;
 use crate::{Diagnostic, Dockerfile, Pins, PlanRequest, SourceRef, Span, Warning};
 
@@ -107,7 +108,10 @@ fn examine_for(
 ) -> Result<(), Diagnostic> {
     let Facts { dockerfile, request, .. } = *facts;
     let stages = Stages::resolve(dockerfile, request, &facts.contexts, platform)?;
-    facts.source_date_epoch(&stages.globals)?;
+    if let Epoch::Unknown(Planning::Needs(needs)) = facts.epoch(&stages)? {
+        draft.needs.extend(needs);
+        return Ok(());
+    }
     let target = stages.target(dockerfile, request.target.as_deref())?;
     let wanted = match scope {
         Scope::Target => stages.needed_by(target),

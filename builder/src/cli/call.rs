@@ -1,0 +1,265 @@
+//! `--call`: tells what [`frontend::call`] has to say of a Dockerfile, and runs nothing.
+
+mod text;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use frontend::call::{self, Calling, Check, Outline, Targets};
+use frontend::{Dockerfile, Pinned, Pins, Source, SourceRef, Span, csv_fields};
+use serde::Serialize;
+
+use super::args::BuildArgs;
+use super::report;
+use crate::build::{self, BuildError, Request, Services};
+use crate::pin::{PinError, Pinner};
+
+/// What is asked for instead of a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    method: Method,
+    form: Form,
+    ignore_status: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Check,
+    Outline,
+    Targets,
+}
+
+/// How the answer is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Form {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Why a call is refused, or its answer lost.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// No CSV record.
+    #[error("invalid --call `{0}`: {1}")]
+    Csv(String, frontend::CsvError),
+    /// An unknown method.
+    #[error("unknown --call method \"{0}\": it is build, check, outline or targets")]
+    Method(String),
+    /// More than one method.
+    #[error("--call takes one method, not both {0} and {1}")]
+    Methods(String, String),
+    /// An unknown option.
+    #[error("unknown --call option \"{0}\": it is format=text|json or ignorestatus=true|false")]
+    Option(String),
+    /// The answer can't be printed.
+    #[error("cannot write standard output")]
+    Print(#[source] io::Error),
+}
+
+impl Call {
+    /// What the flags ask for; `None` for a build.
+    pub(crate) fn of(args: &BuildArgs) -> Result<Option<Self>, CallError> {
+        match &args.call {
+            Some(text) => Self::parse(text),
+            None if args.check => Self::parse("check"),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads `METHOD[,format=json][,ignorestatus=true]`.
+    fn parse(text: &str) -> Result<Option<Self>, CallError> {
+        let fields = csv_fields(text).map_err(|error| CallError::Csv(text.to_owned(), error))?;
+        let (mut name, mut form, mut ignore_status) = (None::<&str>, Form::default(), false);
+        for field in &fields {
+            match (field.split_once('='), name) {
+                (None, _) if field == "ignorestatus" => ignore_status = true,
+                (None, None) => name = Some(field),
+                (None, Some(first)) => {
+                    return Err(CallError::Methods(first.to_owned(), field.clone()));
+                }
+                (Some(("format", "json")), _) => form = Form::Json,
+                (Some(("format", "text")), _) => form = Form::Text,
+                (Some(("ignorestatus", value)), _) => {
+                    ignore_status = truth(value).ok_or_else(|| CallError::Option(field.clone()))?;
+                }
+                (Some(_), _) => return Err(CallError::Option(field.clone())),
+            }
+        }
+        let method = match name.unwrap_or_default() {
+            "" | "build" => return Ok(None),
+            "check" | "lint" => Method::Check,
+            "outline" => Method::Outline,
+            "targets" => Method::Targets,
+            unknown => return Err(CallError::Method(unknown.to_owned())),
+        };
+        Ok(Some(Self { method, form, ignore_status }))
+    }
+
+    /// Finds the answer. Base images are looked up as for a build; none is downloaded.
+    pub(crate) async fn answer(
+        self,
+        request: &Request,
+        services: &Services,
+    ) -> Result<Answer, BuildError> {
+        let source = request.dockerfile.clone();
+        let pinner = build::pinner(request, services);
+        let lookup = Lookup { request, services, pinner };
+        let said = match self.method {
+            Method::Check => Said::Check(lookup.check(source).await?),
+            Method::Outline => Said::Outline(lookup.outline(&frontend::parse(source)?).await?),
+            Method::Targets => Said::Targets(call::targets(&frontend::parse(source)?)),
+        };
+        Ok(Answer { call: self, said })
+    }
+}
+
+fn truth(value: &str) -> Option<bool> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Answers with what there is in the world.
+struct Lookup<'a> {
+    request: &'a Request,
+    services: &'a Services,
+    pinner: Pinner,
+}
+
+impl Lookup<'_> {
+    async fn check(&self, source: Source) -> Result<Check, BuildError> {
+        let (dockerfile, _) = frontend::parse_until_error(source.clone());
+        let plan = &self.request.plan;
+        let mut pins = Pins::new();
+        loop {
+            match call::check(source.clone(), plan, &pins) {
+                Calling::Ready(check) => return Ok(check),
+                Calling::Needs(needs) => match self.look_up(needs, &dockerfile).await {
+                    Ok(found) => pins.extend(found),
+                    Err(BuildError::Pin { span, similar_stage, source: error }) => {
+                        let message = refusal(&error, similar_stage.as_deref());
+                        return Ok(call::check_without_base(source, plan, &span, &message));
+                    }
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+    }
+
+    async fn outline(&self, dockerfile: &Dockerfile) -> Result<Outline, BuildError> {
+        let mut pins = Pins::new();
+        loop {
+            match call::outline(dockerfile, &self.request.plan, &pins)? {
+                Calling::Ready(outline) => return Ok(outline),
+                Calling::Needs(needs) => pins.extend(self.look_up(needs, dockerfile).await?),
+            }
+        }
+    }
+
+    async fn look_up(
+        &self,
+        needs: BTreeMap<SourceRef, Span>,
+        dockerfile: &Dockerfile,
+    ) -> Result<Vec<(SourceRef, Pinned)>, BuildError> {
+        build::look_up(needs, dockerfile, &self.pinner, &self.services.stop).await
+    }
+}
+
+/// Why an image can't be had, as other programs read it.
+fn refusal(error: &PinError, similar_stage: Option<&str>) -> String {
+    let reason = match error {
+        PinError::Registry { image, source } if source.is_found_nowhere() => {
+            unresolved(image, &format!("{image}: not found"))
+        }
+        PinError::Registry { image, source } => unresolved(image, &report::chain(source)),
+        PinError::Platform { image, .. } => {
+            unresolved(image, "no match for platform in manifest: not found")
+        }
+        PinError::Manifest { .. }
+        | PinError::Layers { .. }
+        | PinError::Layout { .. }
+        | PinError::LayoutDigest { .. }
+        | PinError::LayoutName { .. }
+        | PinError::Download(_)
+        | PinError::Git(_)
+        | PinError::Cache(_) => report::chain(error),
+    };
+    match similar_stage {
+        Some(stage) => format!("{reason} (did you mean {stage}?)"),
+        None => reason,
+    }
+}
+
+fn unresolved(image: &str, reason: &str) -> String {
+    format!("failed to resolve source metadata for {image}: {reason}")
+}
+
+/// What a call found out, and how it is to be told.
+pub(crate) struct Answer {
+    call: Call,
+    said: Said,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Said {
+    Check(Check),
+    Outline(Outline),
+    Targets(Targets),
+}
+
+impl Answer {
+    /// Prints it. The exit code says whether there is nothing to find fault with.
+    #[allow(clippy::print_stderr, reason = "the command line is what prints")]
+    pub(crate) fn print(&self, dockerfile: &Source) -> Result<ExitCode, CallError> {
+        let text = match (self.call.form, &self.said) {
+            (Form::Json, said) => {
+                serde_json::to_string_pretty(said).expect("plain data serialises") + "\n"
+            }
+            (Form::Text, Said::Check(check)) => text::check(check, dockerfile),
+            (Form::Text, Said::Outline(outline)) => text::outline(outline),
+            (Form::Text, Said::Targets(targets)) => text::targets(targets),
+        };
+        io::stdout().write_all(text.as_bytes()).map_err(CallError::Print)?;
+        let Said::Check(check) = &self.said else { return Ok(ExitCode::SUCCESS) };
+        if let Some(error) = &check.build_error {
+            eprint!("{}", text::build_error(error, dockerfile));
+        }
+        let passes = check.is_clean() || self.call.ignore_status;
+        Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Option<(Method, Form, bool)> {
+        Call::parse(text).unwrap().map(|call| (call.method, call.form, call.ignore_status))
+    }
+
+    #[test]
+    fn a_call_is_a_method_with_options() {
+        assert_eq!(read("check"), Some((Method::Check, Form::Text, false)));
+        assert_eq!(read("lint,format=json"), Some((Method::Check, Form::Json, false)));
+        assert_eq!(read("format=json,outline"), Some((Method::Outline, Form::Json, false)));
+        assert_eq!(read("targets,ignorestatus=1"), Some((Method::Targets, Form::Text, true)));
+        assert_eq!(read("check,ignorestatus=false"), Some((Method::Check, Form::Text, false)));
+        assert_eq!((read("build"), read("")), (None, None));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_call_is_said() {
+        let refusal = |text: &str| Call::parse(text).unwrap_err().to_string();
+        assert!(refusal("chek").contains("\"chek\""));
+        assert!(refusal("check,outline").contains("both check and outline"));
+        assert!(refusal("check,ignorestatus=maybe").contains("ignorestatus=maybe"));
+        assert!(refusal("check,format=xml").contains("format=xml"));
+        assert!(refusal("check,x=1").contains("x=1"));
+        assert!(refusal("\"check").contains("closing quote"));
+    }
+}

@@ -1,0 +1,95 @@
+//! `--call`: answers instead of builds, as text and as JSON, and their exit codes.
+
+use serde_json::{Value, json};
+use test_support::{Outcome, Session, TestRegistry};
+
+fn session(dockerfile: &str) -> Session {
+    Session::new().dockerfile(dockerfile)
+}
+
+/// What a call that must succeed printed.
+fn said(session: &Session, args: &[&str]) -> String {
+    session.build_quietly(args).succeeds().stdout
+}
+
+fn json_said(outcome: &Outcome) -> Value {
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
+}
+
+#[test]
+fn a_clean_dockerfile_passes_and_nothing_is_run() {
+    let session = session("FROM busybox\nRUN false\nCOPY no-such-file /\n");
+    assert_eq!(said(&session, &["--check"]), "Check complete, no warnings found.\n");
+    assert_eq!(said(&session, &["--call=lint"]), "Check complete, no warnings found.\n");
+    session.build_quietly(&["--call=build"]).fails_with(&["RUN false"]);
+}
+
+#[test]
+fn warnings_are_shown_with_their_lines_and_fail() {
+    let text = "FROM busybox as base\nMAINTAINER \\\n  me\nRUN true\n\nFROM scratch\nCOPY $X /\n";
+    let session = session(text);
+    let outcome = session.build_quietly(&["--check"]).fails_with(&[]);
+    insta::assert_snapshot!(outcome.stdout);
+    assert_eq!(outcome.stderr, "");
+    assert_eq!(said(&session, &["--call=check,ignorestatus=true"]), outcome.stdout);
+    said(&session, &["--call=check,ignorestatus,format=json"]);
+}
+
+#[test]
+fn an_error_comes_after_the_warnings() {
+    let session = session("FROM busybox as base\nCOPPY a b\n");
+    let outcome = session.build_quietly(&["--check"]).fails_with(&[]);
+    insta::assert_snapshot!(format!("{}--- stderr\n{}", outcome.stdout, outcome.stderr));
+    let outcome = session.build_quietly(&["--call=check,format=json"]).fails_with(&[]);
+    let message =
+        "dockerfile parse error on line 2: unknown instruction: COPPY (did you mean COPY?)";
+    assert_eq!(
+        json_said(&outcome)["buildError"],
+        json!({
+            "message": message,
+            "location": {"ranges": [{"start": {"line": 2}, "end": {"line": 2}}]},
+        })
+    );
+}
+
+#[test]
+fn a_base_that_does_not_exist_is_an_error_of_its_line() {
+    let registry = TestRegistry::start();
+    let name = registry.name("nonsense");
+    let session = session(&format!("FROM busybox\nFROM {name}\nFROM scratch\n"));
+    let outcome = session.build_quietly(&["--call=check,format=json"]).fails_with(&[]);
+    let error = json_said(&outcome)["buildError"].clone();
+    let full = format!("{name}:latest");
+    assert_eq!(
+        error["message"],
+        format!("{name}: failed to resolve source metadata for {full}: {full}: not found")
+    );
+    assert_eq!(error["location"]["ranges"][0]["start"]["line"], 2);
+}
+
+#[test]
+fn the_outline_has_what_the_target_takes() {
+    let text = "# VERSION of all\nARG VERSION=1\nFROM busybox AS tool\nARG VERSION\n\
+                RUN --mount=type=secret,id=token,required --mount=type=ssh true\n\
+                # app is what users run\nFROM scratch AS app\nCOPY --from=tool / /\n";
+    let session = session(text);
+    insta::assert_snapshot!(said(&session, &["--call=outline", "--build-arg=VERSION=2"]));
+    let outline = json_said(&session.build_quietly(&["--call=outline,format=json"]).succeeds());
+    assert_eq!((&outline["name"], &outline["args"][0]["value"]), (&json!("app"), &json!("1")));
+}
+
+#[test]
+fn targets_are_listed() {
+    let text = "# build makes the program\nFROM no-such-image AS build\nFROM scratch AS app\n";
+    let session = session(text);
+    insta::assert_snapshot!(said(&session, &["--call=targets"]));
+    let outcome = session.build_quietly(&["--call=targets,format=json"]).succeeds();
+    assert_eq!(json_said(&outcome)["targets"][1]["default"], true);
+    let broken = self::session("FROM\n");
+    assert_eq!(broken.build_quietly(&["--call=targets"]).fails_with(&["FROM"]).stdout, "");
+}
+
+#[test]
+fn an_unknown_call_is_refused() {
+    session("FROM scratch\n").build_quietly(&["--call=chek"]).fails_with(&["chek", "check"]);
+}
