@@ -273,13 +273,14 @@ fn an_archive_that_breaks_off() {
 }
 
 #[test]
-fn a_base_image_whose_layer_is_another() {
+fn a_base_image_whose_blob_is_another() {
     let registry = TestRegistry::start();
     Base::Debian.push_to(&registry, "app");
     registry.misbehave("GET /v2/app/blobs/", 100, Oddity::Bytes(b"something else"[..].into()));
     let session = session();
     session.write("Dockerfile", format!("FROM {}\nRUN true\n", registry.name("app")));
-    insta::assert_snapshot!(error(&session, &[], &["Dockerfile:1"]));
+    // No snapshot: how long the right one is depends on the machine that made it.
+    error(&session, &[], &["Dockerfile:1", "14 bytes came, the descriptor says", "/blobs/sha256:"]);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use test_support::{Outcome, Session, Started, Steps, rounds};
 
 /// Steps that take a while, side by side and in a row; each writes what only one run can.
 const DOCKERFILE: &str = "FROM busybox AS one\n\
-    RUN sleep 0.5; cat /proc/sys/kernel/random/uuid > /one\n\
+    RUN sleep 1; cat /proc/sys/kernel/random/uuid > /one\n\
     FROM busybox AS two\n\
-    RUN sleep 0.5; cat /proc/sys/kernel/random/uuid > /two\n\
+    RUN sleep 1; cat /proc/sys/kernel/random/uuid > /two\n\
     FROM one\n\
     COPY --from=two /two /two\n\
     COPY file /file\n\
@@ -65,7 +65,7 @@ fn what_a_killed_process_was_doing_another_one_does() {
     let session = session();
     let mut killed = Started::new(session.build_command("rawjson", &["-t", "app"]));
     // Its RUNs wait for nobody: the others wait for them.
-    killed.wait_for(|line| line.contains("RUN sleep 0.5") && line.contains("\"started\""));
+    killed.wait_for(|line| line.contains("RUN sleep 1") && line.contains("\"started\""));
     let builds = thread::scope(|scope| {
         let others = scope.spawn(|| build_at_once(&session, 3));
         thread::sleep(std::time::Duration::from_millis(100));

@@ -141,7 +141,8 @@ pub(crate) fn unpack(
         made.map_err(|cause| Failure { entry: Some(name), cause })?;
     }
     unpacker.finish()?;
-    drop(archive);
+    // Behind the block that says its end there is a second one, or nothing.
+    io::copy(&mut archive.into_inner().take(512), &mut io::sink())?;
     // What follows the end of the archive is not unpacked, but it is part of the file.
     io::copy(&mut tee, &mut io::sink())?;
     Ok(tee.digest.map(|digest| Digest::from_bytes(digest.finalize().into())))

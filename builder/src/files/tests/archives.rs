@@ -327,6 +327,8 @@ fn an_archive_may_lack_its_end_but_not_a_part_of_a_block() {
     let without_end = &whole[..1024];
     let to = Tree::new();
     add(without_end, "/a/", &to).unwrap();
-    let error = add(&without_end[..1000], "/b/", &to).unwrap_err();
-    assert!(format!("{error:?}").contains("ends within a block"), "{error:?}");
+    for broken in [&without_end[..1000], &whole[..2047]] {
+        let error = add(broken, "/b/", &to).unwrap_err();
+        assert!(format!("{error:?}").contains("ends within a block"), "{error:?}");
+    }
 }
