@@ -16,8 +16,8 @@ const NAME: &str = "SOURCE_DATE_EPOCH";
 pub(super) enum Epoch {
     /// Everything.
     Known(Option<i64>),
-    /// Everything, and a request in which the name is replaced by the number.
-    Named(Option<i64>, Box<PlanRequest>),
+    /// Everything: a request in which the name is replaced by the number, or by nothing.
+    Named(Box<PlanRequest>),
     /// What must be looked up for it.
     Unknown(Planning),
 }
@@ -49,7 +49,7 @@ impl<'a> Facts<'a> {
         let mut request = self.request.clone();
         let text = seconds.map_or_else(String::new, |seconds| seconds.to_string());
         request.build_args.insert(NAME.to_owned(), text);
-        Ok(Epoch::Named(seconds, Box::new(request)))
+        Ok(Epoch::Named(Box::new(request)))
     }
 
     /// The URL that a named context or a stage consists of.

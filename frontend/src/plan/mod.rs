@@ -171,27 +171,16 @@ pub fn plan(
     let contexts = NamedContexts::new(&request.contexts);
     let checks = Checks::of(dockerfile, request)?;
     let facts = Facts { dockerfile, request, pins, contexts };
-    let platform = &platforms(request)[0];
-    let stages = Stages::resolve(dockerfile, request, &facts.contexts, platform)?;
-    match facts.epoch(&stages)? {
-        Epoch::Known(epoch) => plan_with(dockerfile, request, pins, (&checks, epoch)),
-        Epoch::Named(epoch, request) => plan_with(dockerfile, &request, pins, (&checks, epoch)),
-        Epoch::Unknown(needs) => Ok(needs),
-    }
-}
-
-fn plan_with(
-    dockerfile: &Dockerfile,
-    request: &PlanRequest,
-    pins: &Pins,
-    (checks, source_date_epoch): (&Checks, Option<i64>),
-) -> Result<Planning, Diagnostic> {
-    let contexts = NamedContexts::new(&request.contexts);
-    let facts = Facts { dockerfile, request, pins, contexts };
     let mut draft = Draft::default();
     let mut targets = vec![];
+    let mut source_date_epoch = None;
     for platform in platforms(request) {
         let stages = Stages::resolve(dockerfile, request, &facts.contexts, platform)?;
+        source_date_epoch = match facts.epoch(&stages)? {
+            Epoch::Known(epoch) => epoch,
+            Epoch::Named(request) => return plan(dockerfile, &request, pins),
+            Epoch::Unknown(needs) => return Ok(needs),
+        };
         let target = stages.target(dockerfile, request.target.as_deref())?;
         let planner = PlatformPlanner::new(&facts, &stages, &mut draft, platform);
         targets.extend(planner.target(target)?);
