@@ -109,3 +109,19 @@ impl Cache {
         Ok(mark(now().max(self.0.began))? > 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OwnershipMap;
+
+    #[test]
+    fn what_goes_before_it_could_be_marked_is_not_counted_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), OwnershipMap::Real).unwrap();
+        let long_ago = cache.0.began - RECENT - 1;
+        assert!(cache.count_on(long_ago, |_| Ok(1)).unwrap());
+        assert!(!cache.count_on(long_ago, |_| Ok(0)).unwrap(), "a prune was faster");
+        assert!(cache.count_on(long_ago + 1, |_| unreachable!("it is marked already")).unwrap());
+    }
+}
