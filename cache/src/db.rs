@@ -21,7 +21,7 @@ use rusqlite::{
     TransactionBehavior,
 };
 
-use crate::error::{CacheError, io_error};
+use crate::error::{CacheError, free_room, io_error};
 use crate::{Snapshot, rebuild};
 
 /// The database's name in the store.
@@ -254,7 +254,7 @@ impl Db {
     fn is_disk_full(&self) -> bool {
         /// SQLite grows its shared memory by this much.
         const PIECE: u64 = 32 << 10;
-        rustix::fs::statvfs(&self.path).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < PIECE)
+        free_room(&self.path).is_some_and(|room| room < PIECE)
     }
 
     /// From now on who meets damage tells the next process, which makes the database anew.

@@ -124,6 +124,12 @@ pub fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(full)
 }
 
+/// The bytes that may still be written where `path` is, if the system tells.
+pub fn free_room(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    Some(disk.f_bavail * disk.f_frsize)
+}
+
 /// Whether what caused `error` is a blob that was found missing or corrupt, and so forgotten.
 pub fn is_blob_lost(error: &(dyn Error + 'static)) -> bool {
     fn of_store<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CacheError> {

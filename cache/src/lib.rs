@@ -55,7 +55,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 pub use content::{BlobReader, BlobWriter};
-pub use error::{CacheError, is_blob_lost, is_disk_full};
+pub use error::{CacheError, free_room, is_blob_lost, is_disk_full};
 pub use files::Pin;
 pub use gc::{PruneOptions, Pruned};
 pub use inventory::{BrokenImage, StoredLayer};

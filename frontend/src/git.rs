@@ -6,6 +6,8 @@
 //! git@host:team/app#main
 //! ```
 
+use crate::GitOp;
+
 /// A git repository and the part of it that is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GitSource {
@@ -69,6 +71,18 @@ impl GitSource {
         self.submodules = query.submodules;
         self.commit_times = query.commit_times;
         self.checksum.as_deref().map_or(Ok(()), check_hex)
+    }
+
+    /// The files that are wanted, once it is known of which commit.
+    pub fn at(&self, commit: String) -> GitOp {
+        GitOp {
+            remote: self.remote.clone(),
+            reference: self.reference.clone(),
+            commit,
+            subdir: self.subdir.clone(),
+            keep_git_dir: self.keep_git_dir.unwrap_or(false),
+            submodules: self.submodules.unwrap_or(true),
+        }
     }
 
     /// Says that the commit must begin with `checksum`.

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use frontend::{GitOp, GitSource, Source, shown_remote};
+use frontend::{GitSource, Source, shown_remote};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
@@ -218,14 +218,6 @@ impl Remote<'_> {
     async fn check_out(&self, source: &GitSource) -> Result<BuildContext, UsageError> {
         let GitSource { remote, reference, checksum, .. } = source;
         let commit = self.git.resolve(remote, reference.as_deref(), checksum.as_deref()).await?;
-        let op = GitOp {
-            remote: remote.clone(),
-            reference: reference.clone(),
-            commit,
-            subdir: source.subdir.clone(),
-            keep_git_dir: source.keep_git_dir.unwrap_or(false),
-            submodules: source.submodules.unwrap_or(true),
-        };
         let run_dir = self.downloads.cache.run_dir()?;
         let into = run_dir.path().join("context");
         let unreadable = |error| {
@@ -233,7 +225,7 @@ impl Remote<'_> {
             UsageError::Git(GitError::Read { remote, source: error })
         };
         std::fs::create_dir(&into).map_err(unreadable)?;
-        let checkout = self.git.check_out(&op, &into).await?;
+        let checkout = self.git.check_out(&source.at(commit), &into).await?;
         if source.commit_times {
             git::set_times(&checkout.part, checkout.committed).map_err(unreadable)?;
         }

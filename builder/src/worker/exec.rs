@@ -214,8 +214,7 @@ fn succeed(exit: Exit, args: &[String], store: &Path) -> Result<(), ExecError> {
     match exit {
         Exit::Code(0) => Ok(()),
         Exit::Code(code) => {
-            let disk_full = rustix::fs::statvfs(store)
-                .is_ok_and(|disk| disk.f_bavail * disk.f_frsize < NO_ROOM);
+            let disk_full = cache::free_room(store).is_some_and(|room| room < NO_ROOM);
             Err(ExecError::Code { command, code, disk_full })
         }
         Exit::Signal(signal) => Err(ExecError::Signal { command, signal }),

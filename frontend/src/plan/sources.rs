@@ -162,14 +162,7 @@ impl<'a> PlatformPlanner<'a> {
         let GitSource { remote, reference, checksum, .. } = source.clone();
         match self.pin(SourceRef::Git { remote, reference, checksum }, span) {
             None => Ok(None),
-            Some(Pinned::Commit(commit)) => Ok(Some(GitOp {
-                remote: source.remote.clone(),
-                reference: source.reference.clone(),
-                commit: commit.clone(),
-                subdir: source.subdir.clone(),
-                keep_git_dir: source.keep_git_dir.unwrap_or(false),
-                submodules: source.submodules.unwrap_or(true),
-            })),
+            Some(Pinned::Commit(commit)) => Ok(Some(source.at(commit.clone()))),
             Some(Pinned::Image(_) | Pinned::File { .. }) => {
                 let message = format!("`{}` is not pinned to a commit", source.remote);
                 Err(self.facts.error(span, message))
