@@ -139,6 +139,19 @@ fn a_repository_is_a_context_for_everybody() {
 }
 
 #[test]
+fn a_build_from_a_hook_leaves_the_hooks_repository_alone() {
+    let (session, server) = session();
+    let hooks = session.path("repositories/library/.git");
+    let hooks = hooks.to_str().unwrap();
+    let session = session.env("GIT_DIR", hooks).env("GIT_INDEX_FILE", &format!("{hooks}/index"));
+    let head = || std::fs::read(format!("{hooks}/HEAD")).unwrap();
+    let before = head();
+    session.rbuild(&["-t", "x", &server.url("app#v1")]).succeeds();
+    assert_eq!(session.image("x").text("/file"), "one\n");
+    assert_eq!(head(), before);
+}
+
+#[test]
 fn a_repository_can_have_a_name() {
     let (session, server) = session();
     session.write("Dockerfile", "FROM scratch\nCOPY --from=sources file /copied\n");

@@ -216,6 +216,7 @@ impl Git {
         let command = BrokerCommand {
             args: SAFE.iter().chain(args).map(|&arg| arg.to_owned()).collect(),
             env: self.environment(remote),
+            hidden_env: OF_ANOTHER_REPOSITORY.map(str::to_owned).to_vec(),
             stdin: vec![],
         };
         let remote = shown_remote(remote);
@@ -262,6 +263,23 @@ impl Git {
         Some((format!("{scheme}://{host}"), header))
     }
 }
+
+/// Variables that git gives to its hooks: where they are set, a build would take the repository of the
+/// hook for its own (`git rev-parse --local-env-vars`).
+const OF_ANOTHER_REPOSITORY: [&str; 12] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
 
 impl<'a> Advertised<'a> {
     fn parse(line: &'a str) -> Option<Self> {

@@ -37,6 +37,8 @@ pub struct BrokerCommand {
     pub args: Vec<String>,
     /// Variables to add to the caller's environment.
     pub env: Vec<(String, String)>,
+    /// Variables of the caller's environment that it must not see.
+    pub hidden_env: Vec<String>,
     /// What it reads from its standard input.
     #[serde(skip)]
     pub stdin: Vec<u8>,
@@ -231,7 +233,11 @@ fn run(
     let [program, args @ ..] = &command.args[..] else {
         return Err(std::io::ErrorKind::InvalidInput.into());
     };
-    let mut child = Command::new(program)
+    let mut to_run = Command::new(program);
+    command.hidden_env.iter().for_each(|name| {
+        to_run.env_remove(name);
+    });
+    let mut child = to_run
         .args(args)
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::from(stdin))

@@ -22,6 +22,7 @@ fn the_broker_stays_outside() {
         let command = BrokerCommand {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: vec![("ADDED".into(), "yes".into())],
+            hidden_env: vec!["HOME".into()],
             stdin: stdin.to_vec(),
         };
         runtime.block_on(broker.run(&command))
@@ -29,7 +30,7 @@ fn the_broker_stays_outside() {
     let seen = run(&["readlink", "/proc/self/ns/mnt"], b"").unwrap();
     assert_eq!(String::from_utf8(seen.stdout).unwrap().trim_end(), outside.to_str().unwrap());
     let big = vec![b'x'; 1 << 20];
-    let seen = run(&["sh", "-c", "cat; echo $ADDED >&2; exit 3"], &big).unwrap();
+    let seen = run(&["sh", "-c", "cat; echo $ADDED$HOME >&2; exit 3"], &big).unwrap();
     assert_eq!((seen.code, seen.stdout == big, &seen.stderr[..]), (Some(3), true, &b"yes\n"[..]));
     let error = run(&["no-such-helper"], b"").unwrap_err();
     assert_eq!(error.to_string(), "cannot run no-such-helper");
