@@ -1,5 +1,7 @@
 //! What people see of a step: `[build 2/5] RUN make`.
 
+use crate::git::shown_remote;
+
 /// Numbers the steps of one stage.
 #[derive(Debug)]
 pub(crate) struct StepNames {
@@ -73,6 +75,15 @@ pub(crate) fn with_values<'v>(
     shown
 }
 
+/// Leaves users and passwords out of the URLs among the words of `text`.
+pub(crate) fn without_passwords(text: &str) -> String {
+    let word = |word: &str| match word.find("http") {
+        Some(start) => word[..start].to_owned() + &shown_remote(&word[start..]),
+        None => word.to_owned(),
+    };
+    text.split_inclusive(char::is_whitespace).map(word).collect()
+}
+
 /// The variable that `text` begins with, and how many bytes name it.
 fn variable(text: &str) -> Option<(&str, usize)> {
     let after = text.strip_prefix('$')?;
@@ -102,6 +113,13 @@ mod tests {
         let value = |name: &str| (name == "A").then_some("1");
         let shown = with_values(r#"RUN "$A" '$A' ${A}b \$A $B ${A:-x} $ "it's $A""#, '\\', value);
         assert_eq!(shown, r#"RUN "1" '$A' 1b \$A $B ${A:-x} $ "it's 1""#);
+    }
+
+    #[test]
+    fn passwords_of_urls_are_not_shown() {
+        let text = "ADD \"https://me:secret@x.org/a\"  http://x.org/b@c git@x.org:a --x=http /d";
+        let shown = "ADD \"https://x.org/a\"  http://x.org/b@c git@x.org:a --x=http /d";
+        assert_eq!(without_passwords(text), shown);
     }
 
     #[test]

@@ -272,7 +272,7 @@ impl<'a> PlatformPlanner<'a> {
 
     /// A file system with nothing but a download.
     pub(super) fn fetch_vertex(&mut self, fetch: FetchOp, span: &Span) -> VertexId {
-        let name = fetch.url.clone();
+        let name = shown_remote(&fetch.url);
         self.add(Op::Fetch(fetch), name, span)
     }
 

@@ -238,6 +238,7 @@ impl<'p, 'a> StagePlanner<'p, 'a> {
             let is_secret = secrets.iter().any(|secret| secret == name);
             if is_secret { Some("****") } else { self.state.env.get(name) }
         });
+        let text = names::without_passwords(&text);
         if self.is_trigger { format!("ONBUILD {text}") } else { text }
     }
 
