@@ -6,15 +6,23 @@
 use std::collections::HashMap;
 
 use oci::{Digest, Digester};
+use petgraph::dot::{Config, Dot};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{Dfs, Reversed};
+use serde::{Serialize, Serializer};
 
 use crate::Span;
 use crate::ops::{FileSource, Input, Op};
 
-/// Names a vertex of one [`Graph`].
+/// Names a vertex of one [`Graph`]; serialised it is its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VertexId(NodeIndex);
+
+impl Serialize for VertexId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.index().serialize(serializer)
+    }
+}
 
 impl VertexId {
     /// Position of the vertex in [`Graph::vertices`].
@@ -91,6 +99,16 @@ impl Graph {
         }
         needed.sort_unstable();
         needed
+    }
+
+    /// The graph in the language of Graphviz, each vertex with the label and the further attributes that
+    /// `look` gives it.
+    pub fn to_dot(&self, look: impl Fn(VertexId, &Vertex) -> (String, String)) -> String {
+        let looks = self.vertices.map(|id, vertex| look(VertexId(id), vertex), |_, ()| ());
+        let labels = looks.map(|_, (label, _)| label, |_, ()| "");
+        let attributes = |_: &_, (id, _): (NodeIndex, _)| looks[id].1.clone();
+        let config = [Config::EdgeNoLabel];
+        Dot::with_attr_getters(&labels, &config, &|_, _| String::new(), &attributes).to_string()
     }
 
     /// The vertices; inputs come before the ops that use them.

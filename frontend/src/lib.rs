@@ -9,13 +9,14 @@
 //! [`parse`] knows only the text, [`plan`] gives it meaning: which stages the target reaches, what
 //! every variable stands for, which ops make the files and what the image's config is. What a plan
 //! must know of the world (what is `alpine:3.20` today?) it asks for by [`Planning::Needs`].
-//! [`call`] has what can be said of a Dockerfile instead of building it.
+//! [`call`] has what can be said of a Dockerfile instead of building it, [`drawing`] shows a plan.
 //! Purity is checked by the compiler: this crate depends neither on tokio nor on reqwest.
 
 pub mod ast;
 pub mod call;
 mod csv;
 mod diagnostic;
+pub mod drawing;
 mod expand;
 mod git;
 mod glob;

@@ -4,11 +4,14 @@
 //! and its [inputs](Op::inputs); whatever is in neither makes no difference to the result.
 
 use oci::{Digest, Digester, Platform};
+use serde::{Serialize, Serializer};
 
+use crate::git::shown_remote;
 use crate::{PinnedImage, VertexId};
 
 /// What to do to make one snapshot.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Op {
     /// The empty filesystem.
     Scratch,
@@ -34,7 +37,7 @@ pub enum Op {
 }
 
 /// A command to run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExecOp {
     /// The root filesystem it starts from.
     pub root: VertexId,
@@ -42,7 +45,9 @@ pub struct ExecOp {
     pub args: Vec<String>,
     /// Its environment, in order.
     pub env: Vec<(String, String)>,
-    /// Proxy variables: in the environment, but never in the key.
+    /// Proxy variables: in the environment, but never in the key, nor shown to anybody: addresses
+    /// of proxies have passwords.
+    #[serde(skip)]
     pub proxy_env: Vec<(String, String)>,
     /// Its working directory, absolute; made if missing.
     pub cwd: String,
@@ -55,6 +60,7 @@ pub struct ExecOp {
     /// What it may do.
     pub security: SecurityMode,
     /// Whom it runs on.
+    #[serde(serialize_with = "as_text")]
     pub platform: Platform,
     /// The host name it sees.
     pub hostname: String,
@@ -67,7 +73,8 @@ pub struct ExecOp {
 }
 
 /// What a command sees of the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum NetworkMode {
     /// The builder's choice.
     #[default]
@@ -79,7 +86,8 @@ pub enum NetworkMode {
 }
 
 /// What a command may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SecurityMode {
     /// What Docker's default profile allows.
     #[default]
@@ -89,7 +97,7 @@ pub enum SecurityMode {
 }
 
 /// A mount of an [`ExecOp`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mount {
     /// Where it is seen, absolute and clean; empty for a secret that is no file.
     pub target: String,
@@ -100,7 +108,8 @@ pub struct Mount {
 }
 
 /// What a [`Mount`] shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum MountSource {
     /// Files of a stage, an image or a context.
     Bind {
@@ -139,6 +148,7 @@ pub enum MountSource {
     /// A file whose bytes stand in the Dockerfile: the script of a heredoc.
     Inline {
         /// Its bytes.
+        #[serde(serialize_with = "as_lossy_text")]
         data: Vec<u8>,
         /// Its permissions.
         mode: u32,
@@ -146,7 +156,7 @@ pub enum MountSource {
 }
 
 /// A directory that outlives the build.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CacheMount {
     /// Which one; not in the key.
     pub id: String,
@@ -159,7 +169,8 @@ pub struct CacheMount {
 }
 
 /// What two users of one cache mount do at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CacheSharing {
     /// Both write to it.
     #[default]
@@ -171,7 +182,7 @@ pub enum CacheSharing {
 }
 
 /// Files to copy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CopyOp {
     /// The root filesystem they land on.
     pub onto: VertexId,
@@ -186,7 +197,8 @@ pub struct CopyOp {
 }
 
 /// One source of a [`CopyOp`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CopySource {
     /// Files of a stage, an image or a context.
     Files {
@@ -202,12 +214,13 @@ pub enum CopySource {
         /// Its name.
         name: String,
         /// Its bytes.
+        #[serde(serialize_with = "as_lossy_text")]
         data: Vec<u8>,
     },
 }
 
 /// Which files of a source an op sees.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Selection {
     /// A path below the source's root; a pattern where `wildcards` is set. With `parents` it may
     /// have a pivot `/./`.
@@ -234,7 +247,8 @@ impl Selection {
 }
 
 /// Where copied or bound files come from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FileSource {
     /// A snapshot of this build.
     Vertex(VertexId),
@@ -243,7 +257,8 @@ pub enum FileSource {
 }
 
 /// A user or a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum UserSpec {
     /// By number.
     Id(u32),
@@ -252,7 +267,7 @@ pub enum UserSpec {
 }
 
 /// Who owns what is copied or made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Owner {
     /// The user.
     pub user: UserSpec,
@@ -261,7 +276,8 @@ pub struct Owner {
 }
 
 /// `--chmod`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// All permission bits.
     Octal(u32),
@@ -270,7 +286,7 @@ pub enum Mode {
 }
 
 /// A directory to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MakeDirOp {
     /// The root filesystem it lands on.
     pub onto: VertexId,
@@ -281,9 +297,10 @@ pub struct MakeDirOp {
 }
 
 /// A downloaded file to put into an empty filesystem.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FetchOp {
     /// Where it was downloaded from, for people.
+    #[serde(serialize_with = "without_password")]
     pub url: String,
     /// The blob that holds it.
     pub digest: Digest,
@@ -294,9 +311,10 @@ pub struct FetchOp {
 }
 
 /// The files of a git commit to put into an empty filesystem.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GitOp {
     /// Where the repository is.
+    #[serde(serialize_with = "without_password")]
     pub remote: String,
     /// What was asked for; a server may give nothing but that. Not in the key.
     pub reference: Option<String>,
@@ -516,4 +534,16 @@ impl Input<'_> {
             Self::Files { from: FileSource::Context(_), .. } => None,
         }
     }
+}
+
+fn as_text<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value.to_string())
+}
+
+fn as_lossy_text<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+}
+
+fn without_password<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown_remote(url))
 }

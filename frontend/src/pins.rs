@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci::{Descriptor, DiffId, Digest, ImageConfig, Platform, Reference};
+use serde::Serialize;
 
 /// Something a Dockerfile names whose content can change from day to day.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,17 +65,19 @@ pub enum Pinned {
 }
 
 /// An image, by digest, with what planning needs to know about it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PinnedImage {
     /// Its name, for people.
     pub name: String,
     /// Where its layers can be had.
+    #[serde(skip)]
     pub origin: Origin,
     /// The manifest's digest.
     pub manifest: Digest,
     /// Its layers, lowest first: what each unpacks to, and the blob.
     pub layers: Vec<(DiffId, Descriptor)>,
     /// Its config.
+    #[serde(skip)]
     pub config: ImageConfig,
 }
 

@@ -97,7 +97,7 @@ impl Case {
     }
 
     /// Answers every need until the plan is ready.
-    fn result(&self) -> Result<Plan, Diagnostic> {
+    pub(crate) fn result(&self) -> Result<Plan, Diagnostic> {
         let mut pins = Pins::new();
         loop {
             match self.planning(&pins)? {
