@@ -13,6 +13,7 @@ mod dockerfile;
 mod errors;
 mod events;
 mod git;
+mod graph;
 mod kill;
 mod logins;
 mod output;

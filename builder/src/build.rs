@@ -1,14 +1,15 @@
 //! The whole flow on one screen: parse, pin and plan, solve, assemble, export.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::{Cache, CacheError};
 use frontend::ast::Instruction;
+use frontend::drawing::Expected;
 use frontend::{
     Diagnostic, Dockerfile, Op, Pinned, Pins, Plan, PlanRequest, Planning, Source, SourceRef, Span,
-    Target,
+    Target, VertexId,
 };
 use futures_util::future::try_join_all;
 use oci::{Digest, Reference};
@@ -172,6 +173,50 @@ pub async fn build(request: Request, services: Services) -> Result<Report, Build
     done
 }
 
+/// What a build would do.
+#[derive(Debug)]
+pub struct Preview {
+    /// The plan.
+    pub plan: Plan,
+    /// What it would do about the vertices.
+    pub expected: HashMap<VertexId, Expected>,
+}
+
+/// Plans and asks the cache; downloads and runs nothing.
+pub async fn preview(request: &Request, services: &Services) -> Result<Preview, BuildError> {
+    let dockerfile = frontend::parse(request.dockerfile.clone())?;
+    let plan = plan(&dockerfile, request, services).await?;
+    let blobs = Arc::new(Blobs::new(services, base_images(&plan), plan.source_date_epoch));
+    let worker = LocalWorker::new(services, blobs, request, &plan);
+    let (solver, targets) = (solver(request, services, &worker), targets(&plan));
+    let expected = tokio::select! {
+        biased;
+        () = services.stop.cancelled() => Err(BuildError::Stopped),
+        expected = solver.preview(&plan.graph, &targets) => expected.map_err(BuildError::from),
+    };
+    worker.cancel();
+    worker.settle().await;
+    Ok(Preview { expected: expected?, plan })
+}
+
+fn solver<'a>(
+    request: &Request,
+    services: &'a Services,
+    worker: &'a LocalWorker,
+) -> Solver<'a, LocalWorker> {
+    Solver {
+        cache: &services.cache,
+        worker,
+        events: services.events.clone(),
+        jobs: request.jobs,
+        stop: services.stop.clone(),
+    }
+}
+
+fn targets(plan: &Plan) -> Vec<VertexId> {
+    plan.targets.iter().map(|target| target.vertex).collect()
+}
+
 async fn run(
     request: &Request,
     services: &Services,
@@ -179,16 +224,9 @@ async fn run(
     worker: &LocalWorker,
     blobs: &Arc<Blobs>,
 ) -> Result<Report, BuildError> {
-    let targets: Vec<_> = plan.targets.iter().map(|target| target.vertex).collect();
-    let solver = Solver {
-        cache: &services.cache,
-        worker,
-        events: services.events.clone(),
-        jobs: request.jobs,
-        stop: services.stop.clone(),
-    };
+    let solver = solver(request, services, worker);
     let need = request.outputs.iter().map(Output::need).max().unwrap_or(Need::Identity);
-    let solved = solver.solve(&plan.graph, &targets, need).await?;
+    let solved = solver.solve(&plan.graph, &targets(plan), need).await?;
     let finish = async || finish(request, services, plan, &solved, worker, blobs).await;
     let finish_in_spite_of_losses = async {
         match finish().await {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, ValueHint};
 use clap_complete::Shell;
 
+use super::graph::GraphArgs;
 use super::images::ImagesArgs;
 use super::progress::ProgressMode;
 use super::prune::PruneArgs;
@@ -21,7 +22,7 @@ use super::store::StoreArgs;
     version,
     about = "Builds container images from Dockerfiles, without a daemon and without root",
     override_usage = "rbuild [build] [FLAGS] PATH|-\n       \
-                      rbuild images|prune|store|completions --help",
+                      rbuild graph|images|prune|store|completions --help",
     next_line_help = false,
     max_term_width = 110,
     disable_help_subcommand = true,
@@ -47,12 +48,13 @@ struct Completions {
 /// What makes `shell` complete rbuild's flags.
 pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = vec![];
-    let upkeep = [
+    let others = [
+        GraphArgs::command().name("graph"),
         ImagesArgs::command().name("images"),
         PruneArgs::command().name("prune"),
         StoreArgs::command().name("store"),
     ];
-    let mut whole = Cli::command().subcommands(upkeep);
+    let mut whole = Cli::command().subcommands(others);
     clap_complete::generate(shell, &mut whole, "rbuild", &mut script);
     script
 }
@@ -217,6 +219,8 @@ pub(crate) struct Ignored {
 pub(crate) enum Command {
     /// Build.
     Build(Box<BuildArgs>),
+    /// Show what a build would do.
+    Graph(Box<GraphArgs>),
     /// List the images.
     Images(ImagesArgs),
     /// Delete what builds can do without.
@@ -227,7 +231,7 @@ pub(crate) enum Command {
     Completions(Shell),
 }
 
-const COMMANDS: [&str; 5] = ["build", "images", "prune", "store", "completions"];
+const COMMANDS: [&str; 6] = ["build", "graph", "images", "prune", "store", "completions"];
 
 /// Reads the command line. The word `build` may be left out, and global flags may stand before the
 /// command. A context that is called like a command is written `./prune`.
@@ -235,6 +239,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = place_of_command(&arguments).map(|place| arguments.remove(place));
     Ok(match command.as_deref().and_then(OsStr::to_str) {
+        Some("graph") => Command::Graph(Box::new(GraphArgs::read(arguments)?)),
         Some("images") => Command::Images(ImagesArgs::try_parse_from(arguments)?),
         Some("prune") => Command::Prune(PruneArgs::try_parse_from(arguments)?),
         Some("store") => Command::Store(StoreArgs::try_parse_from(arguments)?),

@@ -5,6 +5,7 @@ mod build;
 mod call;
 mod context;
 mod csv;
+mod graph;
 mod images;
 mod logins;
 mod outputs;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::args::{BuildArgs, Command};
 use self::build::UsageError;
 use self::call::{Answer, Call};
+use self::graph::GraphForm;
 use self::images::ImagesArgs;
 use self::logins::{Logins, LoginsError};
 use self::progress::ProgressMode;
@@ -55,7 +57,10 @@ pub fn main() -> ExitCode {
     // Who the caller is can't be told any more from within a namespace.
     let settings = Settings::read();
     let done = match command {
-        Command::Build(args) => build(&args, &settings),
+        Command::Build(args) => {
+            Wanted::of(&args).and_then(|wanted| build(&args, wanted, &settings))
+        }
+        Command::Graph(args) => build(&args.build, Wanted::Graph(args.format), &settings),
         Command::Images(args) => list_images(&args, &settings),
         Command::Prune(args) => prune(&args, &settings),
         Command::Store(args) => look_after_store(&args, &settings),
@@ -138,23 +143,39 @@ fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, S
     }
 }
 
+/// What is wanted of a Dockerfile.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Image,
+    Answer(Call),
+    Graph(GraphForm),
+}
+
+impl Wanted {
+    fn of(args: &BuildArgs) -> Result<Self, StartError> {
+        let call = Call::of(args).map_err(UsageError::from)?;
+        Ok(call.map_or(Self::Image, Self::Answer))
+    }
+}
+
 /// How a build that could begin has ended.
 enum Ended {
     Built(Report, Vec<Reference>),
     /// Nothing was to be built.
     Answered(Box<Answer>, Source),
+    /// Nothing was to be built.
+    Drawn(String),
     Failed(BuildError, Source),
     /// The user ended it before there was a Dockerfile.
     Stopped,
 }
 
 #[allow(clippy::print_stderr, reason = "the command line is what prints")]
-fn build(args: &BuildArgs, settings: &Settings) -> Result<ExitCode, StartError> {
+fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCode, StartError> {
     // Before any thread exists: what runs from here on is in a namespace of its own.
     let sandbox = sandbox::enter()?;
     let store = &args.root.path(settings);
     let mode = progress_mode(args, settings)?;
-    let call = Call::of(args).map_err(UsageError::from)?;
     remove_old_iidfile(args)?;
     let (events, receiver) = Events::channel();
     let logins = Logins::read(settings)?;
@@ -164,7 +185,7 @@ fn build(args: &BuildArgs, settings: &Settings) -> Result<ExitCode, StartError> 
         .build()
         .map_err(StartError::Runtime)?;
     let shown = progress::show(mode, receiver, std::io::stderr()).map_err(UsageError::from)?;
-    let ended = read_and_build(args, call, settings, &logins, services, &runtime);
+    let ended = read_and_build(args, wanted, settings, &logins, services, &runtime);
     runtime.shutdown_background();
     let _it_showed_what_it_could = shown.join();
     match ended? {
@@ -176,6 +197,7 @@ fn build(args: &BuildArgs, settings: &Settings) -> Result<ExitCode, StartError> 
         Ended::Answered(answer, dockerfile) => {
             Ok(answer.print(&dockerfile).map_err(UsageError::from)?)
         }
+        Ended::Drawn(drawing) => Ok(print(drawing.as_bytes())),
         Ended::Failed(error, dockerfile) => {
             eprintln!("{}", report::draw(&error, &dockerfile));
             let stopped = matches!(error, BuildError::Stopped);
@@ -223,7 +245,7 @@ fn open_store(store: &Path, level: Level) -> Result<Cache, cache::CacheError> {
 /// Nobody can tell events any more when it returns.
 fn read_and_build(
     args: &BuildArgs,
-    call: Option<Call>,
+    wanted: Wanted,
     settings: &Settings,
     logins: &Logins,
     services: Services,
@@ -236,13 +258,16 @@ fn read_and_build(
         request => request?,
     };
     let (dockerfile, tags) = (request.dockerfile.clone(), request.tags.clone());
-    let ended = match call {
-        None => runtime
+    let ended = match wanted {
+        Wanted::Image => runtime
             .block_on(crate::build::build(request, services))
             .map(|report| Ended::Built(report, tags)),
-        Some(call) => runtime
+        Wanted::Answer(call) => runtime
             .block_on(call.answer(&request, &services))
             .map(|answer| Ended::Answered(Box::new(answer), dockerfile.clone())),
+        Wanted::Graph(form) => {
+            runtime.block_on(graph::draw(form, &request, &services)).map(Ended::Drawn)
+        }
     };
     Ok(ended.unwrap_or_else(|error| Ended::Failed(error, dockerfile)))
 }

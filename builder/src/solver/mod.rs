@@ -16,6 +16,7 @@
 mod key;
 #[cfg(test)]
 mod losses;
+mod preview;
 #[cfg(test)]
 mod tests;
 
@@ -159,6 +160,13 @@ pub enum SolveError {
     /// The build was stopped from outside.
     #[error("stopped")]
     Stopped,
+}
+
+impl SolveError {
+    fn of_step(graph: &Graph, id: VertexId, source: OpError) -> Self {
+        let vertex = &graph[id];
+        Self::Step { vertex: id, name: vertex.name.clone(), span: vertex.span.clone(), source }
+    }
 }
 
 /// A vertex's outcome, whether its bytes are here or not.
@@ -381,12 +389,7 @@ impl<'a, W: Worker> Pass<'a, W> {
             Err(source) => {
                 let source = if self.stop.is_cancelled() { OpError::Stopped } else { source };
                 self.tell_failure(vertex, &source);
-                SolveError::Step {
-                    vertex: id,
-                    name: vertex.name.clone(),
-                    span: vertex.span.clone(),
-                    source,
-                }
+                SolveError::of_step(self.graph, id, source)
             }
         }
     }

@@ -253,8 +253,22 @@ async fn solve_with_jobs(
     solved.await.expect("hangs").map(|solved| solved[target].snapshot.clone())
 }
 
+/// What a build would do.
+pub(super) async fn preview(
+    graph: &Graph,
+    target: VertexId,
+    cache: &TestCache,
+    worker: &impl Worker,
+) -> HashMap<VertexId, frontend::drawing::Expected> {
+    let (events, _nobody) = Events::channel();
+    let (stop, targets) = (CancellationToken::new(), [target]);
+    let solver = Solver { cache: &cache.cache, worker, events, jobs: 1, stop };
+    let found = tokio::time::timeout(Duration::from_secs(20), solver.preview(graph, &targets));
+    found.await.expect("hangs").unwrap()
+}
+
 /// A stage that compiles `source`, and one that takes what it compiled and goes on with `last`.
-fn two_stages(last: &str) -> (Graph, VertexId) {
+pub(super) fn two_stages(last: &str) -> (Graph, VertexId) {
     let mut graph = Graph::default();
     let base = image(&mut graph);
     let source = copy(&mut graph, base, context("context"), "/src");

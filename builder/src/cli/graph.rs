@@ -1,0 +1,78 @@
+//! `rbuild graph`: shows what a build would do.
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use frontend::drawing::Drawing;
+
+use super::args::BuildArgs;
+use crate::build::{self, BuildError, Request, Services};
+
+/// The arguments of `rbuild graph`.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "rbuild graph",
+    about = "Shows the steps of a build, what they take from each other, and which of them a cache \
+             would answer; runs none",
+    after_help = "All other flags of rbuild build may be given, too; they mean nothing here.",
+    override_usage = "rbuild graph [FLAGS] PATH|-",
+    next_line_help = false,
+    max_term_width = 110,
+    args_override_self = true
+)]
+pub(crate) struct GraphArgs {
+    /// What to show.
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+    /// text, dot for Graphviz, or json
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORM",
+        hide_possible_values = true,
+        help_heading = "Display"
+    )]
+    pub(crate) format: GraphForm,
+}
+
+/// How the graph is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphForm {
+    /// A tree of text.
+    #[default]
+    Text,
+    /// In the language of Graphviz.
+    Dot,
+    /// All of it.
+    Json,
+}
+
+impl GraphArgs {
+    /// Reads the command line.
+    pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let command = Self::command().mut_args(|arg| {
+            let is_meant = arg.is_positional()
+                || matches!(arg.get_help_heading(), Some("Input" | "Cache"))
+                || ["format", "progress"].contains(&arg.get_id().as_str());
+            arg.hide(!is_meant)
+        });
+        Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    }
+}
+
+/// Plans as a build does, and draws the plan.
+pub(crate) async fn draw(
+    form: GraphForm,
+    request: &Request,
+    services: &Services,
+) -> Result<String, BuildError> {
+    let preview = build::preview(request, services).await?;
+    let expected = |id| preview.expected.get(&id).copied();
+    let drawing = Drawing { plan: &preview.plan, expected: &expected };
+    Ok(match form {
+        GraphForm::Text => drawing.text(),
+        GraphForm::Dot => drawing.dot(),
+        GraphForm::Json => drawing.json(&request.dockerfile),
+    })
+}
