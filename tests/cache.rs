@@ -312,3 +312,37 @@ fn two_builds_at_once_do_the_work_once() {
     }
     assert_eq!(session.image("one").digest, session.image("two").digest);
 }
+
+#[test]
+fn explain_says_why_a_step_runs() {
+    let session = Session::new()
+        .base(Base::Busybox)
+        .file("a", "1")
+        .file("b", "1")
+        .dockerfile("FROM busybox\nARG X=1\nCOPY . /src\nRUN cat /src/a $X\n");
+    let reasons = |args: &[&str]| {
+        let outcome = session.build(&[&["--explain"], args].concat());
+        let lines =
+            outcome.stderr.lines().filter_map(|line| Some(line.split_once(" WHY: ")?.1.to_owned()));
+        lines.collect::<Vec<_>>()
+    };
+    let first = "no earlier build of this Dockerfile had this step";
+    assert_eq!(reasons(&[]), [first, first]);
+    session.write("Dockerfile", "FROM busybox\nARG X=\nCOPY . /src\nRUN cat /src/a $X\n");
+    assert_eq!(
+        reasons(&[]),
+        [
+            "files of the build context changed: `Dockerfile`",
+            "the variable X was `1`, is ``",
+            "it builds on `[2/3] COPY . /src`, which made something else",
+        ]
+    );
+    assert!(reasons(&[]).is_empty());
+    session.write("a", "2");
+    let changed = "files of the build context changed: `a`";
+    let below = "it builds on `[2/3] COPY . /src`, which made something else";
+    assert_eq!(reasons(&[]), [changed, below]);
+    assert_eq!(reasons(&["--no-cache"]), ["--no-cache asks for it"; 2]);
+    session.rbuild(&["prune", "--all", "--force"]).succeeds();
+    assert_eq!(reasons(&[]).len(), 2);
+}

@@ -48,6 +48,10 @@ pub struct Request {
     pub jobs: usize,
     /// Ask registries also for what was built here.
     pub pull: bool,
+    /// What tells this Dockerfile and its context from others, from one build to the next.
+    pub project: Digest,
+    /// Tell why steps run.
+    pub explain: bool,
 }
 
 /// What a build works with.
@@ -151,6 +155,7 @@ impl From<SolveError> for BuildError {
     fn from(error: SolveError) -> Self {
         match error {
             SolveError::Stopped => Self::Stopped,
+            SolveError::Cache(error) => Self::Cache(error),
             SolveError::Step { vertex: _, name, span, source } => Self::Step { name, span, source },
         }
     }
@@ -210,6 +215,8 @@ fn solver<'a>(
         events: services.events.clone(),
         jobs: request.jobs,
         stop: services.stop.clone(),
+        project: request.project,
+        explain: request.explain,
     }
 }
 

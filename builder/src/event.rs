@@ -60,6 +60,8 @@ pub enum EventKind {
         /// The bytes as they came, not always whole lines.
         bytes: Vec<u8>,
     },
+    /// Why no cache answered it, for whoever asked.
+    Reason(String),
     /// Something about it should be known.
     Warning(String),
     /// It ended well.

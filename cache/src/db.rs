@@ -28,7 +28,7 @@ use crate::{Snapshot, rebuild};
 pub(crate) const FILE: &str = "rbuild.db";
 
 /// The format that this program reads and writes.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 const SCHEMA: &str = include_str!("schema.sql");
 

@@ -72,8 +72,11 @@ impl Cache {
                     forget_documents(transaction, &needed)?;
                 }
             }
-            let contexts = "DELETE FROM contexts WHERE saved < ?1";
-            transaction.prepare_cached(contexts)?.execute([limit])?;
+            for sql in
+                ["DELETE FROM contexts WHERE saved < ?1", "DELETE FROM steps WHERE saved < ?1"]
+            {
+                transaction.prepare_cached(sql)?.execute([limit])?;
+            }
             let cache_mounts = self.bury_mounts(limit)?;
             Ok(Pruned { blobs, layers, cache_mounts, bytes: 0 })
         });

@@ -48,6 +48,7 @@ mod rebuild;
 mod record;
 mod remove;
 mod run;
+mod steps;
 mod tree;
 mod usage;
 
@@ -66,6 +67,7 @@ pub use rebuild::Rebuilt;
 pub use record::{CacheKey, Record, Snapshot};
 pub use remove::remove_store;
 pub use run::RunDir;
+pub use steps::SeenStep;
 
 /// An open store. Clones share it; any thread may use them.
 #[derive(Clone, Debug)]

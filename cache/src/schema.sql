@@ -33,6 +33,18 @@ CREATE TABLE contexts (
     UNIQUE (directory, selection)
 );
 
+-- The steps of projects as they were last seen, and what their keys were made of.
+CREATE TABLE steps (
+    id INTEGER PRIMARY KEY,
+    project BLOB NOT NULL,
+    place TEXT NOT NULL,
+    name TEXT NOT NULL,
+    key BLOB NOT NULL,
+    saved INTEGER NOT NULL,
+    evidence BLOB NOT NULL,
+    UNIQUE (project, place)
+);
+
 -- What references meant when they were last looked up, and the manifests and configs behind them.
 CREATE TABLE pins (
     name TEXT PRIMARY KEY,

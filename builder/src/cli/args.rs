@@ -146,6 +146,9 @@ pub(crate) struct BuildArgs {
     /// Ask registries also for images that were built here
     #[arg(long, help_heading = "Cache")]
     pub(crate) pull: bool,
+    /// Tell of each step that runs why no cache answered it
+    #[arg(long, help_heading = "Cache")]
+    pub(crate) explain: bool,
     /// Where the store is.
     #[command(flatten)]
     pub(crate) root: StoreRoot,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cache::CacheError;
 use clap::ValueEnum;
 use frontend::{NamedContext, NetworkMode, PlanRequest};
-use oci::{Platform, Reference};
+use oci::{Digest, Digester, Platform, Reference};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -134,7 +134,17 @@ pub(crate) fn request(
             .jobs
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |jobs| jobs.get())),
         pull: args.pull,
+        project: project(args),
+        explain: args.explain,
     })
+}
+
+/// Whose earlier builds a build is compared with: those of the same Dockerfile and context.
+fn project(args: &BuildArgs) -> Digest {
+    let place =
+        std::fs::canonicalize(&args.context).unwrap_or_else(|_| args.context.clone().into());
+    let digest = Digester::default().field(place.as_os_str().as_encoded_bytes());
+    digest.optional(args.file.as_ref()).finish()
 }
 
 fn plan_request(

@@ -9,6 +9,7 @@
 //! found, no file is opened. Otherwise the files it does not know are read, once, on all cores.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -98,7 +99,7 @@ pub(crate) fn fold(picks: &[Pick], facts: &[Facts], keep_owner: bool) -> Digest 
 }
 
 /// The part of an entry's metadata that makes a difference to a copy, fixed in size.
-fn header(meta: &Meta, keep_owner: bool) -> [u8; 28] {
+pub(crate) fn header(meta: &Meta, keep_owner: bool) -> [u8; 28] {
     let (uid, gid) = if keep_owner { (meta.uid, meta.gid) } else { (0, 0) };
     let (mode, extra) = match meta.kind() {
         Kind::File => (meta.mode, meta.size),
@@ -250,14 +251,16 @@ fn open_and_look(
             let xattrs = xattrs::read(&dir).attempt("read the attributes of", &path)?;
             Ok(Facts { content: None, xattrs: xattrs::digest(&xattrs) })
         }
-        Kind::Symlink => {
-            let link = root.open_found(&path, OFlags::PATH).attempt("open", &path)?;
-            let target =
-                rustix::fs::readlinkat(link, "", vec![]).attempt("read the link", &path)?;
-            Ok(Facts { content: Some(Digest::of(target.as_bytes())), xattrs: None })
-        }
+        Kind::Symlink => fact_of_link(source, &path),
         Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => Ok(Facts::default()),
     }
+}
+
+/// Where a link leads.
+pub(crate) fn fact_of_link(source: &Source<'_>, path: &Path) -> Result<Facts, FilesError> {
+    let link = source.root.open_found(path, OFlags::PATH).attempt("open", path)?;
+    let target = rustix::fs::readlinkat(link, "", vec![]).attempt("read the link", path)?;
+    Ok(Facts { content: Some(Digest::of(target.as_bytes())), xattrs: None })
 }
 
 /// How much of a file is read at once.

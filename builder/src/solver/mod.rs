@@ -13,6 +13,7 @@
 //! ends, and the graph is solved once more, where the keys of what this build made answer first.
 //! So no step ever sees two results of one step, and each pass makes at least one key more.
 
+mod explain;
 mod key;
 #[cfg(test)]
 mod losses;
@@ -33,6 +34,7 @@ use oci::Digest;
 use tokio::sync::{OnceCell, RwLock, Semaphore, SetOnce};
 use tokio_util::sync::CancellationToken;
 
+use self::explain::Memory;
 use crate::event::{EventKind, Events, StepId};
 
 /// Runs ops. The solver decides what to run; the worker knows how.
@@ -49,6 +51,14 @@ pub trait Worker: Send + Sync {
         from: Files<'_>,
         selection: &Selection,
     ) -> impl Future<Output = Result<Digest, OpError>> + Send;
+
+    /// Digests of the files that `selection` picks from a context, by path, as they are after they were
+    /// digested as a whole.
+    fn list_files(
+        &self,
+        context: &str,
+        selection: &Selection,
+    ) -> impl Future<Output = Result<BTreeMap<String, Digest>, OpError>> + Send;
 
     /// Sees to it that as much of `snapshot` is here as `need` says; returns whether anybody had it.
     fn fetch(
@@ -160,6 +170,9 @@ pub enum SolveError {
     /// The build was stopped from outside.
     #[error("stopped")]
     Stopped,
+    /// The cache can't be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
 }
 
 impl SolveError {
@@ -202,6 +215,10 @@ pub struct Solver<'a, W> {
     pub jobs: usize,
     /// Cancelled when the user wishes to end the build.
     pub stop: CancellationToken,
+    /// What tells this Dockerfile and its context from others: whose steps to compare with.
+    pub project: Digest,
+    /// Whether to tell why steps run.
+    pub explain: bool,
 }
 
 impl<W: Worker> Solver<'_, W> {
@@ -215,15 +232,34 @@ impl<W: Worker> Solver<'_, W> {
     ) -> Result<Solved, SolveError> {
         let needed = graph.needed_by(targets);
         self.announce(graph, &needed);
-        let build = Build::new(self.jobs);
+        let build = self.build()?;
+        let solved = self.solve_with(&build, graph, needed, targets, need).await;
+        let saved = build.memory.save(self.cache);
+        let solved = solved?;
+        saved?;
+        Ok(solved)
+    }
+
+    async fn solve_with(
+        &self,
+        build: &Build,
+        graph: &Graph,
+        needed: Vec<VertexId>,
+        targets: &[VertexId],
+        need: Need,
+    ) -> Result<Solved, SolveError> {
         loop {
-            let pass = Pass::new(self, graph, &build);
+            let pass = Pass::new(self, graph, build);
             if pass.solve(&needed, targets, need).await? {
                 let outcome =
                     |id: VertexId| Some((id, pass.vertices[id.index()].identified.get()?.clone()));
                 return Ok(Solved(needed.into_iter().filter_map(outcome).collect()));
             }
         }
+    }
+
+    fn build(&self) -> Result<Build, CacheError> {
+        Ok(Build::new(self.jobs, Memory::read(self.cache, self.project)?))
     }
 
     fn announce(&self, graph: &Graph, needed: &[VertexId]) {
@@ -249,14 +285,17 @@ struct Build {
     context_files: Mutex<HashMap<(String, Selection), Once<Digest>>>,
     /// One for each command that may run.
     permits: Semaphore,
+    /// What the steps were in earlier builds, and are now.
+    memory: Memory,
 }
 
 impl Build {
-    fn new(jobs: usize) -> Self {
+    fn new(jobs: usize, memory: Memory) -> Self {
         Self {
             made: Mutex::default(),
             context_files: Mutex::default(),
             permits: Semaphore::new(jobs.max(1)),
+            memory,
         }
     }
 }
@@ -433,8 +472,9 @@ impl<'a, W: Worker> Pass<'a, W> {
             return Ok(Identified::Recorded(outcome));
         }
         let inputs = inputs(outcomes);
-        let (key, _) = self.key(&vertex.op, &inputs).await?;
+        let (key, files) = self.key(&vertex.op, &inputs).await?;
         if let Some(outcome) = self.look_up(vertex, key)? {
+            self.take_note(key, vertex, &inputs, &files).await;
             return Ok(Identified::Recorded(outcome));
         }
         // The inputs may turn out different once they are here, so look again.
@@ -547,13 +587,43 @@ impl<'a, W: Worker> Pass<'a, W> {
         };
         let _running = self.unless_stopped(self.running.read()).await?;
         self.tell(vertex, EventKind::Started);
-        let made = worker.run(Job { vertex, inputs, files, stop: &self.stop }).await?;
+        let job = Job { vertex, inputs, files, stop: &self.stop };
+        let (made, explained) =
+            futures_util::join!(worker.run(job), self.explain(key, vertex, inputs, files));
+        let made = made?;
+        explained?;
         if made.recordable {
             let Made { snapshot, created, .. } = made.clone();
             cache.save(key, &Record { snapshot, created, description: vertex.name.clone() })?;
         }
         self.tell(vertex, EventKind::Done);
         Ok(made)
+    }
+
+    /// Keeps what the key is made of where that is news, and tells why the step runs if somebody asked.
+    async fn explain(
+        &self,
+        key: CacheKey,
+        vertex: &Vertex,
+        inputs: &Inputs,
+        files: &[Digest],
+    ) -> Result<(), OpError> {
+        let memory = &self.build.memory;
+        let evidence = self.evidence(vertex, inputs, files).await;
+        if self.solver.explain {
+            for reason in memory.reasons(self.solver.cache, vertex, key, &evidence)? {
+                self.tell(vertex, EventKind::Reason(reason));
+            }
+        }
+        memory.note(vertex, key, evidence);
+        Ok(())
+    }
+
+    async fn take_note(&self, key: CacheKey, vertex: &Vertex, inputs: &Inputs, files: &[Digest]) {
+        if self.build.memory.is_news(vertex, key) {
+            let evidence = self.evidence(vertex, inputs, files).await;
+            self.build.memory.note(vertex, key, evidence);
+        }
     }
 
     async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T, OpError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use frontend::drawing::Expected;
 use frontend::{FileSource, Graph, Input, Op, VertexId};
 
-use super::{Build, OpError, Outcome, Pass, SolveError, Solver, Worker, inputs, known};
+use super::{OpError, Outcome, Pass, SolveError, Solver, Worker, inputs, known};
 
 impl<W: Worker> Solver<'_, W> {
     /// What a build would do about the vertices that `targets` need, those left out that are known
@@ -18,7 +18,7 @@ impl<W: Worker> Solver<'_, W> {
         graph: &Graph,
         targets: &[VertexId],
     ) -> Result<HashMap<VertexId, Expected>, SolveError> {
-        let build = Build::new(1);
+        let build = self.build()?;
         let pass = Pass::new(self, graph, &build);
         let mut outcomes = BTreeMap::new();
         let mut expected = HashMap::new();

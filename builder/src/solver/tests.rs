@@ -163,6 +163,16 @@ impl Worker for World {
         })
     }
 
+    async fn list_files(
+        &self,
+        _: &str,
+        _: &Selection,
+    ) -> Result<BTreeMap<String, Digest>, OpError> {
+        let context = self.context.lock().unwrap();
+        let line = |line: &str| Some((line.split_once('=')?.0.to_owned(), Digest::of(line)));
+        Ok(context.lines().filter_map(line).collect())
+    }
+
     async fn fetch(&self, _: StepId, snapshot: &Snapshot, _: Need) -> Result<bool, OpError> {
         Ok(self.has(snapshot))
     }
@@ -237,6 +247,16 @@ pub(super) async fn solve(
     solve_with_jobs(graph, target, need, cache, worker, 4).await
 }
 
+pub(super) fn solver<'a, W: Worker>(
+    cache: &'a TestCache,
+    worker: &'a W,
+    events: Events,
+    jobs: usize,
+) -> Solver<'a, W> {
+    let (stop, project) = (CancellationToken::new(), Digest::of("project"));
+    Solver { cache: &cache.cache, worker, events, jobs, stop, project, explain: true }
+}
+
 async fn solve_with_jobs(
     graph: &Graph,
     target: VertexId,
@@ -246,8 +266,7 @@ async fn solve_with_jobs(
     jobs: usize,
 ) -> Result<Snapshot, SolveError> {
     let (events, _nobody) = Events::channel();
-    let solver =
-        Solver { cache: &cache.cache, worker, events, jobs, stop: CancellationToken::new() };
+    let solver = solver(cache, worker, events, jobs);
     let targets = [target];
     let solved = tokio::time::timeout(Duration::from_secs(20), solver.solve(graph, &targets, need));
     solved.await.expect("hangs").map(|solved| solved[target].snapshot.clone())
@@ -261,8 +280,7 @@ pub(super) async fn preview(
     worker: &impl Worker,
 ) -> HashMap<VertexId, frontend::drawing::Expected> {
     let (events, _nobody) = Events::channel();
-    let (stop, targets) = (CancellationToken::new(), [target]);
-    let solver = Solver { cache: &cache.cache, worker, events, jobs: 1, stop };
+    let (solver, targets) = (solver(cache, worker, events, 1), [target]);
     let found = tokio::time::timeout(Duration::from_secs(20), solver.preview(graph, &targets));
     found.await.expect("hangs").unwrap()
 }
@@ -410,6 +428,14 @@ async fn a_failure_names_its_step() {
 struct Meeting(tokio::sync::Barrier);
 
 impl Worker for Meeting {
+    async fn list_files(
+        &self,
+        _: &str,
+        _: &Selection,
+    ) -> Result<BTreeMap<String, Digest>, OpError> {
+        unreachable!("nothing is copied from a context")
+    }
+
     async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
         if let Op::Exec(_) = job.vertex.op {
             self.0.wait().await;
@@ -450,6 +476,14 @@ struct Crowd {
 }
 
 impl Worker for Crowd {
+    async fn list_files(
+        &self,
+        _: &str,
+        _: &Selection,
+    ) -> Result<BTreeMap<String, Digest>, OpError> {
+        unreachable!("nothing is copied from a context")
+    }
+
     async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
         if let Op::Exec(_) = job.vertex.op {
             let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
@@ -489,6 +523,14 @@ struct Failing {
 }
 
 impl Worker for Failing {
+    async fn list_files(
+        &self,
+        _: &str,
+        _: &Selection,
+    ) -> Result<BTreeMap<String, Digest>, OpError> {
+        unreachable!("nothing is copied from a context")
+    }
+
     async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
         if let Op::Exec(exec) = &job.vertex.op {
             if exec.args[0] == "fail" {
@@ -526,8 +568,7 @@ async fn the_user_stops_a_build_and_nothing_of_it_runs_afterwards() {
     let (graph, target) = chain(&["forever"]);
     let (worker, cache, stop) = (Failing::default(), cache(), CancellationToken::new());
     let (events, _nobody) = Events::channel();
-    let solver =
-        Solver { cache: &cache.cache, worker: &worker, events, jobs: 1, stop: stop.clone() };
+    let solver = Solver { stop: stop.clone(), ..solver(&cache, &worker, events, 1) };
     let targets = [target];
     let (outcome, ()) = tokio::join!(solver.solve(&graph, &targets, Need::Identity), async {
         tokio::task::yield_now().await;
@@ -548,6 +589,14 @@ async fn a_chain_of_2_000_steps_is_fine() {
 async fn a_step_that_saw_another_context_than_its_key_says_is_not_recorded() {
     struct Unsure(World);
     impl Worker for Unsure {
+        async fn list_files(
+            &self,
+            _: &str,
+            _: &Selection,
+        ) -> Result<BTreeMap<String, Digest>, OpError> {
+            unreachable!("nothing is copied from a context")
+        }
+
         async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
             Ok(Made { recordable: false, ..self.0.run(job).await? })
         }

@@ -308,6 +308,18 @@ impl Worker for LocalWorker {
         }
     }
 
+    async fn list_files(
+        &self,
+        context: &str,
+        selection: &Selection,
+    ) -> Result<BTreeMap<String, Digest>, OpError> {
+        let digested = self.digested(context, selection);
+        let (context, selection) = (self.context(context), selection.clone());
+        let stop = self.stop.clone();
+        let work = move || files::list(&context.source(&stop), &selection, &digested.cache);
+        self.blocking(work).await.map_err(OpError::failed)
+    }
+
     async fn fetch(&self, step: StepId, snapshot: &Snapshot, need: Need) -> Result<bool, OpError> {
         match need {
             Need::Identity => Ok(true),

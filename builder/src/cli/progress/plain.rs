@@ -219,6 +219,7 @@ impl<W: Write + Send> Renderer for Plain<W> {
             EventKind::Planned { .. } => return Ok(()),
             EventKind::Started | EventKind::Output { .. } => {}
             EventKind::Progress { id, .. } => block.report(step, id, event.at),
+            EventKind::Reason(text) => block.say(format!("WHY: {text}")),
             EventKind::Warning(text) => block.say(format!("WARN: {text}")),
             EventKind::Cached => block.say("CACHED"),
             EventKind::Done => {

@@ -28,6 +28,8 @@ struct Update<'a> {
     logs: Option<[Log; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     warnings: Option<[Warning; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<[Reason; 1]>,
 }
 
 #[derive(Serialize)]
@@ -65,6 +67,13 @@ struct Log {
     stream: u8,
     data: String,
     timestamp: Time,
+}
+
+/// Of ours: why a step runs.
+#[derive(Serialize)]
+struct Reason {
+    vertex: Digest,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -130,6 +139,10 @@ fn update<'a>(step: &'a Step, event: &Event) -> Update<'a> {
         }
         EventKind::Output { stderr, bytes } => {
             Update { logs: Some([log(event, *stderr, bytes)]), ..Update::default() }
+        }
+        EventKind::Reason(text) => {
+            let reason = Reason { vertex: event.step.0, reason: text.clone() };
+            Update { reasons: Some([reason]), ..Update::default() }
         }
         EventKind::Warning(text) => {
             let warning = Warning { vertex: event.step.0, level: 1, short: BASE64.encode(text) };

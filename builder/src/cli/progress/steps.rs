@@ -112,6 +112,7 @@ impl Steps {
             | EventKind::Cached
             | EventKind::Progress { .. }
             | EventKind::Output { .. }
+            | EventKind::Reason(_)
             | EventKind::Done
             | EventKind::Stopped => {}
         }
@@ -156,7 +157,7 @@ impl Steps {
 impl Step {
     fn update(&mut self, event: &Event) {
         match &event.kind {
-            EventKind::Planned { .. } | EventKind::Warning(_) => {}
+            EventKind::Planned { .. } | EventKind::Reason(_) | EventKind::Warning(_) => {}
             EventKind::Started => {
                 self.state = State::Running;
                 self.started.get_or_insert(event.at);

@@ -70,10 +70,14 @@ impl Tty {
 }
 
 impl Renderer for Tty {
-    fn event(&mut self, _steps: &Steps, event: &Event) -> io::Result<()> {
+    fn event(&mut self, steps: &Steps, event: &Event) -> io::Result<()> {
         match &event.kind {
             EventKind::Cached | EventKind::Done | EventKind::Stopped | EventKind::Failed(_) => {
                 self.ended.push(event.step);
+            }
+            EventKind::Reason(text) => {
+                let name = steps.get(event.step).map_or("", |step| step.name.as_str());
+                self.bar.println(format!(" => {name}\n      runs: {text}"));
             }
             EventKind::Warning(text) => {
                 let style = style(Self::canvas().colours).yellow();
