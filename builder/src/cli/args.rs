@@ -172,7 +172,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "N", help_heading = "RUN")]
     pub(crate) jobs: Option<usize>,
 
-    /// Instead of a build: check, outline or targets[,format=json][,ignorestatus]
+    /// No build: check (or --check), outline, targets[,format=json][,ignorestatus]
     #[arg(
         long,
         value_name = "METHOD",
@@ -182,7 +182,7 @@ pub(crate) struct BuildArgs {
     )]
     pub(crate) call: Option<String>,
     /// The same as --call=check
-    #[arg(long, overrides_with = "call", help_heading = "Display")]
+    #[arg(long, overrides_with = "call", hide = true)]
     pub(crate) check: bool,
     /// auto, plain, tty, quiet, rawjson or none
     #[arg(
