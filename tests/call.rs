@@ -93,3 +93,25 @@ fn targets_are_listed() {
 fn an_unknown_call_is_refused() {
     session("FROM scratch\n").build_quietly(&["--call=chek"]).fails_with(&["chek", "check"]);
 }
+
+#[test]
+fn a_build_tells_what_the_checks_find() {
+    let session = session("FROM scratch as base\nMAINTAINER me\nCOPY <<x /\nx\n");
+    let outcome = session.build(&[]).succeeds();
+    let told = " 2 warnings found (rbuild --check shows the lines):\n \
+                - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)\n \
+                - MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 2)\n";
+    assert!(outcome.stderr.contains(told), "{outcome}");
+    assert_eq!(session.build_quietly(&[]).succeeds().stderr, "");
+    let events = session.build_with_events(&[]).succeeds();
+    let warning = |line: &str| serde_json::from_str::<Value>(line).ok()?.get("warnings").cloned();
+    let warnings: Vec<_> = events.stderr.lines().filter_map(warning).collect();
+    assert_eq!(warnings.len(), 2);
+    let url = "https://docs.docker.com/go/dockerfile/rule/from-as-casing/";
+    assert_eq!((&warnings[0][0]["url"], &warnings[0][0]["level"]), (&url.into(), &1.into()));
+    session.write(
+        "Dockerfile",
+        "# check=skip=all\nFROM scratch as base\nMAINTAINER me\nCOPY <<x /\nx\n",
+    );
+    assert!(!session.build(&[]).succeeds().stderr.contains("warning"));
+}

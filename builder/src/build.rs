@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::BuildContext;
 use crate::download::Downloader;
-use crate::event::Events;
+use crate::event::{EventKind, Events, Finding, StepId};
 use crate::export::{self, Engine, ExportError, Output};
 use crate::git::Git;
 use crate::image::{self, Image};
@@ -90,8 +90,6 @@ pub struct Report {
     pub image: Option<image::Result>,
     /// Where the outputs went.
     pub exported: Vec<Exported>,
-    /// What the build checks found.
-    pub warnings: Vec<frontend::Warning>,
 }
 
 /// Where an output went.
@@ -165,6 +163,7 @@ impl From<SolveError> for BuildError {
 pub async fn build(request: Request, services: Services) -> Result<Report, BuildError> {
     let dockerfile = frontend::parse(request.dockerfile.clone())?;
     let plan = plan(&dockerfile, &request, &services).await?;
+    tell_findings(&plan, &dockerfile, &services.events);
     let blobs = Arc::new(Blobs::new(&services, base_images(&plan), plan.source_date_epoch));
     let worker = LocalWorker::new(&services, blobs.clone(), &request, &plan);
     let done = run(&request, &services, &plan, &worker, &blobs).await;
@@ -257,6 +256,19 @@ async fn run(
         worker.blocking(move || cache.sync(|| stop.is_cancelled())).await?;
     }
     Ok(report)
+}
+
+/// Tells what the build checks found.
+fn tell_findings(plan: &Plan, dockerfile: &Dockerfile, events: &Events) {
+    if plan.warnings.is_empty() {
+        return;
+    }
+    let name = format!("[internal] load build definition from {}", dockerfile.source.name);
+    let step = StepId::named(&name);
+    events.tell(step, EventKind::Planned { name, inputs: vec![] });
+    for warning in &plan.warnings {
+        events.tell(step, EventKind::Finding(Finding::new(warning, dockerfile)));
+    }
 }
 
 /// Plans; what planning must know is looked up all at once, as often as it takes.
@@ -353,7 +365,7 @@ async fn finish(
         first = first.or(image);
     }
     let image = first;
-    Ok(Report { image, exported, warnings: plan.warnings.clone() })
+    Ok(Report { image, exported })
 }
 
 async fn assemble(

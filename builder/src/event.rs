@@ -4,6 +4,7 @@
 
 use std::time::SystemTime;
 
+use frontend::Dockerfile;
 use oci::Digest;
 
 /// Something that happened. Times are taken where it happened, not where it is read.
@@ -64,12 +65,37 @@ pub enum EventKind {
     Reason(String),
     /// Something about it should be known.
     Warning(String),
+    /// A build check found something in the Dockerfile.
+    Finding(Finding),
     /// It ended well.
     Done,
     /// It was stopped because another one failed or the user wished it.
     Stopped,
     /// It failed.
     Failed(String),
+}
+
+/// What a build check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The check, what it found, and in which line: `StageNameCasing: … (line 3)`.
+    pub text: String,
+    /// What the check is about.
+    pub description: Option<&'static str>,
+    /// The address of the page about it.
+    pub url: Option<String>,
+}
+
+impl Finding {
+    /// What is told of `warning`, which is about a line of `dockerfile`.
+    pub fn new(warning: &frontend::Warning, dockerfile: &Dockerfile) -> Self {
+        let line = dockerfile.lines_at(&warning.span).start().to_owned();
+        Self {
+            text: format!("{}: {} (line {line})", warning.rule, warning.message),
+            description: warning.description(),
+            url: warning.url(),
+        }
+    }
 }
 
 /// Where events go. Sending never blocks.

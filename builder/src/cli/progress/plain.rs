@@ -216,7 +216,7 @@ impl<W: Write + Send> Renderer for Plain<W> {
         let block = self.blocks.entry(event.step).or_default();
         block.take_log(step);
         match &event.kind {
-            EventKind::Planned { .. } => return Ok(()),
+            EventKind::Planned { .. } | EventKind::Finding(_) => return Ok(()),
             EventKind::Started | EventKind::Output { .. } => {}
             EventKind::Progress { id, .. } => block.report(step, id, event.at),
             EventKind::Reason(text) => block.say(format!("WHY: {text}")),
@@ -251,6 +251,7 @@ impl<W: Write + Send> Renderer for Plain<W> {
         }
         self.leave_line()?;
         text::error_blocks(&mut self.out, steps.failed(), LAST_LINES)?;
+        text::findings(&mut self.out, steps.findings())?;
         self.out.flush()
     }
 }

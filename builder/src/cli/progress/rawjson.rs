@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::Renderer;
 use super::steps::{State, Step, Steps, Transfer};
-use crate::event::{Event, EventKind, StepId};
+use crate::event::{Event, EventKind, Finding, StepId};
 
 /// Writes a line for each event.
 pub(super) struct RawJson<W> {
@@ -81,6 +81,10 @@ struct Warning {
     vertex: Digest,
     level: u8,
     short: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    detail: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
 }
 
 /// Written as RFC 3339 with nanoseconds.
@@ -145,7 +149,19 @@ fn update<'a>(step: &'a Step, event: &Event) -> Update<'a> {
             Update { reasons: Some([reason]), ..Update::default() }
         }
         EventKind::Warning(text) => {
-            let warning = Warning { vertex: event.step.0, level: 1, short: BASE64.encode(text) };
+            let short = BASE64.encode(text);
+            let warning =
+                Warning { vertex: event.step.0, level: 1, short, detail: vec![], url: None };
+            Update { warnings: Some([warning]), ..Update::default() }
+        }
+        EventKind::Finding(Finding { text, description, url }) => {
+            let warning = Warning {
+                vertex: event.step.0,
+                level: 1,
+                short: BASE64.encode(text),
+                detail: description.iter().map(|text| BASE64.encode(text)).collect(),
+                url: url.clone(),
+            };
             Update { warnings: Some([warning]), ..Update::default() }
         }
     }

@@ -23,6 +23,7 @@ pub(super) struct Steps {
     running: Vec<StepId>,
     failed: Vec<StepId>,
     warnings: Vec<String>,
+    findings: Vec<String>,
     pub(super) ended: usize,
     /// When the first event came.
     pub(super) begun: Option<SystemTime>,
@@ -107,6 +108,7 @@ impl Steps {
                 step.inputs.clone_from(inputs);
             }
             EventKind::Warning(text) => self.warnings.push(text.clone()),
+            EventKind::Finding(finding) => self.findings.push(finding.text.clone()),
             EventKind::Failed(_) => self.failed.push(event.step),
             EventKind::Started
             | EventKind::Cached
@@ -148,6 +150,11 @@ impl Steps {
         self.failed.iter().filter_map(|id| self.steps.get(id))
     }
 
+    /// What the build checks found, in the order in which they did.
+    pub(super) fn findings(&self) -> &[String] {
+        &self.findings
+    }
+
     /// What a report may need afterwards.
     pub(super) fn shown(self) -> Shown {
         Shown { failed: self.failed().map(Step::as_failed).collect(), warnings: self.warnings }
@@ -157,7 +164,10 @@ impl Steps {
 impl Step {
     fn update(&mut self, event: &Event) {
         match &event.kind {
-            EventKind::Planned { .. } | EventKind::Reason(_) | EventKind::Warning(_) => {}
+            EventKind::Planned { .. }
+            | EventKind::Reason(_)
+            | EventKind::Finding(_)
+            | EventKind::Warning(_) => {}
             EventKind::Started => {
                 self.state = State::Running;
                 self.started.get_or_insert(event.at);

@@ -64,9 +64,35 @@ pub(super) fn error_blocks<'a>(
     Ok(())
 }
 
+/// What the build checks found.
+pub(super) fn findings(out: &mut dyn Write, findings: &[String]) -> io::Result<()> {
+    let count = match findings.len() {
+        0 => return Ok(()),
+        1 => "1 warning".to_owned(),
+        several => format!("{several} warnings"),
+    };
+    writeln!(out, "\n {count} found (rbuild --check shows the lines):")?;
+    findings.iter().try_for_each(|finding| writeln!(out, " - {finding}"))?;
+    writeln!(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn findings_are_counted_and_listed() {
+        let text = |findings: &[&str]| {
+            let mut out = vec![];
+            let findings: Vec<_> = findings.iter().map(|&text| text.to_owned()).collect();
+            super::findings(&mut out, &findings).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(text(&[]), "");
+        let one = "\n 1 warning found (rbuild --check shows the lines):\n - A: b (line 1)\n\n";
+        assert_eq!(text(&["A: b (line 1)"]), one);
+        assert!(text(&["a", "b"]).starts_with("\n 2 warnings found ("));
+    }
 
     #[test]
     fn bytes_have_decimal_units() {

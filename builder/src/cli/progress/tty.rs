@@ -86,6 +86,7 @@ impl Renderer for Tty {
             EventKind::Planned { .. }
             | EventKind::Started
             | EventKind::Progress { .. }
+            | EventKind::Finding(_)
             | EventKind::Output { .. } => {}
         }
         Ok(())
@@ -119,6 +120,7 @@ impl Renderer for Tty {
         let word = if steps.failed().next().is_some() { "FAILED" } else { "FINISHED" };
         writeln!(self.out, "{title} {word}")?;
         text::error_blocks(&mut self.out, steps.failed(), usize::MAX)?;
+        text::findings(&mut self.out, steps.findings())?;
         self.out.flush()
     }
 }
