@@ -1,7 +1,7 @@
 //! `--call`: answers instead of builds, as text and as JSON, and their exit codes.
 
 use serde_json::{Value, json};
-use test_support::{Outcome, Session, TestRegistry};
+use test_support::{Base, Outcome, Session, TestRegistry};
 
 fn session(dockerfile: &str) -> Session {
     Session::new().dockerfile(dockerfile)
@@ -114,4 +114,61 @@ fn a_build_tells_what_the_checks_find() {
         "# check=skip=all\nFROM scratch as base\nMAINTAINER me\nCOPY <<x /\nx\n",
     );
     assert!(!session.build(&[]).succeeds().stderr.contains("warning"));
+}
+
+const MISTAKES: &str = r#"FROM busybox
+COPY src /app
+COPY src/ /app
+COPY src /app/src
+COPY file /app
+COPY --chown=root:root file /known
+COPY --chown=somebody file /unknown
+RUN <<E
+false
+true
+E
+RUN ["echo", 'x'] || true
+"#;
+
+/// What checks of ours found, with the lines.
+fn ours(text: &str) -> Vec<(&str, &str)> {
+    text.lines().filter_map(found).collect()
+}
+
+fn found(line: &str) -> Option<(&str, &str)> {
+    let (rule, rest) = line.strip_prefix(" - ")?.split_once(": ")?;
+    Some((rule, rest.rsplit_once(" (line ")?.1.trim_end_matches(')')))
+}
+
+#[test]
+fn mistakes_that_no_other_builder_tells() {
+    let session = Session::new()
+        .base(Base::Busybox)
+        .file("file", "")
+        .file("src/a", "")
+        .file("src/b", "")
+        .dockerfile(MISTAKES);
+    let outcome = session.build(&[]).succeeds();
+    let found = [
+        ("CopyDirectoryContents", "2"),
+        ("HeredocWithoutErrexit", "8"),
+        ("InvalidJSONForm", "12"),
+        // Told when the step has run.
+        ("UnknownOwner", "7"),
+    ];
+    assert_eq!(ours(&outcome.stderr), found, "{outcome}");
+
+    let outcome = session.build_quietly(&["--check"]).fails_with(&[]);
+    insta::assert_snapshot!(outcome.stdout);
+    let json = json_said(&session.build_quietly(&["--call=check,format=json"]).succeeds());
+    assert_eq!(json["warnings"], Value::Null);
+    let outcome = session.build_quietly(&["--call=check,format=json,extra=true"]).fails_with(&[]);
+    assert_eq!(json_said(&outcome)["warnings"].as_array().unwrap().len(), 3);
+
+    // They never fail a build, and can be skipped like the others.
+    session.write("Dockerfile", format!("# check=error=true\n{MISTAKES}"));
+    session.build(&["--no-cache"]).succeeds();
+    let skip = "CopyDirectoryContents,HeredocWithoutErrexit,InvalidJSONForm,UnknownOwner";
+    session.write("Dockerfile", format!("# check=skip={skip}\n{MISTAKES}"));
+    assert!(ours(&session.build(&["--no-cache"]).succeeds().stderr).is_empty());
 }

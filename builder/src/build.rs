@@ -1,15 +1,15 @@
 //! The whole flow on one screen: parse, pin and plan, solve, assemble, export.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cache::{Cache, CacheError};
 use frontend::ast::Instruction;
 use frontend::drawing::Expected;
 use frontend::{
-    Diagnostic, Dockerfile, Op, Pinned, Pins, Plan, PlanRequest, Planning, Source, SourceRef, Span,
-    Target, VertexId,
+    Condition, Diagnostic, Dockerfile, Op, Pinned, Pins, Plan, PlanRequest, Planning, Source,
+    SourceRef, Span, Target, VertexId,
 };
 use futures_util::future::try_join_all;
 use oci::{Digest, Reference};
@@ -163,9 +163,9 @@ impl From<SolveError> for BuildError {
 pub async fn build(request: Request, services: Services) -> Result<Report, BuildError> {
     let dockerfile = frontend::parse(request.dockerfile.clone())?;
     let plan = plan(&dockerfile, &request, &services).await?;
-    tell_findings(&plan, &dockerfile, &services.events);
+    tell_findings(&plan, &dockerfile, &request, &services.events);
     let blobs = Arc::new(Blobs::new(&services, base_images(&plan), plan.source_date_epoch));
-    let worker = LocalWorker::new(&services, blobs.clone(), &request, &plan);
+    let worker = LocalWorker::new(&services, blobs.clone(), &request, &dockerfile, &plan);
     let done = run(&request, &services, &plan, &worker, &blobs).await;
     if done.is_err() {
         worker.cancel();
@@ -191,7 +191,7 @@ pub async fn preview(request: &Request, services: &Services) -> Result<Preview, 
     let dockerfile = frontend::parse(request.dockerfile.clone())?;
     let plan = plan(&dockerfile, request, services).await?;
     let blobs = Arc::new(Blobs::new(services, base_images(&plan), plan.source_date_epoch));
-    let worker = LocalWorker::new(services, blobs, request, &plan);
+    let worker = LocalWorker::new(services, blobs, request, &dockerfile, &plan);
     let (solver, targets) = (solver(request, services, &worker), targets(&plan));
     let expected = tokio::select! {
         biased;
@@ -259,15 +259,30 @@ async fn run(
 }
 
 /// Tells what the build checks found.
-fn tell_findings(plan: &Plan, dockerfile: &Dockerfile, events: &Events) {
-    if plan.warnings.is_empty() {
+fn tell_findings(plan: &Plan, dockerfile: &Dockerfile, request: &Request, events: &Events) {
+    let suspicions = plan.suspicions.iter().filter(|s| holds(&s.condition, &request.contexts));
+    let mut warnings: Vec<_> =
+        plan.warnings.iter().chain(suspicions.map(|suspicion| &suspicion.warning)).collect();
+    warnings.sort_by_key(|warning| warning.span.start);
+    warnings.dedup();
+    if warnings.is_empty() {
         return;
     }
     let name = format!("[internal] load build definition from {}", dockerfile.source.name);
     let step = StepId::named(&name);
     events.tell(step, EventKind::Planned { name, inputs: vec![] });
-    for warning in &plan.warnings {
+    for warning in warnings {
         events.tell(step, EventKind::Finding(Finding::new(warning, dockerfile)));
+    }
+}
+
+/// Whether the files of `contexts` are as a condition says; those of images are not looked at.
+pub(crate) fn holds(condition: &Condition, contexts: &BTreeMap<String, Arc<BuildContext>>) -> bool {
+    match condition {
+        Condition::IsDirectory { context, path } => {
+            contexts.get(context).is_some_and(|context| context.has_directory(Path::new(path)))
+        }
+        Condition::OwnerIsUnknown(_) => false,
     }
 }
 

@@ -139,6 +139,15 @@ impl BuildContext {
         self.ignore.as_ref()
     }
 
+    /// Whether `path` is a directory, and not hidden.
+    pub fn has_directory(&self, path: &Path) -> bool {
+        let hidden = path.to_str().zip(self.ignore.as_ref()).is_some_and(|(p, i)| i.excludes(p));
+        let found = || rustix::fs::fstat(self.root.find(path).ok()??).ok();
+        let is_directory =
+            |stat: rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+        !hidden && found().is_some_and(is_directory)
+    }
+
     /// Reads the Dockerfile at `path` in it. No link leads out of the context, as it must be where
     /// the context is somebody else's: a checkout or an archive.
     pub fn read_dockerfile(&self, path: &Path) -> Result<DockerfileText, ContextError> {

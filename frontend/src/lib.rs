@@ -38,7 +38,7 @@ pub use diagnostic::{Diagnostic, did_you_mean};
 pub use expand::{Expansion, ExpansionError, expand, expand_heredoc, expand_words};
 pub use git::{GitSource, shown_remote};
 pub use graph::{Graph, Vertex, VertexId};
-pub use lint::Warning;
+pub use lint::{Condition, Suspicion, Warning};
 pub use ops::{
     CacheMount, CacheSharing, CopyOp, CopySource, ExecOp, FetchOp, FileSource, GitOp, Input,
     MakeDirOp, Mode, Mount, MountSource, NetworkMode, Op, Owner, SecurityMode, Selection, UserSpec,

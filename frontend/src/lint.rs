@@ -6,7 +6,7 @@
 mod rules;
 
 use crate::ast::Node;
-use crate::{Diagnostic, Dockerfile, PlanRequest, Source, Span};
+use crate::{Diagnostic, Dockerfile, PlanRequest, Source, Span, VertexId};
 
 /// What a build check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +25,39 @@ impl Warning {
         rules::description(self.rule)
     }
 
-    /// The address of the page about the check; one has none.
+    /// The address of the page about the check; some have none.
     pub fn url(&self) -> Option<String> {
         rules::url(self.rule)
     }
+
+    /// Whether no other builder knows the check. Such a finding never fails a build: what others
+    /// build, this one does, too.
+    pub fn is_ours(&self) -> bool {
+        rules::OURS.iter().any(|rule| rule.name == self.rule)
+    }
+}
+
+/// A finding that holds only if the files are so that it does; whoever sees them can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspicion {
+    /// When it holds.
+    pub condition: Condition,
+    /// The finding.
+    pub warning: Warning,
+}
+
+/// What only files can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// `path` is a directory of the context of that name.
+    IsDirectory {
+        /// The context's name.
+        context: String,
+        /// The path below its root.
+        path: String,
+    },
+    /// The file system that this vertex copies onto has no such user or group.
+    OwnerIsUnknown(VertexId),
 }
 
 /// Checks that only run where a file asks for them.
@@ -109,12 +138,23 @@ impl Checks {
         all.filter(|warning| self.counts(&dockerfile.instructions, warning)).collect()
     }
 
+    /// Keeps the suspicions that count.
+    pub(crate) fn keep_suspicions(
+        &self,
+        dockerfile: &Dockerfile,
+        suspicions: Vec<Suspicion>,
+    ) -> Vec<Suspicion> {
+        let counts = |s: &Suspicion| self.counts(&dockerfile.instructions, &s.warning);
+        suspicions.into_iter().filter(counts).collect()
+    }
+
     /// The error that warnings are where the file says so.
     pub(crate) fn violation(
         &self,
         dockerfile: &Dockerfile,
         warnings: &[Warning],
     ) -> Option<Diagnostic> {
+        let warnings: Vec<_> = warnings.iter().filter(|warning| !warning.is_ours()).collect();
         let first = warnings.first().filter(|_| self.error)?;
         let mut rules: Vec<&str> = warnings.iter().map(|warning| warning.rule).collect();
         rules.sort_unstable();

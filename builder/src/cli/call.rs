@@ -21,6 +21,8 @@ pub(crate) struct Call {
     method: Method,
     form: Form,
     ignore_status: bool,
+    /// Whether JSON has also what no other builder checks.
+    extra: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +53,9 @@ pub(crate) enum CallError {
     #[error("--call takes one method, not both {0} and {1}")]
     Methods(String, String),
     /// An unknown option.
-    #[error("unknown --call option \"{0}\": it is format=text|json or ignorestatus=true|false")]
+    #[error(
+        "unknown --call option \"{0}\": it is format=text|json, ignorestatus=true|false or extra=true|false"
+    )]
     Option(String),
     /// The answer can't be printed.
     #[error("cannot write standard output")]
@@ -68,13 +72,15 @@ impl Call {
         }
     }
 
-    /// Reads `METHOD[,format=json][,ignorestatus=true]`.
+    /// Reads `METHOD[,format=json][,ignorestatus=true][,extra=true]`.
     fn parse(text: &str) -> Result<Option<Self>, CallError> {
         let fields = csv_fields(text).map_err(|error| CallError::Csv(text.to_owned(), error))?;
-        let (mut name, mut form, mut ignore_status) = (None::<&str>, Form::default(), false);
+        let (mut name, mut form) = (None::<&str>, Form::default());
+        let (mut ignore_status, mut extra) = (false, false);
         for field in &fields {
             match (field.split_once('='), name) {
                 (None, _) if field == "ignorestatus" => ignore_status = true,
+                (None, _) if field == "extra" => extra = true,
                 (None, None) => name = Some(field),
                 (None, Some(first)) => {
                     return Err(CallError::Methods(first.to_owned(), field.clone()));
@@ -83,6 +89,9 @@ impl Call {
                 (Some(("format", "text")), _) => form = Form::Text,
                 (Some(("ignorestatus", value)), _) => {
                     ignore_status = truth(value).ok_or_else(|| CallError::Option(field.clone()))?;
+                }
+                (Some(("extra", value)), _) => {
+                    extra = truth(value).ok_or_else(|| CallError::Option(field.clone()))?;
                 }
                 (Some(_), _) => return Err(CallError::Option(field.clone())),
             }
@@ -94,7 +103,7 @@ impl Call {
             "targets" => Method::Targets,
             unknown => return Err(CallError::Method(unknown.to_owned())),
         };
-        Ok(Some(Self { method, form, ignore_status }))
+        Ok(Some(Self { method, form, ignore_status, extra }))
     }
 
     /// Finds the answer. Base images are looked up as for a build; none is downloaded.
@@ -107,7 +116,12 @@ impl Call {
         let pinner = build::pinner(request, services);
         let lookup = Lookup { request, services, pinner };
         let said = match self.method {
-            Method::Check => Said::Check(lookup.check(source).await?),
+            Method::Check => {
+                let mut check = lookup.check(source).await?;
+                check.settle(|condition| build::holds(condition, &request.contexts));
+                let is_for_others = self.form == Form::Json && !self.extra;
+                Said::Check(if is_for_others { check.without_ours() } else { check })
+            }
             Method::Outline => Said::Outline(lookup.outline(&frontend::parse(source)?).await?),
             Method::Targets => Said::Targets(call::targets(&frontend::parse(source)?)),
         };

@@ -40,7 +40,7 @@ pub use error::FilesError;
 pub use listing::list;
 pub use make_dir::make_dir;
 pub use missing::Missing;
-pub use owner::{Ids, resolve_owner};
+pub use owner::{Ids, is_unknown, resolve_owner};
 pub use root::Root;
 pub use select::Source;
 pub use stat_cache::StatCache;

@@ -40,6 +40,19 @@ pub fn resolve_owner(root: Option<&Root>, owner: &Owner) -> Result<Ids, FilesErr
     Ok(Ids { uid, gid })
 }
 
+/// Whether `owner` has a name that the root filesystem does not know.
+pub fn is_unknown(root: &Root, owner: &Owner) -> Result<bool, FilesError> {
+    let known_user = match &owner.user {
+        UserSpec::Name(name) if !is_root(name) => find_user(root, name)?.is_some(),
+        UserSpec::Name(_) | UserSpec::Id(_) => true,
+    };
+    let known_group = match &owner.group {
+        Some(UserSpec::Name(name)) if !is_root(name) => find_group(root, name)?.is_some(),
+        Some(UserSpec::Name(_) | UserSpec::Id(_)) | None => true,
+    };
+    Ok(!(known_user && known_group))
+}
+
 /// `root`, and the nothing before or after the colon, are 0 without a look.
 fn is_root(name: &str) -> bool {
     name.is_empty() || name == "root"

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::commit::Workspace;
 use super::{LocalWorker, View};
 use crate::context::BuildContext;
+use crate::event::{EventKind, StepId};
 use crate::files::{self, CopyOptions, Digested, FilesError, Ids, Root};
 use crate::solver::{Job, Made, OpError};
 
@@ -28,7 +29,14 @@ impl LocalWorker {
         let sources: Vec<_> =
             copy.sources.iter().map(|source| self.ready(source, &job)).collect::<Result<_, _>>()?;
         let (copy, stop) = (copy.clone(), job.stop.clone());
+        let finding = self.suspected_owners.get(&job.vertex.digest).cloned();
+        let (events, step) = (self.events.clone(), StepId(job.vertex.digest));
         let write = move |to: &Root| {
+            if let (Some(finding), Some(owner)) = (finding, &copy.owner)
+                && files::is_unknown(to, owner).map_err(OpError::failed)?
+            {
+                events.tell(step, EventKind::Finding(finding));
+            }
             let owner =
                 copy.owner.as_ref().map(|owner| files::resolve_owner(Some(to), owner)).transpose();
             let owner = owner.map_err(OpError::failed)?;

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::Duration;
 
 use cache::{Cache, CacheError, RunDir, Snapshot};
-use frontend::{Op, Plan, Selection, VertexId};
+use frontend::{Condition, Dockerfile, Op, Plan, Selection, VertexId};
 use oci::{DiffId, Digest};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,7 @@ pub use mounts::MountError;
 
 use crate::build::{Request, Services};
 use crate::context::BuildContext;
-use crate::event::{Events, StepId};
+use crate::event::{Events, Finding, StepId};
 use crate::files::{self, Digested, Root, StatCache};
 use crate::layer::Compression;
 use crate::owners::Owners;
@@ -87,6 +87,8 @@ pub struct LocalWorker {
     /// The vertices whose layers an output wants as blobs, and how compressed.
     exported: HashSet<Digest>,
     compressions: Vec<Compression>,
+    /// What to tell if the owner that a vertex gives to files turns out to be nobody.
+    suspected_owners: HashMap<Digest, Finding>,
     /// What the contexts' files were when this build first looked.
     digested: Mutex<HashMap<(String, Selection), Arc<Digested>>>,
     /// Directories of layers that are known to be where they should be.
@@ -117,7 +119,13 @@ fn reclaim(cache: &Cache, turn: &Arc<Mutex<()>>) -> oneshot::Receiver<()> {
 
 impl LocalWorker {
     /// A worker for one build.
-    pub fn new(services: &Services, blobs: Arc<Blobs>, request: &Request, plan: &Plan) -> Self {
+    pub fn new(
+        services: &Services,
+        blobs: Arc<Blobs>,
+        request: &Request,
+        dockerfile: &Dockerfile,
+        plan: &Plan,
+    ) -> Self {
         let compressions: HashSet<_> = request
             .outputs
             .iter()
@@ -134,6 +142,7 @@ impl LocalWorker {
             ssh: request.ssh.clone(),
             blobs,
             exported: layers_of_targets(plan),
+            suspected_owners: suspected_owners(dockerfile, plan),
             compressions: compressions.into_iter().collect(),
             digested: Mutex::default(),
             seen: Mutex::default(),
@@ -259,6 +268,16 @@ fn load_owners(layer: &Path) -> Result<(), CacheError> {
 }
 
 /// The vertices whose layers the targets consist of, by their digests.
+fn suspected_owners(dockerfile: &Dockerfile, plan: &Plan) -> HashMap<Digest, Finding> {
+    let suspected = plan.suspicions.iter().filter_map(|suspicion| match suspicion.condition {
+        Condition::OwnerIsUnknown(vertex) => {
+            Some((plan.graph[vertex].digest, Finding::new(&suspicion.warning, dockerfile)))
+        }
+        Condition::IsDirectory { .. } => None,
+    });
+    suspected.collect()
+}
+
 fn layers_of_targets(plan: &Plan) -> HashSet<Digest> {
     let mut todo: Vec<VertexId> = plan.targets.iter().map(|target| target.vertex).collect();
     let mut found = HashSet::new();

@@ -11,7 +11,9 @@ use crate::parse::parse_until_error;
 use crate::plan::contexts::NamedContexts;
 use crate::plan::{Examination, Scope};
 use crate::stages::{Base, Named, Stages};
-use crate::{Diagnostic, Dockerfile, Pins, PlanRequest, Source, Span, Warning};
+use crate::{
+    Condition, Diagnostic, Dockerfile, Pins, PlanRequest, Source, Span, Suspicion, Warning,
+};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +27,9 @@ pub struct Check {
     /// Why a build would fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build_error: Option<BuildError>,
+    /// What would be found if files were in one way or another.
+    #[serde(skip)]
+    suspicions: Vec<(Condition, Finding)>,
 }
 
 /// What a check found.
@@ -43,6 +48,9 @@ pub struct Finding {
     pub detail: String,
     /// Where.
     pub location: Location,
+    /// Whether no other builder knows the check.
+    #[serde(skip)]
+    pub is_ours: bool,
 }
 
 /// A file that was looked at.
@@ -75,12 +83,25 @@ impl Check {
         self.warnings.is_empty() && self.build_error.is_none()
     }
 
+    /// Adds what is found in files: `holds` tells whether they are as a condition says.
+    pub fn settle(&mut self, holds: impl Fn(&Condition) -> bool) {
+        let suspicions = std::mem::take(&mut self.suspicions).into_iter();
+        self.warnings.extend(suspicions.filter(|(c, _)| holds(c)).map(|(_, finding)| finding));
+    }
+
+    /// Leaves out what no other builder would find.
+    pub fn without_ours(mut self) -> Self {
+        self.warnings.retain(|finding| !finding.is_ours);
+        self
+    }
+
     fn new(dockerfile: &Dockerfile, warnings: &[Warning], error: Option<Diagnostic>) -> Self {
         let source = &dockerfile.source;
         let filename = source.name.rsplit('/').next().unwrap_or_default().to_owned();
         let checked = CheckedSource { filename, data: encoded(source), language: "Dockerfile" };
         let warnings = warnings.iter().map(|warning| Finding::new(dockerfile, warning)).collect();
-        Self { warnings, sources: [checked], build_error: error.map(BuildError::new) }
+        let build_error = error.map(BuildError::new);
+        Self { warnings, sources: [checked], build_error, suspicions: vec![] }
     }
 }
 
@@ -97,6 +118,7 @@ impl Finding {
             url: warning.url(),
             detail: warning.message.clone(),
             location: lines.into(),
+            is_ours: warning.is_ours(),
         }
     }
 }
@@ -122,13 +144,17 @@ pub fn check(source: Source, request: &PlanRequest, pins: &Pins) -> Calling<Chec
         Some(_) => Examination { error, ..Examination::default() },
         None => examine_without_downloads(&dockerfile, request, pins, scope),
     };
-    let Examination { needs, warnings, parameters: _, error } = examination;
+    let Examination { needs, warnings, suspicions, parameters: _, error } = examination;
     if !needs.is_empty() {
         return Calling::Needs(needs);
     }
     let warnings = checks.keep(&dockerfile, warnings);
     let error = error.or_else(|| checks.violation(&dockerfile, &warnings));
-    Calling::Ready(Check::new(&dockerfile, &warnings, error))
+    let suspicions = checks.keep_suspicions(&dockerfile, suspicions).into_iter();
+    let suspicions = suspicions
+        .map(|Suspicion { condition, warning }| (condition, Finding::new(&dockerfile, &warning)));
+    let suspicions = suspicions.collect();
+    Calling::Ready(Check { suspicions, ..Check::new(&dockerfile, &warnings, error) })
 }
 
 /// The check of a Dockerfile of which something can't be looked up: `message` says why, `span` is

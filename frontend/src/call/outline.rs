@@ -81,7 +81,7 @@ pub fn outline(
     let platforms = request.platforms.iter().take(1).cloned().collect();
     let request = &PlanRequest { platforms, ..request.clone() };
     let examination = examine_without_downloads(dockerfile, request, pins, Scope::Target);
-    let Examination { needs, warnings: _, parameters, error } = examination;
+    let Examination { needs, warnings: _, suspicions: _, parameters, error } = examination;
     if !needs.is_empty() {
         return Ok(Calling::Needs(needs));
     }

@@ -4,14 +4,18 @@
 const PAGES: &str = "https://docs.docker.com/go/dockerfile/rule/";
 
 /// A check: its name, the name of its page if it has one, and what it is about.
-struct Rule {
-    name: &'static str,
+pub(super) struct Rule {
+    pub(super) name: &'static str,
     page: Option<&'static str>,
     description: &'static str,
 }
 
 const fn rule(name: &'static str, page: &'static str, description: &'static str) -> Rule {
     Rule { name, page: Some(page), description }
+}
+
+const fn ours(name: &'static str, description: &'static str) -> Rule {
+    Rule { name, page: None, description }
 }
 
 const RULES: [Rule; 22] = [
@@ -111,6 +115,20 @@ const RULES: [Rule; 22] = [
     ),
 ];
 
+/// Checks that no other builder makes; the README says what each is good for.
+pub(super) const OURS: [Rule; 4] = [
+    ours("InvalidJSONForm", "A list that is no valid JSON is not run: the shell gets it as text"),
+    ours(
+        "CopyDirectoryContents",
+        "COPY and ADD of a directory copy what is in it, not the directory itself",
+    ),
+    ours("UnknownOwner", "Files that are given to an unknown user or group belong to root"),
+    ours(
+        "HeredocWithoutErrexit",
+        "Only the last command of a heredoc decides whether RUN succeeds",
+    ),
+];
+
 /// What the check `name` is about.
 pub(super) fn description(name: &str) -> Option<&'static str> {
     find(name).map(|rule| rule.description)
@@ -122,7 +140,7 @@ pub(super) fn url(name: &str) -> Option<String> {
 }
 
 fn find(name: &str) -> Option<&'static Rule> {
-    RULES.iter().find(|rule| rule.name == name)
+    RULES.iter().chain(&OURS).find(|rule| rule.name == name)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use oci::{Platform, Reference};
 
 use super::lines::LogicalLine;
-use crate::ast::{Escape, From, Instruction, Node};
+use crate::ast::{CommandLine, Escape, From, Instruction, Node, Run};
 use crate::{Expansion, ExpansionError, Span, Warning, did_you_mean, expand};
 
 /// Looks at lines before anything is known of what they say.
@@ -65,14 +65,14 @@ fn check_alone(node: &Node, findings: &mut Findings) {
             let message = "Maintainer instruction is deprecated in favor of using label";
             findings.add("MaintainerDeprecated", node, message.to_owned());
         }
-        Instruction::Run(_)
-        | Instruction::Cmd(_)
-        | Instruction::Label(_)
+        Instruction::Run(Run { command, .. })
+        | Instruction::Cmd(command)
+        | Instruction::Entrypoint(command) => check_json_form(node, command, findings),
+        Instruction::Label(_)
         | Instruction::Expose(_)
         | Instruction::Env(_)
         | Instruction::Add(_)
         | Instruction::Copy(_)
-        | Instruction::Entrypoint(_)
         | Instruction::Volume(_)
         | Instruction::User(_)
         | Instruction::Workdir(_)
@@ -81,6 +81,23 @@ fn check_alone(node: &Node, findings: &mut Findings) {
         | Instruction::Healthcheck(_)
         | Instruction::Shell(_) => {}
     }
+}
+
+/// Whoever writes `["a", 'b']` means no command of the shell.
+fn check_json_form(node: &Node, command: &CommandLine, findings: &mut Findings) {
+    let CommandLine::Shell(text) = command else { return };
+    let Some(list) = text.strip_prefix('[') else { return };
+    // `[ "$a" = b ]` is a command, `[ "a", "b" ]` and `["a" …` are none.
+    let begins = list.starts_with(['"', '\'']);
+    let goes_on = list.trim_start().starts_with(['"', '\''])
+        && ["\",", "',"].iter().any(|comma| list.contains(comma));
+    if !begins && !goes_on {
+        return;
+    }
+    let problem = serde_json::from_str::<Vec<String>>(text).err();
+    let problem = problem.map_or_else(String::new, |error| format!(": {error}"));
+    let message = format!("The list is no valid JSON, so the shell gets it as text{problem}");
+    findings.add("InvalidJSONForm", node, message);
 }
 
 fn check_from(node: &Node, from: &From, findings: &mut Findings) {

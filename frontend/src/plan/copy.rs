@@ -8,7 +8,7 @@ use super::{history, ownership, paths, remote};
 use crate::ast::{Add, Copy, Heredoc, Node, Operand};
 use crate::ignore::{Ignore, Pattern};
 use crate::{
-    CopyOp, CopySource, Diagnostic, FileSource, GitSource, Mode, Op, Owner, Selection,
+    Condition, CopyOp, CopySource, Diagnostic, FileSource, GitSource, Mode, Op, Owner, Selection,
     expand_heredoc,
 };
 
@@ -244,7 +244,15 @@ impl<'a> StagePlanner<'_, 'a> {
         let name = self.step_name(&text);
         let onto = if link { self.scratch() } else { self.state.vertex };
         let copy = CopyOp { onto, sources, dest, owner, mode };
+        self.suspect_contents(transfer, words, &copy);
+        let has_name = copy.owner.as_ref().and_then(ownership::name_to_look_up).is_some();
         let copied = self.add(Op::Copy(Box::new(copy)), &name);
+        if let Some(chown) = words.chown.as_ref().filter(|_| has_name) {
+            let message = format!(
+                "--chown={chown}: the image has no user or group of that name, so the files belong to root"
+            );
+            self.suspect(Condition::OwnerIsUnknown(copied), "UnknownOwner", message);
+        }
         self.state.vertex = match link {
             // What was copied onto an empty file system goes on top of the stage's own.
             true => {
@@ -255,6 +263,39 @@ impl<'a> StagePlanner<'_, 'a> {
         };
         self.record(created_by(transfer, words), Some(self.state.vertex));
         Ok(())
+    }
+
+    /// Suspects that a source is a directory that was meant to be copied itself. Whoever writes
+    /// `source/` or calls the destination alike knows better.
+    fn suspect_contents(&mut self, transfer: &Transfer<'_>, words: &Words, copy: &CopyOp) {
+        if transfer.parents {
+            return;
+        }
+        let local = copy.sources.iter().zip(&words.paths).filter_map(|(source, written)| {
+            let CopySource::Files { from: FileSource::Context(context), selection, .. } = source
+            else {
+                return None;
+            };
+            let name = selection.path.rsplit('/').next().filter(|name| !name.is_empty())?;
+            let dest = copy.dest.trim_end_matches('/').rsplit('/').next();
+            let knows_better = written.ends_with('/') || written.ends_with("/.");
+            let is_suspect = !knows_better && !selection.wildcards && dest != Some(name);
+            is_suspect.then(|| (context.clone(), selection.path.clone(), written, name.to_owned()))
+        });
+        let local: Vec<_> = local.collect();
+        for (context, path, written, name) in local {
+            let verb = if transfer.keyword == "ADD" { "Adding" } else { "Copying" };
+            let dest = words.dest.trim_end_matches('/');
+            let message = format!(
+                "{verb} what is in the directory `{written}`, not the directory itself: write `{written}/` if \
+                 that is meant, else `{dest}/{name}` as the destination"
+            );
+            self.suspect(
+                Condition::IsDirectory { context, path },
+                "CopyDirectoryContents",
+                message,
+            );
+        }
     }
 
     fn destination(&self, transfer: &Transfer<'_>, dest: &str) -> String {

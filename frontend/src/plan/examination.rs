@@ -10,7 +10,7 @@ use super::epoch::Epoch;
 use super::platform::PlatformPlanner;
 use super::{Draft, Facts, Planning, platforms};
 use crate::stages::Stages;
-use crate::{Diagnostic, Dockerfile, Pins, PlanRequest, SourceRef, Span, Warning};
+use crate::{Diagnostic, Dockerfile, Pins, PlanRequest, SourceRef, Span, Suspicion, Warning};
 
 /// Which stages are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) struct Examination {
     pub(crate) needs: BTreeMap<SourceRef, Span>,
     /// What the checks found, in the order in which they were made, up to the error if there is one.
     pub(crate) warnings: Vec<Warning>,
+    /// What they would find if files were in one way or another.
+    pub(crate) suspicions: Vec<Suspicion>,
     /// What the stages take from outside, in the order of the Dockerfile.
     pub(crate) parameters: Vec<Parameter>,
     /// Why a build would fail.
@@ -94,10 +96,11 @@ pub(crate) fn examine(
             break;
         }
     }
-    let Draft { needs, mut warnings, parameters, graph: _ } = draft;
+    let Draft { needs, mut warnings, mut suspicions, parameters, graph: _ } = draft;
+    suspicions.dedup();
     // Base images are looked at before any instruction.
     warnings.sort_by_key(|warning| warning.rule != "InvalidBaseImagePlatform");
-    Examination { needs, warnings, parameters, error }
+    Examination { needs, warnings, suspicions, parameters, error }
 }
 
 fn examine_for(

@@ -6,7 +6,7 @@
 //!  └ PlatformPlanner    platform.rs: the stages that the target needs, in order
 //!     ├ Ground          sources.rs: what stages stand on, pinned: images, contexts, downloads
 //!     └ StagePlanner    stage.rs: the instructions of one stage, ONBUILD triggers first
-//!        ├ RUN          run.rs, mounts.rs
+//!        ├ RUN          run.rs, mounts.rs, errexit.rs
 //!        ├ COPY, ADD    copy.rs, ownership.rs, remote.rs
 //!        └ the rest     config.rs, ports.rs, signals.rs; all is worded by history.rs, names.rs
 //! ```
@@ -20,6 +20,7 @@ mod config;
 pub(crate) mod contexts;
 mod copy;
 mod epoch;
+mod errexit;
 mod examination;
 pub(crate) mod history;
 pub(crate) mod mounts;
@@ -53,8 +54,8 @@ use self::platform::PlatformPlanner;
 use crate::lint::Checks;
 use crate::stages::Stages;
 use crate::{
-    Diagnostic, Dockerfile, GitSource, Graph, NetworkMode, Pinned, Pins, SourceRef, Span, VertexId,
-    Warning,
+    Diagnostic, Dockerfile, GitSource, Graph, NetworkMode, Pinned, Pins, SourceRef, Span,
+    Suspicion, VertexId, Warning,
 };
 
 /// What the caller wants built, beside the Dockerfile.
@@ -134,6 +135,8 @@ pub struct Plan {
     pub targets: Vec<Target>,
     /// What the build checks found.
     pub warnings: Vec<Warning>,
+    /// What they would find if files were in one way or another.
+    pub suspicions: Vec<Suspicion>,
     /// `SOURCE_DATE_EPOCH`, seconds since 1970.
     pub source_date_epoch: Option<i64>,
     /// Whether the result is an index even for one platform (`BUILDKIT_MULTI_PLATFORM`).
@@ -189,12 +192,14 @@ pub fn plan(
         return Ok(Planning::Needs(draft.needs));
     }
     let warnings = checks.apply(dockerfile, draft.warnings)?;
+    let suspicions = checks.keep_suspicions(dockerfile, draft.suspicions);
     let force_index = request
         .build_args
         .get("BUILDKIT_MULTI_PLATFORM")
         .is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
     let graph = draft.graph;
-    Ok(Planning::Ready(Box::new(Plan { graph, targets, warnings, source_date_epoch, force_index })))
+    let plan = Plan { graph, targets, warnings, suspicions, source_date_epoch, force_index };
+    Ok(Planning::Ready(Box::new(plan)))
 }
 
 fn platforms(request: &PlanRequest) -> &[Platform] {
@@ -219,6 +224,7 @@ struct Draft {
     graph: Graph,
     needs: BTreeMap<SourceRef, Span>,
     warnings: Vec<Warning>,
+    suspicions: Vec<Suspicion>,
     parameters: Vec<Parameter>,
 }
 

@@ -53,6 +53,7 @@ impl StagePlanner<'_, '_> {
         let security = self.security(run)?;
         let mut mounts = self.mounts(&run.mounts)?;
         let Command { args, script, summary } = self.command(run)?;
+        self.check_errexit(run);
         mounts.list.extend(script);
         // A mount must be there before the mounts inside of it.
         mounts.list.sort_by(|a, b| a.target.cmp(&b.target));
@@ -344,7 +345,7 @@ fn clean_as_written(path: &str) -> String {
 }
 
 /// Whether the line is nothing but the heredoc's `<<` word.
-fn is_whole_command(line: &str, heredoc: &Heredoc) -> bool {
+pub(super) fn is_whole_command(line: &str, heredoc: &Heredoc) -> bool {
     let word = line.trim().trim_start_matches(|c: char| c.is_ascii_digit());
     let Some(delimiter) = word.strip_prefix("<<") else { return false };
     let delimiter = delimiter.strip_prefix('-').unwrap_or(delimiter).trim_start();

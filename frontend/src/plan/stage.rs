@@ -10,7 +10,10 @@ use super::{Facts, HistoryStep, Parameter, ParameterKind, history};
 use crate::ast::{Instruction, Node};
 use crate::parse::parse_trigger;
 use crate::stages::{Named, Stage};
-use crate::{Diagnostic, Expansion, FileSource, Op, Span, VertexId, Warning, did_you_mean, expand};
+use crate::{
+    Condition, Diagnostic, Expansion, FileSource, Op, Span, Suspicion, VertexId, Warning,
+    did_you_mean, expand,
+};
 
 /// The value of PATH where a base image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -300,6 +303,12 @@ impl<'p, 'a> StagePlanner<'p, 'a> {
 
     pub(super) fn warn_at(&mut self, rule: &'static str, message: impl Into<String>, span: Span) {
         self.platform.draft.warnings.push(Warning { rule, message: message.into(), span });
+    }
+
+    /// Warns of what only files can tell.
+    pub(super) fn suspect(&mut self, condition: Condition, rule: &'static str, message: String) {
+        let warning = Warning { rule, message, span: self.span.clone() };
+        self.platform.draft.suspicions.push(Suspicion { condition, warning });
     }
 
     pub(super) fn span(&self) -> Span {

@@ -114,3 +114,46 @@ fn findings_are_errors_where_the_file_says_so() {
     assert!(message.starts_with(expected), "{message}");
     planned("# check=error=true\nFROM alpine AS a\nCMD x\nFROM scratch\n");
 }
+
+#[test]
+fn lists_that_are_no_json_are_told_from_commands() {
+    for list in ["['a']", "[\"a\", 'b']", "[ \"a\", 'b' ]", "[\"a\",]", "[\"a\" \"b\"]"] {
+        assert_eq!(rules(&format!("RUN {list}")), ["InvalidJSONForm"], "{list}");
+        assert!(rules(&format!("ENTRYPOINT {list}")).contains(&"InvalidJSONForm".to_owned()));
+    }
+    for command in ["[ -f x ] && y", "[ \"$PWD\" = / ]", "[[ a = b ]]", "[\"a\"]", "echo ['a']"] {
+        assert_eq!(rules(&format!("RUN {command}")), [""; 0], "{command}");
+    }
+}
+
+#[test]
+fn heredocs_of_several_commands_are_told_to_stop_at_errors() {
+    let heredoc = "RUN <<E\na\nb\nE";
+    assert_eq!(rules(heredoc), ["HeredocWithoutErrexit"]);
+    assert_eq!(rules(&format!("SHELL [\"bash\", \"-ec\"]\n{heredoc}")), [""; 0]);
+    for clean in ["RUN <<E\nset -e\na\nb\nE", "RUN <<E\n#!/bin/sh\na\nb\nE", "RUN cat <<E\na\nb\nE"]
+    {
+        assert_eq!(rules(clean), [""; 0], "{clean}");
+    }
+}
+
+#[test]
+fn what_only_files_can_tell_is_suspected() {
+    let suspected = |instructions: &str| {
+        let plan = planned(&format!("FROM alpine\n{instructions}\n"));
+        let rule = |suspicion: &crate::Suspicion| suspicion.warning.rule;
+        plan.0.suspicions.iter().map(rule).collect::<Vec<_>>()
+    };
+    for copies_contents in ["COPY src /app", "ADD a/src /app/", "WORKDIR /w\nCOPY src ."] {
+        assert_eq!(suspected(copies_contents), ["CopyDirectoryContents"], "{copies_contents}");
+    }
+    for knows in
+        ["COPY src/ /app", "COPY src/. /app", "COPY src /app/src/", "COPY . /app", "COPY s* /a"]
+    {
+        assert_eq!(suspected(knows), [""; 0], "{knows}");
+    }
+    assert_eq!(suspected("COPY --chown=me . /"), ["UnknownOwner"]);
+    assert_eq!(suspected("COPY --chown=1:me . /"), ["UnknownOwner"]);
+    assert_eq!(suspected("COPY --chown=1:2 . /"), [""; 0]);
+    assert_eq!(suspected("# check=skip=UnknownOwner\nCOPY --chown=me . /"), [""; 0]);
+}

@@ -1,0 +1,119 @@
+//! Scripts of several commands of which only the last one's failure is noticed.
+
+use super::stage::StagePlanner;
+use crate::ast::{CommandLine, Run};
+
+/// Shells that go on after a command that fails.
+const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "ksh", "zsh"];
+
+/// Commands that do not fail, or whose failure nobody minds.
+const HARMLESS: [&str; 9] =
+    ["export", "umask", "shopt", "set", "unset", "true", ":", "echo", "printf"];
+
+impl StagePlanner<'_, '_> {
+    /// Warns of a heredoc of several commands that a shell runs to its end whatever fails.
+    pub(super) fn check_errexit(&mut self, run: &Run) {
+        let (CommandLine::Shell(text), [heredoc]) = (&run.command, run.heredocs.as_slice()) else {
+            return;
+        };
+        let script = heredoc.content();
+        let shell = &self.state.config.config.shell;
+        let goes_on = super::run::is_whole_command(text, heredoc)
+            && !script.starts_with("#!")
+            && (shell.is_empty() || goes_on_after_errors(shell));
+        if goes_on && loses_errors(&script) {
+            let message = "Only the last command of the heredoc decides whether it succeeds: begin it with `set -e`";
+            self.warn("HeredocWithoutErrexit", message);
+        }
+    }
+}
+
+fn goes_on_after_errors(shell: &[String]) -> bool {
+    let [program, flags @ ..] = shell else { return false };
+    let name = program.rsplit('/').next().unwrap_or_default();
+    SHELLS.contains(&name) && !sets_errexit(flags.iter().map(String::as_str))
+}
+
+/// Whether `-e` or `-o errexit` is among the flags of a shell or of its `set`.
+fn sets_errexit<'w>(flags: impl Iterator<Item = &'w str>) -> bool {
+    let is_set = |flag: &str| {
+        let letters = flag.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
+        flag == "errexit" || letters.is_some_and(|letters| letters.contains('e'))
+    };
+    flags.into_iter().any(is_set)
+}
+
+/// Whether a command before the last one can fail unseen.
+fn loses_errors(script: &str) -> bool {
+    let commands = commands(script);
+    let words =
+        |command: &String| command.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let sets = commands.iter().map(words).any(|words| {
+        let flags = words.iter().skip(1).map(|word| word.trim_end_matches(';'));
+        words.first().is_some_and(|word| word == "set") && sets_errexit(flags)
+    });
+    let Some((_last, others)) = commands.split_last() else { return false };
+    !sets && others.iter().any(|command| can_fail(command) && !command.contains("|| exit"))
+}
+
+fn can_fail(command: &str) -> bool {
+    let first = command.split_whitespace().next().unwrap_or_default();
+    let is_assignment = first.split_once('=').is_some_and(|(name, _)| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    });
+    let runs_another = command.contains("$(") || command.contains('`');
+    !(is_assignment && !runs_another || HARMLESS.contains(&first.trim_end_matches(';')))
+}
+
+/// The commands of a script, one a line; what `\`, `&&`, `||` or `|` continues is one.
+fn commands(script: &str) -> Vec<String> {
+    let mut commands: Vec<String> = vec![];
+    let mut goes_on = false;
+    for line in script.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match commands.last_mut().filter(|_| goes_on) {
+            Some(command) => command.extend([" ", line]),
+            None => commands.push(line.to_owned()),
+        }
+        goes_on = line.ends_with('\\') || line.ends_with("&&") || line.ends_with('|');
+    }
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_before_the_last_command_is_lost_without_errexit() {
+        for script in ["make\nmake install\n", "cd /src\nmake &&\n  make install\n", "x=$(a)\nb\n"]
+        {
+            assert!(loses_errors(script), "{script}");
+        }
+        for script in [
+            "make\n",
+            "# two\n\nmake && \\\n make install\n",
+            "set -e\nmake\nmake install\n",
+            "set -o errexit\nmake\nmake install\n",
+            "set -eux;\nmake\nmake install\n",
+            "make || exit 1\nmake install\n",
+            "PREFIX=/usr\nexport PREFIX\necho building\nmake\n",
+            "",
+        ] {
+            assert!(!loses_errors(script), "{script}");
+        }
+    }
+
+    #[test]
+    fn a_shell_may_stop_by_itself_or_be_none_that_we_know() {
+        let goes_on = |shell: &[&str]| {
+            goes_on_after_errors(&shell.iter().map(|&word| word.to_owned()).collect::<Vec<_>>())
+        };
+        assert!(goes_on(&["/bin/bash", "-o", "pipefail", "-c"]));
+        assert!(!goes_on(&["/bin/bash", "-eo", "pipefail", "-c"]));
+        assert!(!goes_on(&["bash", "-o", "errexit", "-c"]));
+        assert!(!goes_on(&["/usr/bin/python3", "-c"]));
+    }
+}
