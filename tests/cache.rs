@@ -346,3 +346,32 @@ fn explain_says_why_a_step_runs() {
     session.rbuild(&["prune", "--all", "--force"]).succeeds();
     assert_eq!(reasons(&[]).len(), 2);
 }
+
+#[test]
+fn a_linked_copy_outlives_its_base_and_pulls_nothing() {
+    let registry = TestRegistry::start();
+    let push_base = |content: &str| {
+        let session =
+            Session::new().file("base", content).dockerfile("FROM scratch\nCOPY base /\n");
+        session.build(&["-t", &registry.name("base"), "--push"]).succeeds();
+    };
+    let dockerfile = format!("FROM {}\nCOPY --link app /app\n", registry.name("base"));
+    let session = Session::new().file("app", "app").dockerfile(&dockerfile);
+    let push =
+        || session.build_with_events(&["-t", &registry.name("app"), "--push"]).succeeds().steps();
+    push_base("one");
+    push().ran_only(&["COPY --link app /app"]);
+    push_base("two");
+    push().ran_only(&[]);
+
+    let reads = |line: &&String| line.starts_with("GET") && line.contains("/base/blobs/");
+    let lines = registry.request_lines();
+    let read: Vec<_> = lines.iter().filter(reads).collect();
+    assert_eq!(read.len(), 2, "the configs alone: {read:?}");
+    let image = format!("docker://{}", registry.name("app"));
+    let copied = ["copy", "-q", "--src-tls-verify=false", &image, "oci:pulled:app"];
+    session.tool("skopeo", &copied);
+    session.tool("umoci", &["unpack", "--rootless", "--image", "pulled:app", "bundle"]);
+    let text = |name: &str| fs::read_to_string(session.path("bundle/rootfs").join(name)).unwrap();
+    assert_eq!((text("base"), text("app")), ("two".to_owned(), "app".to_owned()));
+}
