@@ -324,6 +324,64 @@ fn a_command_talks_to_the_users_ssh_agent() {
         session
             .build(&["--no-cache"])
             .fails_with(&["ssh agent default: not found", "--ssh default"]);
-        session.build(&["--ssh=default=context/ask.c"]).fails_with(&["is not a socket"]);
+        session.build(&["--ssh=default=none"]).fails_with(&["cannot open `none`", "No such file"]);
+        let both = format!("{},context/ask.c", given("default"));
+        session.build(&[&both]).fails_with(&["invalid combination of keys and sockets"]);
+    }
+}
+
+/// Asks the agent at $SSH_AUTH_SOCK for its keys and prints how many there are.
+const COUNT_KEYS: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+int main(void) {
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    unsigned char answer[9];
+    size_t length = 0;
+    int agent = socket(AF_UNIX, SOCK_STREAM, 0);
+    strncpy(address.sun_path, getenv("SSH_AUTH_SOCK"), sizeof address.sun_path - 1);
+    if (connect(agent, (struct sockaddr *) &address, sizeof address) || write(agent, "\0\0\0\1\13", 5) != 5)
+        return 1;
+    while (length < sizeof answer) {
+        ssize_t got = read(agent, answer + length, sizeof answer - length);
+        if (got <= 0)
+            return 2;
+        length += got;
+    }
+    printf("%d\n", answer[8]);
+    return 0;
+}
+"#;
+
+#[test]
+fn keys_in_files_get_an_agent_for_the_time_of_the_build() {
+    for caller in [Caller::Root, Caller::WithSubordinateIds] {
+        let session = Session::new().file("count.c", COUNT_KEYS).run_by(caller);
+        session.tool("gcc", &["-static", "-o", "context/count", "context/count.c"]);
+        for (key, passphrase) in [("one", ""), ("two", ""), ("locked", "secret")] {
+            let path = format!("home/{key}");
+            session.tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", passphrase, "-f", &path]);
+        }
+        session.write(
+            "Dockerfile",
+            "FROM busybox\nCOPY count /count\nRUN --mount=type=ssh /count > /keys\n",
+        );
+        session.build(&["-t", "x", "--ssh=default=home/one,home/two"]).succeeds();
+        assert_eq!(session.image("x").text("/keys"), "2\n");
+        let locked = session.build(&["--ssh=default=home/locked"]);
+        locked.fails_with(&["failed to parse", "home/locked"]);
+        session
+            .build(&["--ssh=default=context/count.c"])
+            .fails_with(&["failed to parse", "count.c"]);
+        assert_eq!(std::fs::read_dir(session.store().join("run")).unwrap().count(), 0);
+        let lines = std::fs::read_dir("/proc").unwrap();
+        let lines =
+            lines.flat_map(|process| std::fs::read(process.unwrap().path().join("cmdline")));
+        assert_eq!(lines.filter(|line| line.starts_with(b"ssh-agent\0-D")).count(), 0);
     }
 }

@@ -111,7 +111,7 @@ pub(crate) struct BuildArgs {
     /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]
     #[arg(long, value_name = "SECRET", help_heading = "Input")]
     pub(crate) secret: Vec<String>,
-    /// Agent for RUN --mount=type=ssh: default or ID[=SOCKET]
+    /// Agent for RUN --mount=type=ssh: default or ID[=SOCKET|=KEY,…]
     #[arg(long, value_name = "AGENT", help_heading = "Input")]
     pub(crate) ssh: Vec<String>,
 

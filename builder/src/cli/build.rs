@@ -19,12 +19,12 @@ use super::context::{self, Remote};
 use super::outputs::{self, OutputError};
 use super::progress::{NoTerminal, ProgressMode};
 use super::settings::Settings;
-use super::values::{self, ValueError};
+use super::values::{self, SshValue, ValueError};
 use crate::build::{Exported, Report, Request, Services};
 use crate::context::{BuildContext, ContextError};
 use crate::download::DownloadError;
 use crate::git::{Git, GitError};
-use crate::worker::{Secrets, SshAgents};
+use crate::worker::{KeyAgent, KeyAgentError, Secrets, SshAgent, SshAgents};
 
 /// Why a command line can't be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,9 @@ pub(crate) enum UsageError {
     /// The store can't be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// There is no agent for ssh keys.
+    #[error(transparent)]
+    KeyAgent(#[from] KeyAgentError),
     /// A context can't be read.
     #[error(transparent)]
     Context(#[from] ContextError),
@@ -127,7 +130,7 @@ pub(crate) fn request(
         dockerfile,
         contexts,
         secrets,
-        ssh: ssh_agents(args, settings)?,
+        ssh: ssh_agents(args, settings, services, runtime)?,
         tags,
         outputs,
         jobs: args
@@ -214,11 +217,25 @@ fn named_contexts(args: &BuildArgs) -> Result<Contexts, UsageError> {
     Ok((named, local))
 }
 
-fn ssh_agents(args: &BuildArgs, settings: &Settings) -> Result<SshAgents, UsageError> {
+/// Keys get an agent of their own.
+fn ssh_agents(
+    args: &BuildArgs,
+    settings: &Settings,
+    services: &Services,
+    runtime: &Handle,
+) -> Result<SshAgents, UsageError> {
     let mut agents = BTreeMap::new();
     for text in &args.ssh {
-        let (id, socket) = values::ssh(text, settings)?;
-        if agents.insert(id.clone(), socket).is_some() {
+        let (id, value) = values::ssh(text, settings)?;
+        let agent = match value {
+            SshValue::Socket(socket) => SshAgent::Running(socket),
+            SshValue::Keys(keys) => {
+                let directory = services.cache.run_dir()?;
+                let start = KeyAgent::start(&services.sandbox, directory, &keys);
+                SshAgent::Own(Arc::new(runtime.block_on(start)?))
+            }
+        };
+        if agents.insert(id.clone(), agent).is_some() {
             return Err(ValueError::SshTwice(id).into());
         }
     }

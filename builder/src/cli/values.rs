@@ -46,16 +46,19 @@ pub(crate) enum ValueError {
         "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set, or give --ssh {0}=SOCKET"
     )]
     SshNoSocket(String),
-    /// An agent's socket is not there or is something else.
-    #[error(
-        "ssh agent {id}: `{path}` is not a socket: start ssh-agent, add the key to it and give its socket"
-    )]
-    SshSocket {
+    /// An agent's socket or a key is not there.
+    #[error("ssh agent {id}: cannot open `{path}`: {source}")]
+    SshPath {
         /// The agent's id.
         id: String,
         /// What was given.
         path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
+    /// Both for one id.
+    #[error("ssh agent {0}: invalid combination of keys and sockets")]
+    SshSocketAndKeys(String),
     /// More than one socket for one id.
     #[error("ssh agent {0}: only single socket allowed")]
     SshSockets(String),
@@ -321,19 +324,40 @@ pub(crate) fn secret(text: &str, settings: &Settings) -> Result<(String, Vec<u8>
     Ok((id, value))
 }
 
-/// `--ssh default` or `ID=SOCKET`.
-pub(crate) fn ssh(text: &str, settings: &Settings) -> Result<(String, PathBuf), ValueError> {
-    let (id, sockets) = text.split_once('=').unwrap_or((text, ""));
-    let id = id.to_owned();
-    let path = match sockets {
-        "" => settings.variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty()),
-        one if !one.contains(',') => Some(one.to_owned()),
-        _ => return Err(ValueError::SshSockets(id)),
+/// What `--ssh` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SshValue {
+    /// A running agent.
+    Socket(PathBuf),
+    /// Files with keys, absolute.
+    Keys(Vec<PathBuf>),
+}
+
+/// `--ssh default`, `ID=SOCKET` or `ID=KEY[,KEY]`.
+pub(crate) fn ssh(text: &str, settings: &Settings) -> Result<(String, SshValue), ValueError> {
+    let (id, paths) = text.split_once('=').unwrap_or((text, ""));
+    let agent = || settings.variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
+    let paths: Vec<String> = match paths {
+        "" => agent().into_iter().collect(),
+        paths => paths.split(',').map(str::to_owned).collect(),
     };
-    let Some(path) = path else { return Err(ValueError::SshNoSocket(id)) };
-    let path = expand_home(&path, settings);
-    let is_socket = std::fs::metadata(&path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket { Ok((id, path)) } else { Err(ValueError::SshSocket { id, path }) }
+    if paths.is_empty() {
+        return Err(ValueError::SshNoSocket(id.to_owned()));
+    }
+    let (mut sockets, mut keys) = (vec![], vec![]);
+    for path in paths {
+        let path = expand_home(&path, settings);
+        let unfit = |source| ValueError::SshPath { id: id.to_owned(), path: path.clone(), source };
+        let found = std::fs::canonicalize(&path).map_err(unfit)?;
+        let file = std::fs::metadata(&found).map_err(unfit)?;
+        if file.file_type().is_socket() { sockets.push(found) } else { keys.push(found) }
+    }
+    match (sockets.as_slice(), keys.is_empty()) {
+        ([], _) => Ok((id.to_owned(), SshValue::Keys(keys))),
+        ([socket], true) => Ok((id.to_owned(), SshValue::Socket(socket.clone()))),
+        (_, true) => Err(ValueError::SshSockets(id.to_owned())),
+        (_, false) => Err(ValueError::SshSocketAndKeys(id.to_owned())),
+    }
 }
 
 /// `until=24h`: a time in days, hours, minutes and seconds.

@@ -2,6 +2,9 @@
 //!
 //! A command gets a socket of its own, with the owner and mode that its mount asks for; what it says
 //! there goes to the agent and back, as long as the command runs.
+//!
+//! Keys that are given as files get an agent for the time of the build: OpenSSH's, run by the
+//! [`Broker`](crate::sandbox::Broker) as the caller.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,25 +12,145 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use cache::RunDir;
 use rustix::fs::{AtFlags, CWD, Gid, Uid};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
-/// The sockets of agents, by the names that Dockerfiles give them.
+use crate::sandbox::{BrokerCommand, BrokerOutput, Sandbox, SandboxError};
+
+/// Agents, by the names that Dockerfiles give them.
 #[derive(Clone, Debug, Default)]
-pub struct SshAgents(BTreeMap<String, PathBuf>);
+pub struct SshAgents(BTreeMap<String, SshAgent>);
+
+/// Somebody who knows keys.
+#[derive(Clone, Debug)]
+pub enum SshAgent {
+    /// The one at this socket.
+    Running(PathBuf),
+    /// One of the build's own.
+    Own(Arc<KeyAgent>),
+}
 
 impl SshAgents {
     /// Keeps `agents`.
-    pub fn new(agents: BTreeMap<String, PathBuf>) -> Self {
+    pub fn new(agents: BTreeMap<String, SshAgent>) -> Self {
         Self(agents)
     }
 
     /// The socket of the agent `id`.
     pub fn get(&self, id: &str) -> Option<&Path> {
-        self.0.get(id).map(PathBuf::as_path)
+        self.0.get(id).map(|agent| match agent {
+            SshAgent::Running(socket) => socket.as_path(),
+            SshAgent::Own(agent) => &agent.socket,
+        })
     }
+}
+
+/// An agent that knows some keys as long as this lives.
+#[derive(Debug)]
+pub struct KeyAgent {
+    agent: JoinHandle<Result<BrokerOutput, SandboxError>>,
+    socket: PathBuf,
+    _directory: RunDir,
+}
+
+/// Why there is no agent for keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyAgentError {
+    /// There is nobody to run it.
+    #[error("an agent for ssh keys can't be run here")]
+    NoBroker,
+    /// It did not start, or ended.
+    #[error("ssh-agent, which --ssh needs for keys, does not run: {0}")]
+    NotRunning(String),
+    /// It refuses a key.
+    #[error("failed to parse {key}: {said}")]
+    Key {
+        /// The key's file.
+        key: PathBuf,
+        /// What it says.
+        said: String,
+    },
+    /// It can't be run at all.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+/// The name of an agent's socket in its directory.
+const SOCKET: &str = "agent";
+
+impl KeyAgent {
+    /// Starts an agent in `directory` and gives it `keys`. Keys with a passphrase are refused.
+    pub async fn start(
+        sandbox: &Arc<Sandbox>,
+        directory: RunDir,
+        keys: &[PathBuf],
+    ) -> Result<Self, KeyAgentError> {
+        let broker = sandbox.broker().ok_or(KeyAgentError::NoBroker)?;
+        let command = in_directory(directory.path(), "exec ssh-agent -D -a agent", &[]);
+        let running = sandbox.clone();
+        let agent = tokio::spawn(async move {
+            let broker = running.broker().expect("it is there");
+            broker.run(&command).await
+        });
+        let socket = directory.path().join(SOCKET);
+        let mut agent = Self { agent, socket, _directory: directory };
+        agent.wait().await?;
+        for key in keys {
+            let script = r#"SSH_AUTH_SOCK=agent exec ssh-add -q "$2""#;
+            let directory = agent.socket.parent().unwrap_or(Path::new("/"));
+            let added = broker.run(&in_directory(directory, script, &[key])).await?;
+            if added.code != Some(0) {
+                let said = String::from_utf8_lossy(&added.stderr).trim().to_owned();
+                let said = if said.is_empty() { "it has a passphrase".to_owned() } else { said };
+                return Err(KeyAgentError::Key { key: key.clone(), said });
+            }
+        }
+        Ok(agent)
+    }
+
+    /// Waits until it listens.
+    async fn wait(&mut self) -> Result<(), KeyAgentError> {
+        /// Between two looks.
+        const PAUSE: Duration = Duration::from_millis(5);
+        while !self.socket.exists() {
+            tokio::select! {
+                ended = &mut self.agent => {
+                    let said = match ended {
+                        Ok(Ok(output)) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+                        Ok(Err(error)) => return Err(error.into()),
+                        Err(error) => error.to_string(),
+                    };
+                    return Err(KeyAgentError::NotRunning(said));
+                }
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KeyAgent {
+    fn drop(&mut self) {
+        self.agent.abort();
+    }
+}
+
+/// A script that runs in `directory`, its first argument: sockets have short names there, while the
+/// kernel takes 107 bytes. Nobody is asked for a passphrase.
+fn in_directory(directory: &Path, script: &str, further: &[&PathBuf]) -> BrokerCommand {
+    let words = ["sh", "-c"].into_iter().map(str::to_owned);
+    let script = format!("cd \"$1\" && {script}");
+    let paths = std::iter::once(directory).chain(further.iter().map(|path| path.as_path()));
+    let paths = paths.map(|path| path.to_string_lossy().into_owned());
+    let args = words.chain([script, "sh".to_owned()]).chain(paths).collect();
+    let env = [("SSH_ASKPASS", "false"), ("SSH_ASKPASS_REQUIRE", "force")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    BrokerCommand { args, env, ..BrokerCommand::default() }
 }
 
 /// A socket that leads to an agent as long as this lives.
@@ -61,19 +184,26 @@ pub(super) fn forward(
     Ok(Forwarded(task.abort_handle()))
 }
 
-/// Binds a socket to `path`, however long that is: the kernel takes 107 bytes.
+/// Binds a socket to `path`, however long that is.
 fn bind(path: &Path) -> io::Result<UnixListener> {
+    let (_directory, short) = shortened(path)?;
+    UnixListener::bind(short)
+}
+
+/// A short name for `path` as long as its directory is open: the kernel takes 107 bytes.
+fn shortened(path: &Path) -> io::Result<(File, PathBuf)> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let directory = File::open(directory)?;
     let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
-    UnixListener::bind(short)
+    Ok((directory, short))
 }
 
 /// Whoever hangs up ends it; the command sees that its agent has gone.
 async fn talk(mut near: UnixStream, agent: PathBuf) -> io::Result<()> {
-    let mut far = UnixStream::connect(agent).await?;
+    let (_directory, short) = shortened(&agent)?;
+    let mut far = UnixStream::connect(short).await?;
     tokio::io::copy_bidirectional(&mut near, &mut far).await?;
     Ok(())
 }

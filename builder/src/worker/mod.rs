@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use agent::SshAgents;
+pub use agent::{KeyAgent, KeyAgentError, SshAgent, SshAgents};
 pub use blobs::{BlobError, Blobs};
 pub(crate) use commit::seconds;
 pub use exec::ExecError;
