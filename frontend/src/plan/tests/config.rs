@@ -27,11 +27,41 @@ fn an_entrypoint_resets_only_an_inherited_cmd() {
     assert_eq!(commands("CMD []"), both("e", "none"));
     assert_eq!(commands("CMD y z"), both("e", "/bin/sh|-c|y z"));
     assert_eq!(commands("SHELL [\"s\"]\nENTRYPOINT y"), both("s|y", "none"));
+    assert_eq!(commands("SHELL [\"s\"]\nCMD y"), both("e", "s|y"));
+}
+
+#[test]
+fn of_several_commands_the_last_one_counts() {
+    let text = "CMD 1\nENTRYPOINT [\"2\"]\nCMD [\"3\"]\nENTRYPOINT [\"4\"]";
+    assert_eq!(commands(text), ("4".to_owned(), "3".to_owned()));
+}
+
+#[test]
+fn a_cmd_of_a_trigger_is_one_of_the_same_stage() {
+    let config = r#"{"os":"linux","architecture":"amd64",
+        "config":{"Cmd":["c"],"OnBuild":["CMD [\"t\"]"]}}"#;
+    let plan = case("FROM base\nENTRYPOINT [\"x\"]\n").image("base:latest", config).plan();
+    assert_eq!(words(&plan.config().cmd), "t");
+}
+
+#[test]
+fn a_shell_is_inherited_through_stages_and_images() {
+    let config = r#"{"os":"linux","architecture":"amd64","config":{"Shell":["s","-e"]}}"#;
+    let steps = "RUN x\nCMD y\nENTRYPOINT z\nHEALTHCHECK CMD h\n";
+    for from in ["FROM alpine AS a\nSHELL [\"s\", \"-e\"]\nFROM a\n", "FROM base\n"] {
+        let plan = case(&format!("{from}{steps}")).image("base:latest", config).plan();
+        assert_eq!(plan.execs()[0].args, ["s", "-e", "x"]);
+        assert_eq!(words(&plan.config().cmd), "s|-e|y");
+        assert_eq!(words(&plan.config().entrypoint), "s|-e|z");
+        let check = plan.config().healthcheck.clone().unwrap();
+        assert_eq!(check.test, ["CMD-SHELL", "h"], "which has a shell of its own");
+    }
 }
 
 #[test]
 fn cmd_says_that_its_arguments_are_escaped_and_entrypoint_does_not() {
     assert!(planned("FROM alpine\nCMD [\"x\"]\n").config().args_escaped);
+    assert!(planned("FROM alpine\nCMD x\n").config().args_escaped);
     assert!(!planned("FROM alpine\nENTRYPOINT x\n").config().args_escaped);
 }
 
@@ -42,6 +72,8 @@ fn env_and_labels_are_expanded_keys_included() {
     assert_eq!(plan.env(), ["A=k", "k1=v k"]);
     assert_eq!(plan.config().labels["k"], "$A");
     assert_eq!(plan.config().labels["n"], "x\\ny");
+    let old = planned("FROM scratch\nENV A=k\nLABEL l  $A \"b\"\n");
+    assert_eq!(old.config().labels["l"], "k b", "the form without `=` is the whole line");
 }
 
 #[test]
@@ -58,6 +90,16 @@ fn workdir_is_kept_as_written_and_made_where_it_leads() {
     assert_eq!((dir.as_str(), made.join(" ").as_str()), ("/", "/a /a/b /a/c"));
     let (dir, made) = paths("FROM alpine\nENV D=/x/../y/\nWORKDIR $D\n");
     assert_eq!((dir.as_str(), made.join(" ").as_str()), ("/x/../y/", "/y"));
+    let (dir, made) = paths("FROM alpine AS a\nWORKDIR /a\nFROM a\nWORKDIR b\n");
+    assert_eq!((dir.as_str(), made.join(" ").as_str()), ("/a/b", "/a /a/b"));
+}
+
+#[test]
+fn a_relative_workdir_begins_at_that_of_the_image() {
+    let config = r#"{"os":"linux","architecture":"amd64","config":{"WorkingDir":"/srv/"}}"#;
+    let plan = case("FROM base\nWORKDIR app/../b\n").image("base:latest", config).plan();
+    assert_eq!(plan.config().working_dir, "/srv/b");
+    assert_eq!(plan.history(), ["WORKDIR /srv/b"]);
 }
 
 #[test]
@@ -77,7 +119,10 @@ fn a_workdir_belongs_to_the_user() {
 
 #[test]
 fn copies_ignore_the_user() {
-    assert_eq!(planned("FROM alpine\nUSER 5\nCOPY a /\n").copies()[0].owner, None);
+    for instruction in ["COPY", "COPY --link", "COPY --parents", "ADD"] {
+        let plan = planned(&format!("FROM alpine\nUSER 5\n{instruction} a /\n"));
+        assert_eq!(plan.copies()[0].owner, None, "{instruction}");
+    }
 }
 
 #[test]
@@ -89,6 +134,18 @@ fn exposed_ports_are_unrolled_and_checked() {
     assert_eq!(config_refusal("EXPOSE 80/foo"), "invalid port: \"80/foo\": invalid proto: foo");
     let refusal = config_refusal("EXPOSE 70000");
     assert_eq!(refusal, "invalid port: \"70000\": invalid containerPort: 70000");
+}
+
+#[test]
+fn ports_are_added_to_the_inherited_ones_without_what_a_host_has_to_do_with_them() {
+    let text = "FROM alpine AS a\nEXPOSE 0\nFROM a\nEXPOSE 127.0.0.1:8080:80/tcp 65535/sctp\n";
+    let plan = planned(text);
+    let ports: Vec<_> = plan.config().exposed_ports.keys().map(String::as_str).collect();
+    assert_eq!(ports, ["0/tcp", "65535/sctp", "80/tcp"]);
+    for word in ["65536", "1-65536", "-1", "80-79"] {
+        let refused = config_refusal(&format!("EXPOSE {word}"));
+        assert!(refused.starts_with("invalid port: "), "{refused}");
+    }
 }
 
 #[test]
@@ -106,6 +163,32 @@ fn stop_signals_are_stored_as_written_if_they_exist() {
     assert_eq!(plan.config().stop_signal, "rtmin+3");
     assert_eq!(config_refusal("STOPSIGNAL FOO"), "invalid signal: FOO");
     assert_eq!(config_refusal("STOPSIGNAL 0"), "invalid signal: 0");
+    let windows = case("FROM scratch\nSTOPSIGNAL KILL\n").platforms(&["windows/amd64"]);
+    assert_eq!(windows.refusal(), "the daemon on this platform does not support STOPSIGNAL");
+}
+
+#[test]
+fn what_is_not_set_is_not_written() {
+    for (instruction, expected) in [
+        ("", r#"{"WorkingDir":"/"}"#),
+        ("EXPOSE 80", r#"{"WorkingDir":"/","ExposedPorts":{"80/tcp":{}}}"#),
+        ("VOLUME a/", r#"{"WorkingDir":"/","Volumes":{"a/":{}}}"#),
+        ("USER nobody", r#"{"WorkingDir":"/","User":"nobody"}"#),
+        ("CMD []", r#"{"WorkingDir":"/","ArgsEscaped":true}"#),
+        (
+            "HEALTHCHECK --interval=1m --retries=2 CMD x",
+            r#"{"WorkingDir":"/","Healthcheck":{"Test":["CMD-SHELL","x"],"Interval":60000000000,"Retries":2}}"#,
+        ),
+        ("HEALTHCHECK NONE", r#"{"WorkingDir":"/","Healthcheck":{"Test":["NONE"]}}"#),
+        ("ONBUILD RUN  x", r#"{"WorkingDir":"/","OnBuild":["RUN  x"]}"#),
+    ] {
+        let plan = planned(&format!("FROM scratch\n{instruction}\n"));
+        let bytes = plan.target().config.to_bytes();
+        let mut written: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        written["config"].as_object_mut().unwrap().remove("Env");
+        let expected: serde_json::Value = expected.parse().unwrap();
+        assert_eq!(written["config"], expected, "{instruction}");
+    }
 }
 
 #[test]

@@ -17,7 +17,11 @@ fn every_instruction_is_shown_as_other_tools_know_it() {
         ("RUN <<EOF\necho a\necho b\nEOF", "RUN /bin/sh -c echo a\necho b\n # buildkit"),
         ("RUN <<EOF\n#!/bin/x\nEOF", "RUN /bin/sh -c /dev/pipes/EOF # buildkit"),
         ("RUN cat <<A >f\nbody\nA", "RUN /bin/sh -c cat <<A >f\nbody\nA # buildkit"),
+        ("RUN --mount=type=tmpfs,target=/t --security=sandbox x", "RUN /bin/sh -c x # buildkit"),
+        ("RUN <<-'E O F'\n\tx\n\tE O F", "RUN /bin/sh -c x\n # buildkit"),
         ("COPY ./a b/ /d/", "COPY ./a b/ /d/ # buildkit"),
+        ("COPY --from=scratch ../a ./", "COPY ../a ./ # buildkit"),
+        ("ADD --unpack --chown=a:b --chmod=a+x f .", "ADD --chown=a:b --chmod=a+x f . # buildkit"),
         (
             "COPY --link --chown=1:2 --exclude=x --parents a .",
             "COPY --parents --chown=1:2 a . # buildkit",
@@ -58,6 +62,14 @@ fn run_shows_the_args_of_parent_stages_with_their_present_values() {
     let plan = planned(text);
     let last = "RUN |3 A=2 B= C=3 /bin/sh -c x # buildkit";
     assert_eq!(plan.history(), ["ARG A=1", "ARG B", "ENV A=2", "ARG C=3 A", last]);
+}
+
+#[test]
+fn an_arg_shows_what_it_stands_for() {
+    let text = "ARG G=global\nFROM alpine\nARG A=1 B C=$A G\nRUN [\"x\"]\n";
+    let plan = case(text).arg("A", "given").plan();
+    let run = "RUN |4 A=given B= C=given G=global x # buildkit";
+    assert_eq!(plan.history(), ["ARG A=given B C=given G=global", run]);
 }
 
 #[test]

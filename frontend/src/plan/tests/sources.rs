@@ -23,6 +23,22 @@ fn scratch_is_empty_and_its_config_nearly() {
 }
 
 #[test]
+fn the_config_of_scratch_has_a_path_and_a_directory_and_whom_it_is_for() {
+    let json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+    for (platform, written) in [
+        ("linux/amd64", r#""os":"linux","architecture":"amd64""#),
+        ("linux/arm/v7", r#""os":"linux","architecture":"arm","variant":"v7""#),
+    ] {
+        let plan = case("FROM scratch\n").platforms(&[platform]).plan();
+        let expected = format!(
+            r#"{{"config":{{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "WorkingDir":"/"}},"rootfs":{{"type":"layers","diff_ids":[]}},{written}}}"#
+        );
+        assert_eq!(json(&plan.target().config.to_bytes()), json(expected.as_bytes()));
+    }
+}
+
+#[test]
 fn an_image_without_layers_is_scratch_with_a_config() {
     let config = r#"{"os":"linux","architecture":"amd64","config":{"User":"u"}}"#;
     let plan = case("FROM empty\nCOPY a /\n").image("empty:latest", config).plan();

@@ -137,6 +137,39 @@ fn a_trigger_copies_from_stages_of_the_child() {
 }
 
 #[test]
+fn triggers_run_first_in_order_and_with_the_shell_and_user_of_their_image() {
+    let config = r#"{"os":"linux","architecture":"amd64","config":{"Shell":["s"],"User":"u",
+        "OnBuild":["ARG A=1","RUN one  $A","USER root","RUN two"]}}"#;
+    let plan = case("FROM base\nRUN three\n").image("base:latest", config).plan();
+    let ran = plan.execs().into_iter().map(|exec| (exec.args.join("|"), exec.user.as_str()));
+    let expected = [("s|one  $A", "u"), ("s|two", "root"), ("s|three", "root")];
+    assert_eq!(ran.collect::<Vec<_>>(), expected.map(|(args, user)| (args.to_owned(), user)));
+    assert_eq!(
+        plan.history(),
+        [
+            "ARG A=1",
+            "RUN |1 A=1 s one  $A # buildkit",
+            "USER root",
+            "RUN |1 A=1 s two # buildkit",
+            "RUN |1 A=1 s three # buildkit"
+        ]
+    );
+    assert_eq!(plan.config().on_build, [""; 0], "grandchildren have none of them");
+}
+
+#[test]
+fn a_trigger_copies_from_contexts_with_a_name() {
+    let config = r#"{"os":"linux","architecture":"amd64",
+        "config":{"OnBuild":["COPY --from=tools /t /t"]}}"#;
+    let case = case("FROM base\n").image("base:latest", config);
+    let plan = case.context("tools", NamedContext::Directory).plan();
+    let crate::CopySource::Files { from, .. } = &plan.copies()[0].sources[0] else {
+        panic!("{:?}", plan.copies())
+    };
+    assert_eq!(*from, crate::FileSource::Context("tools".to_owned()));
+}
+
+#[test]
 fn a_broken_trigger_is_reported_at_the_from_of_the_child() {
     let config = r#"{"os":"linux","architecture":"amd64","config":{"OnBuild":["FOO x"]}}"#;
     let case = case("ARG A\nFROM base\n").image("base:latest", config);
