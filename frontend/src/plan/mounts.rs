@@ -342,6 +342,19 @@ mod tests {
     }
 
     #[test]
+    fn some_keys_have_several_names() {
+        for target in ["target", "dst", "destination"] {
+            assert_eq!(parse(&format!("{target}=/x")).unwrap().target.as_deref(), Some("/x"));
+        }
+        for source in ["source", "src"] {
+            assert_eq!(parse(&format!("{source}=/x")).unwrap().source.as_deref(), Some("/x"));
+        }
+        for read_only in ["ro", "readonly", "RO=1", "rw=0", "readwrite=false"] {
+            assert!(parse(&format!("type=cache,{read_only}")).unwrap().read_only, "{read_only}");
+        }
+    }
+
+    #[test]
     fn quotes_protect_commas() {
         let spec = parse(r#"type=bind,"source=a,b ""c""",target=/x"#).unwrap();
         assert_eq!(spec.source.as_deref(), Some(r#"a,b "c""#));
@@ -379,6 +392,11 @@ mod tests {
             ("type=tmpfs,uid=1", "uid not allowed for \"tmpfs\" type mounts"),
             ("type=cache,mode=9", "invalid value 9 for mode"),
             ("type=cache,uid=x", "invalid value x for uid"),
+            ("type=secret,id=x,gid=-1", "invalid value -1 for gid"),
+            ("target=/x,gid=1", "gid not allowed for \"bind\" type mounts"),
+            ("type=ssh,source=x", "ssh mounts do not support source"),
+            ("type=ssh,size=1", "unexpected key 'size' for mount type 'ssh'"),
+            ("type=cache,required", "unexpected key 'required' for mount type 'cache'"),
             ("type=tmpfs,size=many", "invalid value for size: many"),
             ("ro=perhaps", "invalid value for ro: perhaps"),
             ("sharing=locked", "invalid cache sharing set for bind mount"),

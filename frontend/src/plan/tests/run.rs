@@ -112,6 +112,25 @@ fn bind_mounts_show_the_context_a_stage_or_an_image() {
 }
 
 #[test]
+fn a_mount_is_of_the_whole_context_at_the_workdir_unless_it_says_more() {
+    let whole = mount("--mount=type=bind");
+    assert_eq!((whole.target.as_str(), whole.read_only), ("/w", true));
+    let from = FileSource::Context("context".to_owned());
+    let everything = Selection::literal("");
+    assert_eq!(whole.source, MountSource::Bind { from, selection: everything });
+    assert_eq!(mount("--mount=type=tmpfs").target, "/w");
+    assert_eq!(mount("--mount=type=tmpfs,dst=../x").target, "/x");
+    assert_eq!(run_refusal("--mount=type=tmpfs"), "invalid mount target \"/\"");
+}
+
+#[test]
+fn an_entrypoint_has_no_say_in_a_run() {
+    let plan = planned("FROM alpine\nENTRYPOINT [\"e\"]\nRUN x\nRUN [\"y\"]\n");
+    let args: Vec<_> = plan.execs().iter().map(|exec| exec.args.join("|")).collect();
+    assert_eq!(args, ["/bin/sh|-c|x", "y"]);
+}
+
+#[test]
 fn mounts_are_sorted_by_target() {
     let sorted = mounts("--mount=type=tmpfs,target=/a/b --mount=type=tmpfs,target=/a,size=1k");
     let targets: Vec<_> = sorted.iter().map(|mount| mount.target.as_str()).collect();
@@ -166,6 +185,10 @@ fn secrets_are_files_variables_or_both() {
         (text("/w/t/x"), text("x"), false, Some((0o440, 5, 0)), None)
     );
     assert_eq!(
+        secret("--mount=type=secret,source=a,gid=6"),
+        (text("/run/secrets/a"), text("a"), false, Some((0o400, 0, 6)), None)
+    );
+    assert_eq!(
         secret("--mount=type=secret,id=a,env=A"),
         (text(""), text("a"), false, None, Some(text("A")))
     );
@@ -217,7 +240,17 @@ fn what_is_wrong_with_a_mount_is_said_with_a_suggestion() {
         ("--mount=taget=/c", "unexpected key 'taget' in 'taget=/c' | did you mean `target`?"),
         ("--mount=target=/c,required", "unexpected key 'required' for mount type 'bind'"),
         ("--mount=type=secret,env=A", "invalid secret mount. one of source, target required"),
+        (
+            "--mount=type=cache,target=/c,sharing=loked",
+            "unsupported sharing value \"loked\" | did you mean `locked`?",
+        ),
+        (
+            "--device=vendor/gpu",
+            "device vendor/gpu can't be given to RUN: --device is not supported yet",
+        ),
     ] {
         assert_eq!(run_refusal(flags), message, "{flags}");
     }
+    let expanded = "FROM alpine\nARG K=foo\nRUN --mount=type=$K,target=/c x\n";
+    assert_eq!(refusal(expanded), "unsupported mount type \"foo\"");
 }
