@@ -3,6 +3,7 @@
 mod config;
 mod copy;
 mod history;
+mod keys;
 mod lint;
 mod names;
 mod properties;
