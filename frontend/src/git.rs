@@ -233,6 +233,10 @@ mod tests {
         assert_eq!((source.submodules, source.keep_git_dir), (Some(false), None));
         let source = parsed("https://x.org/a.git?keep-git-dir&mtime=commit");
         assert_eq!((source.keep_git_dir, source.commit_times), (Some(true), true));
+        let source = parsed("https://x.org/a.git?ref=r&checksum=0a&fetch-by-commit&submodules");
+        assert_eq!(source.reference.as_deref(), Some("r"));
+        assert_eq!(source.checksum.as_deref(), Some("0a"));
+        assert_eq!((source.submodules, source.commit_times), (Some(true), false));
         let both = parsed("https://x.org/a.git?tag=v1#refs/tags/v1");
         assert_eq!(both.reference.as_deref(), Some("refs/tags/v1"));
     }
@@ -252,6 +256,8 @@ mod tests {
             ("?tag=a&branch=b", "branch conflicts with tag"),
             ("?tag=a#refs/heads/b", "ref conflicts: \"refs/tags/a\" vs \"refs/heads/b\""),
             ("?subdir=a#:b", "subdir conflicts: \"a\" vs \"b\""),
+            ("?checksum=a&commit=a", "query \"checksum\" has multiple values"),
+            ("?mtime=now", "invalid mtime value: \"now\""),
             ("?submodules=maybe", "invalid submodules value: \"maybe\""),
             ("?commit=xyz", "invalid checksum \"xyz\": a commit has up to 64 hex digits"),
             (

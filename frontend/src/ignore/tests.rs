@@ -49,6 +49,31 @@ fn two_stars_are_any_number_of_elements() {
 }
 
 #[test]
+fn an_element_is_matched_as_a_name_of_go() {
+    let rows = [
+        ("*", vec!["a", ".hidden", "a/b"], vec![]),
+        ("*.c", vec!["a.c", ".c", "a.c/x"], vec!["d/a.c", "a.cc"]),
+        ("a?c", vec!["abc", "a?c"], vec!["ac", "a/c"]),
+        ("[a-c]x", vec!["ax", "cx"], vec!["dx", "Ax", "x"]),
+        ("[^a]", vec!["b", "^"], vec!["a", "bb"]),
+        ("[!a]", vec!["!", "a"], vec!["b"]),
+        ("\\*", vec!["*"], vec!["a"]),
+        ("\\[a]", vec!["[a]"], vec!["a"]),
+        ("README", vec!["README", "README/x"], vec!["readme", "d/README"]),
+        ("/d/", vec!["d", "d/x"], vec!["e/d", "dd"]),
+        ("a(b|c)+.{2}$", vec!["a(b|c)+.{2}$"], vec!["ab.xx"]),
+    ];
+    for (pattern, matching, others) in rows {
+        for path in matching {
+            assert!(ignore(pattern).excludes(path), "{pattern} {path}");
+        }
+        for path in others {
+            assert!(!ignore(pattern).excludes(path), "{pattern} {path}");
+        }
+    }
+}
+
+#[test]
 fn the_root_itself_matches_nothing() {
     for pattern in [".", "/", "./", "a/.."] {
         assert!(!ignore(pattern).excludes("a"), "{pattern}");

@@ -152,6 +152,10 @@ fn copy_splits_at_blanks_whatever_the_quotes() {
         "COPY requires at least two arguments, but only one was provided. Destination could not be determined"
     );
     assert_eq!(wrong("COPY --form=x a b"), "unknown flag: --form");
+    for flag in ["checksum=x", "unpack", "keep-git-dir"] {
+        let unknown = wrong(&format!("COPY --{flag} a b"));
+        assert!(unknown.starts_with("unknown flag: --"), "only ADD has it: {unknown}");
+    }
 }
 
 #[test]
@@ -169,6 +173,14 @@ fn add_tells_flags_that_are_absent_from_those_that_are_false() {
     };
     let text = "ADD --keep-git-dir=false --checksum=sha256:$S [\"a b\", \"c\"]";
     assert_eq!(only(text), Instruction::Add(add));
+    assert_eq!(
+        wrong("ADD a"),
+        "ADD requires at least two arguments, but only one was provided. Destination could not be determined"
+    );
+    for flag in ["from=x", "parents"] {
+        let unknown = wrong(&format!("ADD --{flag} a b"));
+        assert!(unknown.starts_with("unknown flag: --"), "only COPY has it: {unknown}");
+    }
 }
 
 #[test]

@@ -82,12 +82,22 @@ mod tests {
             "https://x.org/a.git",
             "https://x.org/a.git#main:sub",
             "https://x.org/a.git?ref=v1",
+            "http://x.org/a.git/",
             "ssh://x/a",
+            "git://x/a",
             "git@github.com:a/b",
         ] {
             assert!(is_git(git), "{git}");
         }
-        for other in ["https://x.org/a.git/b", "github.com/a/b", "./a@b:c", "a.git", "a@b"] {
+        for other in [
+            "https://x.org/a.git/b",
+            "github.com/a/b",
+            "github.com/a/b.git",
+            "./a@b:c",
+            "../a@b:c",
+            "a.git",
+            "a@b",
+        ] {
             assert!(!is_git(other), "{other}");
         }
     }

@@ -102,6 +102,8 @@ fn a_link_is_copied_onto_nothing_and_stacked() {
 
     let plan = planned("FROM alpine\nCOPY --link --chmod=755 a /\n");
     assert!(matches!(plan.vertex(plan.target().vertex).op, Op::Copy(_)), "--chmod: no link");
+    let plan = planned("FROM alpine\nADD --link a /\n");
+    assert!(matches!(plan.vertex(plan.target().vertex).op, Op::Stack { .. }));
 }
 
 #[test]
@@ -118,6 +120,7 @@ fn excludes_are_taken_as_written() {
     let copy = copied("COPY --exclude=*.o --exclude=!$a.o . /");
     assert_eq!(selections(&copy)[0].exclude, ["*.o", "!$a.o"]);
     assert!(copy_refusal("COPY --exclude=! . /").contains("illegal exclusion pattern"));
+    assert_eq!(selections(&copied("ADD --exclude=*.o . /"))[0].exclude, ["*.o"]);
 }
 
 #[test]
@@ -162,6 +165,21 @@ fn an_add_of_a_url_copies_from_a_download() {
     assert_eq!(fetch.url, "https://h/a/b.tar?x=1");
     assert_eq!(unpacked(&copied("ADD --unpack https://h/a.tar /")), [true]);
     assert_eq!(plan.history(), ["ADD --chown=5 https://h/a/b.tar?x=1 /d/ # buildkit"]);
+}
+
+#[test]
+fn a_url_has_no_wildcards() {
+    let CopySource::Files { selection, .. } = &copied("ADD https://h/a*[[]b].c /").sources[0]
+    else {
+        panic!("inline")
+    };
+    assert_eq!(selection, &Selection::literal("a*[[]b].c"));
+}
+
+#[test]
+fn several_sources_need_no_directory() {
+    let copy = copied("COPY a b /to");
+    assert_eq!((copy.sources.len(), copy.dest.as_str()), (2, "/to"));
 }
 
 #[test]
