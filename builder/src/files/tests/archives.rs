@@ -112,6 +112,22 @@ fn what_is_no_archive_is_copied() {
 }
 
 #[test]
+fn what_is_no_file_is_copied_even_if_an_archive_is_in_it() {
+    let tar = Archive::new().file("f", "x").bytes();
+    let from = Tree::new().file("d/a.tar", tar).fifo("p");
+    let add = |path: &str| Copy::new(path, "/x").unpack().of_stage().to_empty(&from);
+    assert_eq!(add("d").list(), ["x", "x/a.tar"]);
+    assert_eq!(add("p").show("x"), "p 0640 0:0");
+}
+
+#[test]
+fn exclude_is_not_for_entries() {
+    let from = Tree::new().file("a", Archive::new().file("f", "x").bytes());
+    let copy = Copy::new("a", "/x").unpack().exclude(&["f", "**"]);
+    assert_eq!(copy.to_empty(&from).list(), ["x", "x/f"]);
+}
+
+#[test]
 fn copy_never_unpacks() {
     let from = Tree::new().file("a", Archive::new().file("f", "x").bytes());
     assert_eq!(Copy::new("a", "/x").to_empty(&from).show("x"), "f 0644 0:0");
@@ -296,7 +312,9 @@ fn stream(bytes: &[u8]) -> Stream<'_, &[u8]> {
 fn a_stream_is_an_archive_if_it_is_compressed_or_begins_with_a_header() {
     let tar = Archive::new().file("f", "x").bytes();
     assert!(stream(&tar).is_archive());
-    assert!(stream(b"\x1f\x8b\x08").is_archive());
+    for compressed in [&b"\x1f\x8b\x08"[..], b"BZh91AY", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"] {
+        assert!(stream(compressed).is_archive(), "{compressed:x?}");
+    }
     assert!(!stream(b"FROM scratch\n").is_archive());
     assert!(!stream(b"").is_archive());
     assert_eq!(stream(b"FROM scratch\n").text().unwrap(), "FROM scratch\n");

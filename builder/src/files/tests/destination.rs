@@ -87,6 +87,28 @@ fn a_link_at_the_final_name_is_replaced() {
 }
 
 #[test]
+fn whatever_is_no_directory_is_replaced() {
+    let null = rustix::fs::makedev(1, 3);
+    let to = Tree::new().fifo("d/f").node("d/g", rustix::fs::FileType::CharacterDevice, null);
+    let to = copied(&Copy::new("dir", "/d"), copied(&Copy::new("f", "/d"), to.fifo("p")));
+    let to = copied(&Copy::new("f", "/p"), to);
+    assert_eq!(
+        (to.read("d/f"), to.read("d/g"), to.read("p")),
+        ("new".into(), "g".into(), "new".into())
+    );
+}
+
+#[test]
+fn a_link_in_a_directory_replaces_files_and_links() {
+    let from = Tree::new().link("src/one", "target").link("src/two", "target");
+    let to = Tree::new().file("d/one", "").dir("real", 0o755).link("d/two", "../real");
+    Copy::new("src", "/d").run(&from, &to).unwrap();
+    for path in ["d/one", "d/two"] {
+        assert_eq!(to.show(path), "l 0:0 -> target");
+    }
+}
+
+#[test]
 fn a_file_never_replaces_a_directory() {
     let to = Tree::new().dir("d/f", 0o755);
     let error = Copy::new("f", "/d/").fails(&context(), &to);

@@ -74,6 +74,16 @@ fn a_capability_counts() {
 }
 
 #[test]
+fn numbers_of_devices_count() {
+    let device = |minor| {
+        let number = rustix::fs::makedev(1, minor);
+        digest(&context().node("d/n", rustix::fs::FileType::CharacterDevice, number))
+    };
+    assert_ne!(device(3), device(5));
+    assert_eq!(device(3), device(3));
+}
+
+#[test]
 fn the_name_of_a_match_counts() {
     let digest = |tree: &Tree| Copy::new("f*", "/x/").digest(tree).unwrap().digest;
     assert_ne!(digest(&Tree::new().file("f1", "")), digest(&Tree::new().file("f2", "")));

@@ -32,6 +32,52 @@ fn an_existing_top_directory_keeps_its_mode_and_owner_but_gets_the_sources_times
 }
 
 #[test]
+fn a_new_top_directory_gets_the_sources_times_and_its_new_parents_do_not() {
+    let from = Tree::new().file("d/f", "").time("d", 1000, 5);
+    let to = Copy::new("d", "/x/y").to_empty(&from);
+    assert_eq!(to.modified("x/y"), (1000, 5));
+    assert!(is_recent(&to, "x"), "{:?}", to.modified("x"));
+}
+
+#[test]
+fn a_directory_that_gets_a_file_has_changed() {
+    let from = Tree::new().file("f", "").time("f", 9, 1).file("d/s/g", "").time("d/s", 9, 1);
+    let to = Tree::new().dir("x/s", 0o755).time("x/s", 9, 1).time("x", 9, 1);
+    Copy::new("f", "/x/").run(&from, &to).unwrap();
+    assert!(is_recent(&to, "x"), "{:?}", to.modified("x"));
+    Copy::new("d/s", "/x/s/").run(&from, &to).unwrap();
+    assert_eq!((to.modified("x/f"), to.modified("x/s")), ((9, 1), (9, 1)));
+}
+
+/// Whether something was changed within the last minute.
+fn is_recent(tree: &Tree, path: &str) -> bool {
+    let modified = tree.at(path).symlink_metadata().unwrap().modified().unwrap();
+    modified.elapsed().is_ok_and(|age| age.as_secs() < 60)
+}
+
+#[test]
+fn nested_directories_get_attributes_of_the_source_and_the_existing_top_one_none() {
+    let from = Tree::new().dir("d/s", 0o755);
+    let from = from.xattr("d", "user.a", b"source").xattr("d/s", "user.a", b"source");
+    let to = Tree::new().dir("x/s", 0o755).xattr("x", "user.a", b"own");
+    Copy::new("d", "/x").run(&from, &to).unwrap();
+    let value = |path: &str| {
+        let dir = std::fs::File::open(to.at(path)).unwrap();
+        super::super::xattrs::read(dir).unwrap().remove(0).1
+    };
+    assert_eq!((value("x"), value("x/s")), (b"own".to_vec(), b"source".to_vec()));
+}
+
+#[test]
+fn chown_and_chmod_are_for_existing_nested_directories_and_not_for_the_top_one() {
+    let from = Tree::new().dir("d/s", 0o750).owner("d/s", 5, 6);
+    let to = Tree::new().dir("x/s", 0o700);
+    let copy = Copy::new("d", "/x").chown(7, 8).chmod(Mode::Octal(0o711));
+    copy.of_stage().run(&from, &to).unwrap();
+    assert_eq!((to.show("x"), to.show("x/s")), ("d 0755 0:0".into(), "d 0711 7:8".into()));
+}
+
+#[test]
 fn an_existing_nested_directory_gets_mode_owner_and_times_of_the_source() {
     let from = Tree::new().dir("d/s", 0o750).owner("d/s", 5, 6).file("d/s/f", "").time("d/s", 9, 1);
     let to = Tree::new().dir("x/s", 0o700);
@@ -44,6 +90,17 @@ fn times_are_kept_to_the_nanosecond() {
     let from = Tree::new().file("d/f", "x").time("d/f", 5, 123).link("d/l", "f").time("d/l", -6, 7);
     let to = Copy::new("d", "/x").to_empty(&from);
     assert_eq!((to.modified("x/f"), to.modified("x/l")), ((5, 123), (-6, 7)));
+}
+
+#[test]
+fn times_of_access_are_kept_too() {
+    let from = Tree::new().file("d/f", "x").time("d/f", 5, 123).link("d/l", "f").time("d/l", -6, 7);
+    let to = Copy::new("d", "/x").of_stage().to_empty(&from);
+    let accessed = |path: &str| {
+        let meta = to.at(path).symlink_metadata().unwrap();
+        (meta.atime(), meta.atime_nsec())
+    };
+    assert_eq!((accessed("x/f"), accessed("x/l")), ((5, 123), (-6, 7)));
 }
 
 #[test]
@@ -66,9 +123,9 @@ fn chown_is_for_everything_and_for_new_parents() {
 
 #[test]
 fn an_octal_chmod_is_for_directories_and_parents_too() {
-    let from = Tree::new().file("d/f", "").dir("d/s", 0o755).link("d/l", "f");
+    let from = Tree::new().file("d/f", "").dir("d/s", 0o755).link("d/l", "f").fifo("d/p");
     let to = Copy::new("d", "/x").chmod(Mode::Octal(0o1640)).to_empty(&from);
-    assert_eq!(to.show("x"), "d 0640 0:0");
+    assert_eq!((to.show("x"), to.show("x/p")), ("d 0640 0:0".into(), "p 1640 0:0".into()));
     assert_eq!((to.show("x/f"), to.show("x/s")), ("f 1640 0:0".into(), "d 1640 0:0".into()));
     assert_eq!(to.show("x/l"), "l 0:0 -> f");
 }

@@ -72,6 +72,25 @@ fn new_parents_are_like_the_sources_and_existing_ones_get_the_mode_alone() {
 }
 
 #[test]
+fn chown_and_chmod_are_for_new_parents() {
+    let from = context().mode("a", 0o710).owner("a", 5, 6);
+    let copy = Copy::new("a/b/c/foo", "/o").parents().chown(7, 8);
+    let to = copy.chmod(frontend::Mode::Octal(0o755)).of_stage().to_empty(&from);
+    for path in ["o", "o/a", "o/a/b", "o/a/b/c"] {
+        assert_eq!(to.show(path), "d 0755 7:8");
+    }
+    assert_eq!(to.show("o/a/b/c/foo"), "f 0755 7:8");
+}
+
+#[test]
+fn new_parents_have_the_attributes_of_the_sources() {
+    let from = context().xattr("a", "user.x", b"y");
+    let to = Copy::new("a/x.txt", "/").parents().to_empty(&from);
+    let dir = std::fs::File::open(to.at("a")).unwrap();
+    assert_eq!(super::super::xattrs::read(dir).unwrap(), [("user.x".into(), b"y".to_vec())]);
+}
+
+#[test]
 fn exclude_leaves_out_of_it() {
     let to = Copy::new("a", "/").parents().exclude(&["**/b2", "**/d"]).to_empty(&context());
     assert_eq!(to.list(), ["a", "a/b", "a/b/c", "a/b/c/foo", "a/x.txt"]);

@@ -62,6 +62,21 @@ fn a_pattern_that_matches_nothing_copies_nothing_and_makes_nothing() {
 }
 
 #[test]
+fn brackets_make_a_source_optional_or_stand_for_themselves() {
+    assert_eq!(Copy::new("a.tx[t]", "/x/").to_empty(&context()).list(), ["x", "x/a.txt"]);
+    assert!(Copy::new("c.tx[t]", "/x/").to_empty(&context()).list().is_empty());
+    let from = Tree::new().file("[a]", "brackets").file("a", "");
+    assert_eq!(Copy::new("[[]a]", "/x").to_empty(&from).read("x"), "brackets");
+}
+
+#[test]
+fn a_wildcard_leads_through_no_link_and_what_stands_before_it_does() {
+    let from = context().link("link", "dir");
+    assert!(Copy::new("lin[k]/one", "/x/").to_empty(&from).list().is_empty());
+    assert_eq!(Copy::new("link/on?", "/x/").to_empty(&from).list(), ["x", "x/one"]);
+}
+
+#[test]
 fn what_stands_before_a_wildcard_must_exist() {
     let error = Copy::new("nodir/*", "/x/").fails(&context(), &Tree::new());
     assert!(error.contains("\"/nodir\": not found"), "{error}");
