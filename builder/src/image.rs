@@ -259,6 +259,44 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_time_gets_the_epoch() {
+        let config = config_of(&assemble(&target(&[("CMD", false)]), &[], |_| None, Some(10)));
+        assert_eq!(config.history[0].created.as_deref(), Some("1970-01-01T00:00:10Z"));
+        assert_eq!(config.created.as_deref(), Some("1970-01-01T00:00:10Z"));
+    }
+
+    #[test]
+    fn an_earlier_time_is_not_the_epoch() {
+        let created = |_| Some(5);
+        let config =
+            config_of(&assemble(&target(&[("RUN x", true)]), &layers(1), created, Some(10)));
+        assert_eq!(config.created.as_deref(), Some("1970-01-01T00:00:05Z"));
+    }
+
+    #[test]
+    fn every_entry_says_who_made_it() {
+        let mut target = target(&[("RUN x", true), ("CMD", false)]);
+        target.config.history = vec![History { comment: "base".into(), ..History::default() }];
+        let config = config_of(&assemble(&target, &layers(3), |_| Some(1), None));
+        let said = config.history.iter().map(|entry| (&*entry.comment, &*entry.created_by));
+        let ours = "buildkit.dockerfile.v0";
+        let missing = ("buildkit.exporter.image.v0", "");
+        assert_eq!(
+            said.collect::<Vec<_>>(),
+            [("base", ""), missing, (ours, "RUN x"), (ours, "CMD")]
+        );
+    }
+
+    #[test]
+    fn of_too_many_entries_the_last_ones_of_the_base_become_empty() {
+        let mut target = target(&[("RUN x", true)]);
+        target.config.history = vec![History::default(); 3];
+        let config = config_of(&assemble(&target, &layers(2), |_| Some(1), None));
+        let empty: Vec<_> = config.history.iter().map(|entry| entry.empty_layer).collect();
+        assert_eq!(empty, [false, true, true, false]);
+    }
+
+    #[test]
     fn history_and_layers_are_as_many() {
         let counted = |base: usize, layer_count| {
             let mut target = target(&[("RUN x", true)]);

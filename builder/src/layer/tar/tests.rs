@@ -190,6 +190,18 @@ fn entries_of_every_kind_are_read_by_others() {
 }
 
 #[test]
+fn a_plain_file_is_a_ustar_header_without_names_and_other_times() {
+    let sample = Sample::empty();
+    write(&sample.at("f"), "");
+    let tar = tar_of(&sample, None);
+    assert_eq!(tar.len(), 512 + 1024, "no PAX header, and the two blocks of the end");
+    assert_eq!(&tar[257..265], b"ustar\x0000");
+    assert_eq!(&tar[136..148], b"07346545000\0", "1000000000 in octal");
+    assert!(tar[265..329].iter().all(|&byte| byte == 0), "no names of user and group");
+    assert!(tar[345..512].iter().all(|&byte| byte == 0), "no prefix, no other times");
+}
+
+#[test]
 fn a_sparse_file_is_written_out() {
     let sample = Sample::empty();
     let file = fs::File::create(sample.at("sparse")).unwrap();
