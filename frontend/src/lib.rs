@@ -46,7 +46,7 @@ pub use ops::{
 pub use parse::{parse, parse_trigger, parse_until_error, syntax_directive};
 pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
 pub use plan::{
-    HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, is_git, is_url, plan,
+    HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, is_git, is_url, plan, quote,
 };
 pub use source::{Source, Span};
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use frontend::{ExecOp, FileSource, Input, NetworkMode, SecurityMode};
+use frontend::{ExecOp, FileSource, Input, NetworkMode, SecurityMode, quote};
 
 use super::LocalWorker;
 use super::commit::Workspace;
@@ -19,7 +19,7 @@ use crate::solver::{Job, Made, OpError};
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
     /// With an exit code.
-    #[error("process \"{command}\" did not complete successfully: exit code: {code}")]
+    #[error("process {} did not complete successfully: exit code: {code}", quote(command))]
     Code {
         /// The command line.
         command: String,
@@ -29,7 +29,7 @@ pub enum ExecError {
         disk_full: bool,
     },
     /// By a signal; shells tell it as 128 and its number.
-    #[error("process \"{command}\" did not complete successfully: exit code: {} (killed by {})", 128 + signal, signal_name(*signal))]
+    #[error("process {} did not complete successfully: exit code: {} (killed by {})", quote(command), 128 + signal, signal_name(*signal))]
     Signal {
         /// The command line.
         command: String,
@@ -38,7 +38,8 @@ pub enum ExecError {
     },
     /// By the kernel.
     #[error(
-        "process \"{command}\" did not complete successfully: exit code: 137: the kernel ran out of memory and killed it"
+        "process {} did not complete successfully: exit code: 137: the kernel ran out of memory and killed it",
+        quote(command)
     )]
     OutOfMemory {
         /// The command line.
@@ -242,5 +243,13 @@ mod tests {
         assert!(told(Exit::Code(3)).ends_with("exit code: 3"));
         assert!(told(Exit::Signal(9)).ends_with("exit code: 137 (killed by SIGKILL)"));
         assert!(told(Exit::OutOfMemory).contains("out of memory"));
+    }
+
+    #[test]
+    fn the_command_that_failed_is_quoted_on_one_line() {
+        let args = ["/bin/sh".to_owned(), "-c".to_owned(), "echo \"a\"\nexit 3\n".to_owned()];
+        let told = succeed(Exit::Code(3), &args, Path::new("/")).unwrap_err().to_string();
+        let process = r#"process "/bin/sh -c echo \"a\"\nexit 3\n" did not complete successfully"#;
+        assert_eq!(told, format!("{process}: exit code: 3"));
     }
 }

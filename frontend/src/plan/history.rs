@@ -74,8 +74,8 @@ pub(crate) fn healthcheck(check: &Healthcheck) -> String {
     )
 }
 
-/// Quotes as Go's `%q` does.
-pub(crate) fn quote(text: &str) -> String {
+/// Quotes a text as Go's `%q` does: on one line, whatever is in it.
+pub fn quote(text: &str) -> String {
     let mut quoted = "\"".to_owned();
     for c in text.chars() {
         match c {

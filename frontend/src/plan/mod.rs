@@ -39,6 +39,7 @@ pub(crate) mod tests;
 pub(crate) mod variables;
 
 pub(crate) use examination::{Examination, Parameter, ParameterKind, Scope, examine};
+pub use history::quote;
 pub(crate) use paths::below_root;
 pub(crate) use remote::decode;
 pub use remote::{is_git, is_url};
