@@ -236,7 +236,7 @@ impl Git {
             ("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned()),
             ("LC_ALL".to_owned(), "C".to_owned()),
         ];
-        if let Some((origin, header)) = self.authorization(remote) {
+        if let Some((origin, header)) = authorization(&self.secrets, remote) {
             let pairs = [
                 ("GIT_CONFIG_COUNT", "1".to_owned()),
                 ("GIT_CONFIG_KEY_0", format!("http.{origin}/.extraHeader")),
@@ -246,22 +246,22 @@ impl Git {
         }
         env
     }
+}
 
-    /// The origin that a secret is for, and what it says there.
-    fn authorization(&self, remote: &str) -> Option<(String, String)> {
-        let remote = shown_remote(remote);
-        let (scheme @ ("http" | "https"), rest) = remote.split_once("://")? else { return None };
-        let host = rest.split('/').next().unwrap_or_default();
-        let secret = |name: &str| {
-            let of_host = self.secrets.get(&format!("{name}.{host}"));
-            let value = of_host.or_else(|| self.secrets.get(name))?;
-            Some(String::from_utf8_lossy(value).trim().to_owned())
-        };
-        let basic = |token| STANDARD.encode(format!("x-access-token:{token}"));
-        let token = || Some(format!("basic {}", basic(secret("GIT_AUTH_TOKEN")?)));
-        let header = secret("GIT_AUTH_HEADER").or_else(token)?;
-        Some((format!("{scheme}://{host}"), header))
-    }
+/// The origin that a secret is for, and what it says there. A secret for the host goes before one
+/// for all hosts.
+fn authorization(secrets: &Secrets, remote: &str) -> Option<(String, String)> {
+    let remote = shown_remote(remote);
+    let (scheme @ ("http" | "https"), rest) = remote.split_once("://")? else { return None };
+    let host = rest.split('/').next().unwrap_or_default();
+    let secret = |id: &str| Some(String::from_utf8_lossy(secrets.get(id)?).trim().to_owned());
+    let basic = |token| STANDARD.encode(format!("x-access-token:{token}"));
+    let header = [format!(".{host}"), String::new()].iter().find_map(|whose| {
+        let token = || secret(&format!("GIT_AUTH_TOKEN{whose}"));
+        let of_token = || Some(format!("basic {}", basic(token()?)));
+        secret(&format!("GIT_AUTH_HEADER{whose}")).or_else(of_token)
+    })?;
+    Some((format!("{scheme}://{host}"), header))
 }
 
 /// Variables that git gives to its hooks: where they are set, a build would take the repository of the
@@ -344,4 +344,29 @@ pub fn set_times(directory: &Path, time: SystemTime) -> io::Result<()> {
         directories.push(directory);
     }
     directories.iter().rev().try_for_each(|directory| File::open(directory)?.set_modified(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_for_the_host_goes_before_one_for_all_and_a_header_before_a_token() {
+        let all = [
+            ("GIT_AUTH_HEADER.h.org:8443", "header of the host\n"),
+            ("GIT_AUTH_TOKEN.h.org:8443", "t1"),
+            ("GIT_AUTH_HEADER", "header"),
+            ("GIT_AUTH_TOKEN", "t2"),
+        ];
+        let basic =
+            |token: &str| format!("basic {}", STANDARD.encode(format!("x-access-token:{token}")));
+        let shown = [all[0].1.trim().to_owned(), basic("t1"), "header".to_owned(), basic("t2")];
+        for (first, expected) in shown.into_iter().enumerate() {
+            let secret = |(id, value): &(&str, &str)| ((*id).to_owned(), value.as_bytes().to_vec());
+            let secrets = Secrets::new(all[first..].iter().map(secret).collect());
+            let found = authorization(&secrets, "https://me@h.org:8443/a.git").unwrap();
+            assert_eq!(found, ("https://h.org:8443".to_owned(), expected));
+            assert_eq!(authorization(&secrets, "ssh://git@h.org/a"), None);
+        }
+    }
 }
