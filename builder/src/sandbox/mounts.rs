@@ -94,6 +94,14 @@ pub(super) fn make_read_only(mount: impl AsFd) -> rustix::io::Result<()> {
     Change { set: READ_ONLY, ..Change::default() }.apply(mount)
 }
 
+/// Makes a mount read-only, `noexec`, or both.
+pub(super) fn restrict(mount: impl AsFd, read_only: bool, no_exec: bool) -> rustix::io::Result<()> {
+    let mut set = MountAttrFlags::empty();
+    set.set(READ_ONLY, read_only);
+    set.set(NOEXEC, no_exec);
+    Change { set, ..Change::default() }.apply(mount)
+}
+
 /// A process file system of the process namespace of the caller.
 pub(super) fn process_files() -> Result<OwnedFd, SandboxError> {
     new_filesystem("proc", &[], NOSUID | NODEV | NOEXEC).or_cannot("mount proc")

@@ -269,9 +269,8 @@ fn own_mounts(
             SourceSpec::File { length, mode, uid, gid, read_only } => {
                 let owner = (Uid::from_raw(*uid), Gid::from_raw(*gid));
                 let file = files.next(*length, Mode::from_raw_mode(*mode), owner)?;
-                if *read_only {
-                    mounts::make_read_only(&file).or_cannot_with(cannot)?;
-                }
+                let no_exec = mode & 0o111 == 0;
+                mounts::restrict(&file, *read_only, no_exec).or_cannot_with(cannot)?;
                 file
             }
         };

@@ -61,6 +61,27 @@ fn mounts_are_attached_in_order_and_follow_links_inside_only() {
 }
 
 #[test]
+fn files_in_memory_can_do_no_more_than_they_must() {
+    let Some(fixture) = Fixture::new() else { return };
+    let mut container = fixture.shell(
+        "while read -r what where kind options rest; do case $where in \
+         /plain|/script) echo $where $kind $options; esac; done </proc/mounts; /script",
+    );
+    container.mounts = [("/plain", 0o444, true), ("/script", 0o755, false)]
+        .map(|(target, mode, read_only)| {
+            let data = b"#!/bin/sh\necho ran\n".to_vec();
+            let source = MountSource::File { data, mode, uid: 0, gid: 0, read_only };
+            ContainerMount { source, target: target.into() }
+        })
+        .into();
+    let seen = fixture.run(container).succeeded();
+    let lines: Vec<_> = seen.lines().collect();
+    assert!(lines[0].starts_with("/plain tmpfs ro,nosuid,nodev,noexec,"), "{seen}");
+    assert!(lines[1].starts_with("/script tmpfs rw,nosuid,nodev,relatime,"), "{seen}");
+    assert_eq!(lines[2..], ["ran"]);
+}
+
+#[test]
 fn mounts_over_the_root_or_inside_proc_are_refused() {
     let Some(fixture) = Fixture::new() else { return };
     symlink("/proc/self", fixture.path("link")).unwrap();
