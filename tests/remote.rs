@@ -50,6 +50,20 @@ fn a_download_is_a_file_of_the_servers_time_that_comes_once() {
 }
 
 #[test]
+fn a_download_that_is_only_newer_is_another_file() {
+    let server = TestRegistry::start();
+    let url = format!("http://{}/f", server.host());
+    let session = Session::new().dockerfile(&format!("FROM scratch\nADD {url} /\n"));
+    let built = |date: &str| {
+        serve(&server, 200, &[("last-modified", date)], "content");
+        session.build(&["-t", "x"]).succeeds();
+        session.image("x").rootfs().file("/f").mtime
+    };
+    assert_eq!(built(DATE), 1_445_412_480);
+    assert_eq!(built("Wed, 21 Oct 2015 07:28:01 GMT"), 1_445_412_481);
+}
+
+#[test]
 fn a_download_that_fails_points_at_its_line() {
     let server = TestRegistry::start();
     let url = format!("http://{}/missing", server.host());
