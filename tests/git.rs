@@ -48,7 +48,8 @@ impl Drop for Server {
     }
 }
 
-/// Makes `app` with two tags, a branch, a submodule, a script and a link to a directory.
+/// Makes `app` with two tags, a branch, a submodule, a script, a link to a directory, and an ignore
+/// file that would hide most of what the tests look for.
 const MAKE_REPOSITORIES: &str = r#"
 set -e
 export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a \
@@ -59,7 +60,7 @@ echo library > file && git add . && git commit -qm one && cd ..
 git init -q -b main app && cd app
 mkdir -p sub/dir
 printf 'FROM scratch\nCOPY . /\n' > Dockerfile
-echo one > file && echo deep > sub/dir/deep && ln -s dir sub/link && ln -s / outside
+echo one > file && echo file > .dockerignore && echo deep > sub/dir/deep && ln -s dir sub/link && ln -s / outside
 printf '#!/bin/sh\n' > script && chmod 777 script
 git add . && git commit -qm one && git tag v1
 echo two > file && git commit -qam two && git tag -a -m annotated v2
@@ -98,6 +99,7 @@ fn add_takes_branches_tags_commits_and_directories() {
     assert!(!rootfs.has("/d/.git") && !rootfs.has("/d/library/.git"));
     assert_eq!(rootfs.file("/d/script").access(), "755 0:0");
     assert_eq!(rootfs.file("/d/file").access(), "644 0:0");
+    assert_eq!(rootfs.file("/d/sub/dir").access(), "755 0:0");
 
     session.write(
         "Dockerfile",
@@ -105,6 +107,47 @@ fn add_takes_branches_tags_commits_and_directories() {
     );
     session.build(&["-t", "x"]).succeeds();
     assert_eq!(session.image("x").text("/d/.git/HEAD"), commit);
+}
+
+#[test]
+fn a_branch_goes_before_a_tag_and_a_checksum_is_of_either_object() {
+    let (session, server) = session();
+    session.tool("git", &["-C", "repositories/app", "tag", "other", "v1"]);
+    let add = |flags: &str, rest: &str| {
+        let url = server.url(rest);
+        file_of(&session, &format!("FROM scratch\nADD {flags} {url} /d\n"), "/d/file")
+    };
+    assert_eq!(add("", "app#other"), "other\n");
+    assert_eq!(add("", "app?ref=refs/tags/other"), "one\n");
+    let id = |name: &str| {
+        let id = session.tool("git", &["-C", "repositories/app", "rev-parse", name]);
+        id.trim()[..10].to_owned()
+    };
+    for object in [id("v2"), id("v2^{}")] {
+        assert_eq!(add(&format!("--checksum={object}"), "app#v2"), "two\n");
+        assert_eq!(add("", &format!("app?checksum={object}#v2")), "two\n");
+    }
+}
+
+#[test]
+fn a_checkout_is_of_today_and_merged_into_what_is_there() {
+    let (session, server) = session();
+    let text = format!(
+        "FROM busybox\n\
+         RUN mkdir -p -m 700 /d/sub && echo kept > /d/sub/kept\n\
+         ADD {} /d\n\
+         ADD --keep-git-dir --chown=5:6 {} /part\n",
+        server.url("app?tag=v1&mtime=commit"),
+        server.url("app#v1:sub/dir"),
+    );
+    session.write("Dockerfile", text);
+    session.build(&["-t", "x"]).succeeds();
+    let rootfs = session.image("x").rootfs();
+    assert_eq!(rootfs.text("/d/sub/kept"), "kept\n");
+    assert_eq!(rootfs.file("/d/sub").access(), "755 0:0");
+    assert!(rootfs.file("/d/file").mtime > 1_700_000_000, "not of the commit");
+    assert_eq!(rootfs.below("/part"), ["/part/deep"], "a part has no `.git`");
+    assert_eq!(rootfs.file("/part/deep").access(), "644 5:6");
 }
 
 #[test]

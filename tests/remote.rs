@@ -50,6 +50,45 @@ fn a_download_is_a_file_of_the_servers_time_that_comes_once() {
 }
 
 #[test]
+fn a_download_lands_as_a_file_of_the_context_would_but_stays_packed() {
+    let server = TestRegistry::start();
+    let session = Session::new().file("in/inner", "inner");
+    session.tool("tar", &["-C", "context/in", "--format=ustar", "-cf", "inner.tar", "inner"]);
+    let tar = std::fs::read_to_string(session.path("inner.tar")).unwrap();
+    let other_name = ("content-disposition", "attachment; filename=other");
+    for (path, headers, content) in [
+        ("/a.tar", vec![], tar.as_str()),
+        ("/b.tar", vec![], tar.as_str()),
+        ("/dir/?q=1", vec![other_name], "script"),
+        ("/named", vec![other_name], "named"),
+    ] {
+        let headers = headers.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+        server.misbehave(path, 1, Oddity::Status(200, headers, content.to_owned()));
+    }
+    let host = server.host();
+    session.write(
+        "Dockerfile",
+        format!(
+            "FROM scratch\n\
+             ADD http://{host}/a.tar /packed/\n\
+             ADD --unpack --chown=5:6 http://{host}/b.tar /unpacked\n\
+             ADD --chmod=751 --chown=7 http://{host}/dir/?q=1 /script\n\
+             ADD http://{host}/named /d/\n"
+        ),
+    );
+    session.build(&["-t", "x"]).succeeds();
+    let rootfs = session.image("x").rootfs();
+    assert_eq!(
+        rootfs.below("/"),
+        ["/d", "/d/named", "/packed", "/packed/a.tar", "/script", "/unpacked", "/unpacked/inner"]
+    );
+    assert_eq!(rootfs.file("/d/named").access(), "600 0:0");
+    assert_eq!(rootfs.file("/d/named").mtime, 0, "the server told no time");
+    assert_eq!(rootfs.file("/script").access(), "751 7:7");
+    assert_eq!(rootfs.file("/unpacked/inner").access(), "644 5:6");
+}
+
+#[test]
 fn a_download_that_is_only_newer_is_another_file() {
     let server = TestRegistry::start();
     let url = format!("http://{}/f", server.host());
