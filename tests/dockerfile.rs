@@ -1,6 +1,6 @@
 //! What a Dockerfile becomes: files, config and history of the image.
 
-use test_support::{Kind, Session};
+use test_support::{Base, Kind, Session, validate_image};
 
 #[test]
 fn an_image_has_the_files_and_the_config_that_its_dockerfile_says() {
@@ -64,6 +64,11 @@ fn what_the_sandbox_mounts_is_not_in_the_image() {
 
     let image = session.image("x");
     assert_eq!(image.layers[1].paths(), [""; 0], "a RUN that changes nothing makes an empty layer");
+    assert_eq!(
+        image.config.rootfs.diff_ids[1].to_string(),
+        "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+        "the one that every builder makes"
+    );
     for path in ["/proc", "/sys", "/etc/resolv.conf", "/etc/hosts"] {
         assert!(!image.rootfs().has(path), "{path}");
     }
@@ -168,6 +173,115 @@ fn dockerignore_hides_files_from_copy() {
 }
 
 #[test]
+fn the_builder_reads_files_that_are_hidden_from_copies() {
+    let session = Session::new()
+        .file(".dockerignore", "Dockerfile\n.dockerignore\n")
+        .file("file", "")
+        .dockerfile("FROM scratch\nCOPY . /\n");
+    session.build(&["-t", "x"]).succeeds();
+    assert_eq!(session.image("x").rootfs().below("/"), ["/file"]);
+}
+
+#[test]
+fn every_context_has_an_ignore_file_of_its_own() {
+    let session = Session::new()
+        .file(".dockerignore", "a\n")
+        .file("web.dockerfile.dockerignore", "b\n")
+        .file("web.dockerfile", "FROM scratch\nCOPY a* b* /main/\nCOPY --from=other . /other/\n")
+        .dockerfile(
+            "FROM busybox\n\
+             COPY a* b* /main/\n\
+             COPY --from=other . /other/\n\
+             RUN --mount=from=other,target=/mounted cp -r /mounted /copied\n",
+        );
+    for file in ["context/a", "context/b", "other/a", "other/b", "other/.dockerignore"] {
+        std::fs::create_dir_all(session.path(file).parent().unwrap()).unwrap();
+        std::fs::write(session.path(file), "b\n").unwrap();
+    }
+    session.build(&["-t", "x", "--build-context=other=other"]).succeeds();
+    let rootfs = session.image("x").rootfs();
+    assert_eq!(rootfs.below("/main"), ["/main/b"]);
+    assert_eq!(rootfs.below("/other"), ["/other/.dockerignore", "/other/a"]);
+    assert_eq!(rootfs.below("/copied"), ["/copied/.dockerignore", "/copied/a"]);
+
+    let args = ["-t", "y", "--build-context=other=other", "-f", "context/web.dockerfile"];
+    session.build(&args).succeeds();
+    let rootfs = session.image("y").rootfs();
+    assert_eq!(rootfs.below("/main"), ["/main/a"], "the file beside the Dockerfile counts instead");
+    assert_eq!(rootfs.below("/other"), ["/other/.dockerignore", "/other/a"]);
+}
+
+#[test]
+fn working_directories_are_made_for_their_users() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\n\
+         RUN mkdir -m 700 /existing && ln -s /real /link && echo 'app:x:42:43::/:' >> /etc/passwd\n\
+         USER app\n\
+         WORKDIR /existing\n\
+         WORKDIR /link/new\n\
+         USER 7\n\
+         WORKDIR deeper/\n\
+         USER nobody-knows\n\
+         WORKDIR /unknown\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+    let image = session.image("x");
+    let rootfs = image.rootfs();
+    for (path, access) in [
+        ("/existing", "700 0:0"),
+        ("/real", "755 42:43"),
+        ("/real/new", "755 42:43"),
+        ("/real/new/deeper", "755 7:7"),
+        ("/unknown", "755 0:0"),
+    ] {
+        assert_eq!(rootfs.file(path).access(), access, "{path}");
+    }
+    assert_eq!(image.layers.len(), 6);
+    assert_eq!(image.layers[2].paths(), [""; 0], "a layer also for a directory that was there");
+    assert_eq!(image.config.config.user, "nobody-knows", "who is not looked up before a RUN");
+}
+
+#[test]
+fn what_is_written_below_a_volume_stays() {
+    let session =
+        Session::new().dockerfile("FROM busybox\nVOLUME /v\nRUN mkdir -p /v && echo kept > /v/f\n");
+    session.build(&["-t", "x"]).succeeds();
+    let image = session.image("x");
+    assert_eq!(image.text("/v/f"), "kept\n");
+    assert!(image.config.config.volumes.contains_key("/v"));
+}
+
+#[test]
+fn triggers_of_an_image_run_in_builds_on_top_of_it() {
+    let session = Session::new().file("f", "content").dockerfile(
+        "FROM busybox\n\
+         WORKDIR /app\n\
+         ONBUILD COPY f .\n\
+         ONBUILD RUN <<EOF\n\
+         cat f > copied\n\
+         EOF\n\
+         ONBUILD USER www-data\n",
+    );
+    session.build(&["-t", "parent"]).succeeds();
+    assert!(!session.image("parent").rootfs().has("/app/f"));
+    session.write("Dockerfile", "FROM parent\nRUN id -un > /tmp/user\n");
+    session.build(&["-t", "child"]).succeeds();
+    session.write("Dockerfile", "FROM child\nRUN true\n");
+    session.build(&["-t", "grandchild"]).succeeds();
+
+    let [parent, child, grandchild] =
+        ["parent", "child", "grandchild"].map(|name| session.image(name));
+    assert_eq!(parent.config.config.on_build.len(), 3);
+    assert_eq!(
+        (child.text("/app/copied"), child.text("/tmp/user")),
+        ("content".into(), "www-data\n".into())
+    );
+    assert_eq!(child.layers.len(), parent.layers.len() + 3);
+    assert_eq!(child.config.config.on_build, [""; 0]);
+    assert_eq!(grandchild.layers.len(), child.layers.len() + 1);
+}
+
+#[test]
 fn add_unpacks_a_local_archive_and_copy_does_not() {
     let session = Session::new()
         .file("in/file", "content")
@@ -217,4 +331,31 @@ fn a_build_of_the_same_files_gives_the_same_image_in_another_store() {
         image.digest
     };
     assert_eq!(build(), build());
+}
+
+#[test]
+fn no_time_of_what_is_new_is_later_than_the_epoch() {
+    let session = Session::new()
+        .file("early", "")
+        .file("late", "")
+        .env("SOURCE_DATE_EPOCH", "1000")
+        .dockerfile("FROM busybox\nCOPY early late /new/\nENV A=1\n");
+    session.tool("touch", &["-d", "@500", "context/early"]);
+    session.build(&["-t", "x"]).succeeds();
+    let (image, base) = (session.image("x"), validate_image(&Base::Busybox.layout(), "latest"));
+    assert_eq!(image.config.history[0], base.config.history[0]);
+    for entry in &image.config.history[1..] {
+        assert_eq!(entry.created.as_deref(), Some("1970-01-01T00:16:40Z"), "{entry:?}");
+        assert_eq!(entry.comment, "buildkit.dockerfile.v0");
+    }
+    assert_eq!(image.config.created.as_deref(), Some("1970-01-01T00:16:40Z"));
+    let times = ["/new", "/new/early", "/new/late"].map(|path| image.rootfs().file(path).mtime);
+    assert_eq!(times, [1000, 500, 1000]);
+
+    let session = session.env("SOURCE_DATE_EPOCH", "10");
+    session.write("Dockerfile", "FROM x\nCOPY late /newer\n");
+    session.build(&["-t", "y"]).succeeds();
+    let newer = session.image("y");
+    assert_eq!(newer.config.rootfs.diff_ids[..2], image.config.rootfs.diff_ids, "as they were");
+    assert_eq!(newer.rootfs().file("/newer").mtime, 10);
 }

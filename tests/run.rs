@@ -69,6 +69,24 @@ fn user_working_directory_and_environment_are_those_of_the_stage() {
 }
 
 #[test]
+fn proxies_reach_a_command_and_nothing_else() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\n\
+         ENTRYPOINT [\"false\"]\n\
+         ENV HOME=/elsewhere\n\
+         RUN echo $http_proxy $HTTP_PROXY $no_proxy $HOME > /seen\n",
+    );
+    let args = ["--build-arg", "HTTP_PROXY=http://proxy", "--build-arg", "no_proxy=host"];
+    session.build(&[&["-t", "x"], &args[..]].concat()).succeeds();
+    let image = session.image("x");
+    assert_eq!(image.text("/seen"), "http://proxy http://proxy host /elsewhere\n");
+    let config = serde_json::to_string(&image.config).unwrap();
+    assert!(!config.contains("http://proxy") && !config.contains("=host"), "{config}");
+    // Another proxy is no reason to run it again.
+    session.build_with_events(&[]).succeeds().steps().ran_only(&[]);
+}
+
+#[test]
 fn the_network_is_the_hosts_unless_there_is_none() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
