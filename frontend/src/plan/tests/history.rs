@@ -65,6 +65,31 @@ fn run_shows_the_args_of_parent_stages_with_their_present_values() {
 }
 
 #[test]
+fn variables_are_shown_as_what_they_stand_for_unless_the_shell_knows_them() {
+    for (instruction, created_by) in [
+        ("COPY $V \"/$V\"", "COPY v w /v w # buildkit"),
+        ("COPY --chown=$N:$N --chmod=$N a /", "COPY --chown=7:7 --chmod=7 a / # buildkit"),
+        ("ADD https://h/${N} /", "ADD https://h/7 / # buildkit"),
+        ("ENV A=$V $N=n", "ENV A=v w 7=n"),
+        ("LABEL $N=$V", "LABEL 7=v w"),
+        ("WORKDIR $V", "WORKDIR /v w"),
+        ("USER $N", "USER 7"),
+        ("EXPOSE $N", "EXPOSE [7/tcp]"),
+        ("VOLUME $V", "VOLUME [v w]"),
+        ("STOPSIGNAL $N", "STOPSIGNAL 7"),
+        ("ARG A=$V", "ARG A=v w"),
+        ("CMD $V", "CMD [\"/bin/sh\" \"-c\" \"$V\"]"),
+        ("ENTRYPOINT [\"$V\"]", "ENTRYPOINT [\"$V\"]"),
+        ("RUN $V", "RUN /bin/sh -c $V # buildkit"),
+        ("SHELL [\"$V\"]", "SHELL [$V]"),
+        ("MAINTAINER $V", "MAINTAINER $V"),
+    ] {
+        let text = format!("FROM alpine\nENV V=\"v w\" N=7\n{instruction}\n");
+        assert_eq!(planned(&text).history()[1], created_by, "{instruction}");
+    }
+}
+
+#[test]
 fn an_arg_shows_what_it_stands_for() {
     let text = "ARG G=global\nFROM alpine\nARG A=1 B C=$A G\nRUN [\"x\"]\n";
     let plan = case(text).arg("A", "given").plan();

@@ -49,7 +49,7 @@ fn an_image_without_layers_is_scratch_with_a_config() {
 
 #[test]
 fn of_a_base_only_what_is_inherited_survives() {
-    let config = r#"{"os":"linux","architecture":"arm64","variant":"v8","author":"me","os.version":"1",
+    let config = r#"{"os":"linux","architecture":"arm64","variant":"v8","author":"me","os.version":"1","os.features":["feature"],
         "created":"x","docker_version":"1","config":{"Env":["A=1"],"User":"u","WorkingDir":"/w",
         "Cmd":["c"],"Entrypoint":["e"],"Labels":{"l":"1"},"ExposedPorts":{"1/tcp":{}},
         "Volumes":{"/v":{}},"StopSignal":"9","Healthcheck":{"Test":["NONE"]},"Shell":["s"],
@@ -71,6 +71,7 @@ fn of_a_base_only_what_is_inherited_survives() {
         "ArgsEscaped",
         "\"me\"",
         "os.version",
+        "[\"feature\"]",
     ] {
         assert!(written.contains(kept), "{kept} in {written}");
     }
