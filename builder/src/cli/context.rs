@@ -246,3 +246,36 @@ impl Remote<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_directory_before_it_is_anything_else() {
+        let here = tempfile::tempdir().unwrap();
+        let directory = here.path().join("git@h:a");
+        std::fs::create_dir(&directory).unwrap();
+        for (text, kind) in [
+            ("-", "stdin"),
+            (directory.to_str().unwrap(), "directory"),
+            ("https://h/a.git#main", "git https://h/a.git"),
+            ("git@h:a/b", "git git@h:a/b"),
+            ("ssh://h/a", "git ssh://h/a"),
+            ("github.com/a/b", "git https://github.com/a/b"),
+            ("https://h/a.tar", "url"),
+            ("./git@h:a/b", "nothing"),
+            ("no/such/dir", "nothing"),
+            ("gitlab.com/a/b", "nothing"),
+        ] {
+            let found = match Place::of(text) {
+                Ok(Place::Stdin) => "stdin".to_owned(),
+                Ok(Place::Directory(_)) => "directory".to_owned(),
+                Ok(Place::Url(_)) => "url".to_owned(),
+                Ok(Place::Git(source)) => format!("git {}", source.remote),
+                Err(_) => "nothing".to_owned(),
+            };
+            assert_eq!(found, kind, "{text}");
+        }
+    }
+}
