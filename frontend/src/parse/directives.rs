@@ -134,11 +134,33 @@ mod tests {
 
     #[test]
     fn a_directive_stands_once_and_escape_is_one_of_two() {
-        assert_eq!(
-            message("# escape=\\\n# Escape=`\n"),
-            "only one escape parser directive can be used"
-        );
+        for (text, name) in [
+            ("# escape=\\\n# Escape=`\n", "escape"),
+            ("# syntax=a\n# escape=`\n# syntax=a\n", "syntax"),
+            ("# check=skip=all\n# CHECK=skip=all\n", "check"),
+        ] {
+            assert_eq!(message(text), format!("only one {name} parser directive can be used"));
+        }
         assert_eq!(message("# escape=x\n"), "invalid escape token 'x' does not match ` or \\");
+    }
+
+    #[test]
+    fn a_syntax_is_asked_for_in_more_ways_than_one() {
+        for (text, image) in [
+            ("# syntax=docker/dockerfile:1-labs\nFROM a", Some("docker/dockerfile:1-labs")),
+            ("\u{feff}#Syntax = A/B@sha256:0 more\n", Some("A/B@sha256:0")),
+            ("# escape=`\n# syntax=a\n", Some("a")),
+            ("#!/usr/bin/env build\n# syntax=a\n", Some("a")),
+            ("// syntax=a\n{}", Some("a")),
+            ("#!/x\n{\"syntax\": \"a b\", \"more\": 1}", Some("a b")),
+            ("{\"syntax\": 1}", None),
+            (" # syntax=a\n", None),
+            ("# what this is\n# syntax=a\n", None),
+            ("#!/x\n#!/y\n# syntax=a\n", None),
+            ("FROM a\n", None),
+        ] {
+            assert_eq!(syntax_directive(text).as_deref(), image, "{text}");
+        }
     }
 
     #[derive(Deserialize)]

@@ -226,6 +226,17 @@ mod tests {
     }
 
     #[test]
+    fn a_line_may_be_nothing_but_the_escape_character() {
+        assert_eq!(texts("RUN a \\\n\\\nb\n\\ \nRUN c"), ["RUN a b", "RUN c"]);
+    }
+
+    #[test]
+    fn a_line_of_blanks_between_continuations_is_an_empty_one() {
+        let found = &lines("RUN a \\\n \t\nb\n", '\\')[0];
+        assert_eq!((found.text.as_str(), found.empty_continuation.is_some()), ("RUN a b", true));
+    }
+
+    #[test]
     fn an_escaped_escape_continues_nothing() {
         assert_eq!(texts("A \\\\\nB \\\\\\\nC \\\nD"), ["A \\\\", "B \\\\\\", "C D"]);
         assert_eq!(lines("A \\\nB `\nC", '`').len(), 2);

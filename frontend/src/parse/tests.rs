@@ -68,9 +68,17 @@ fn from_has_an_image_and_perhaps_a_platform_and_a_name() {
     for text in ["FROM", "FROM a b", "FROM a is b", "FROM a AS b c"] {
         assert!(refused(text).message.ends_with("FROM requires either one or three arguments"));
     }
-    assert!(refused("FROM a AS 1a").message.ends_with(
-        "invalid name for build stage: \"1a\", name can't start with a number or contain symbols"
-    ));
+    for name in ["a", "Z9", "a-b_c.d"] {
+        assert_eq!(file(&format!("FROM a AS {name}")).instructions.len(), 1);
+    }
+    for name in ["1a", "-a", "a/b", "$X", "ä"] {
+        assert_eq!(
+            refused(&format!("FROM a AS {name}")).message,
+            format!(
+                "dockerfile parse error on line 1: invalid name for build stage: {name:?}, name can't start with a number or contain symbols"
+            )
+        );
+    }
 }
 
 #[test]
@@ -97,6 +105,12 @@ fn env_has_a_new_and_an_old_form() {
         "Syntax error - can't find = in \"B\". Must be of the form: name=value"
     );
     assert_eq!(wrong("ENV =1"), "ENV names can not be blank");
+    assert_eq!(wrong("LABEL a"), "LABEL must have two arguments");
+    assert_eq!(
+        wrong("LABEL a=1 B c"),
+        "Syntax error - can't find = in \"B\". Must be of the form: name=value"
+    );
+    assert_eq!(wrong("LABEL =1"), "LABEL names can not be blank");
     assert_eq!(wrong("LABEL"), "LABEL requires at least one argument");
 }
 
@@ -117,6 +131,47 @@ fn commands_are_json_or_text_for_the_shell() {
 }
 
 #[test]
+fn an_array_of_other_things_than_strings_is_an_error_for_all_that_take_json() {
+    for keyword in [
+        "RUN",
+        "CMD",
+        "ENTRYPOINT",
+        "SHELL",
+        "COPY",
+        "ADD",
+        "VOLUME",
+        "HEALTHCHECK CMD",
+        "ONBUILD RUN",
+    ] {
+        assert_eq!(
+            wrong(&format!("{keyword} [\"a\", 1]")),
+            "when using JSON array syntax, arrays must be comprised of strings only",
+            "{keyword}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_json_from_end_to_end_is_text_or_words() {
+    for text in ["['a', 'b']", "[\"a\", \"b\",]", "[\"a\", \"b\"] c", "[a, b]"] {
+        let words: Vec<&str> = text.split(' ').collect();
+        let (dest, sources) = words.split_last().unwrap();
+        assert_eq!(only(&format!("RUN {text}")), Instruction::Run(run(shell(text))));
+        assert_eq!(only(&format!("CMD {text}")), Instruction::Cmd(shell(text)));
+        assert_eq!(only(&format!("ENTRYPOINT {text}")), Instruction::Entrypoint(shell(text)));
+        assert_eq!(only(&format!("VOLUME {text}")), Instruction::Volume(strings(&words)));
+        let check = only(&format!("HEALTHCHECK CMD {text}"));
+        let Instruction::Healthcheck(Healthcheck::Cmd { command, .. }) = check else {
+            panic!("{check:?}")
+        };
+        assert_eq!(command, shell(text));
+        let Instruction::Copy(copy) = only(&format!("COPY {text}")) else { panic!("no COPY") };
+        let paths: Vec<_> = sources.iter().map(|path| Operand::Path((*path).into())).collect();
+        assert_eq!((copy.sources, copy.dest.as_str()), (paths, *dest));
+    }
+}
+
+#[test]
 fn run_keeps_its_flags_and_the_flags_of_its_command() {
     let text = "RUN --mount=type=tmpfs --network=none --mount=\"a b\" --device=c --security=insecure x --y # z";
     let expected = Run {
@@ -131,6 +186,32 @@ fn run_keeps_its_flags_and_the_flags_of_its_command() {
     assert_eq!(wrong("RUN --network=x a"), "invalid network mode \"x\"");
     assert_eq!(wrong("RUN --security=x a"), "security \"x\" is not valid");
     assert_eq!(wrong("RUN []"), "RUN requires at least one argument");
+}
+
+#[test]
+fn flags_are_known_given_once_and_have_a_value_of_their_kind() {
+    for (text, message) in [
+        ("ENV --x a=1", "unknown flag: --x"),
+        ("RUN --network=none --network=none x", "duplicate flag specified: --network"),
+        ("COPY --from=a --from=a b c", "duplicate flag specified: --from"),
+        ("ADD --link --link a b", "duplicate flag specified: --link"),
+        ("COPY --chown a b", "missing a value on flag: --chown"),
+        ("COPY --link= a b", "missing a value on flag: --link"),
+        ("COPY --parents=1 a b", "expecting boolean value for flag --parents, not: 1"),
+        ("COPY --link=$L a b", "expecting boolean value for flag --link, not: $L"),
+        ("RUN --network=$N x", "invalid network mode \"$N\""),
+        ("RUN --security=$S x", "security \"$S\" is not valid"),
+    ] {
+        assert_eq!(wrong(text), message, "{text}");
+    }
+    let several =
+        Run { mounts: strings(&["a", "a"]), devices: strings(&["b", "b"]), ..run(shell("x")) };
+    let text = "RUN --mount=a --device=b --mount=a --device=b x";
+    assert_eq!(only(text), Instruction::Run(several));
+    let Instruction::Copy(copy) = only("COPY --from= --link=TRUE --parents=False a b") else {
+        panic!("no COPY")
+    };
+    assert_eq!((copy.from.as_deref(), copy.link, copy.parents), (Some(""), true, false));
 }
 
 #[test]
@@ -196,8 +277,31 @@ fn heredocs_are_files_in_their_place() {
     ];
     let Instruction::Copy(copy) = only(text) else { panic!("no COPY") };
     assert_eq!((copy.sources, copy.dest.as_str()), (sources, "/x"));
-    assert_eq!(wrong("COPY a <<B\nB"), "COPY cannot accept a heredoc as a destination");
-    assert_eq!(wrong("RUN <<A\na\n A\nA x"), "unterminated heredoc");
+    for keyword in ["COPY", "ADD"] {
+        let message = format!("{keyword} cannot accept a heredoc as a destination");
+        assert_eq!(wrong(&format!("{keyword} a <<B\nB")), message);
+    }
+    let Instruction::Add(add) = only("ADD <<A /x\na\nA\n") else { panic!("no ADD") };
+    assert_eq!(add.sources, [Operand::Heredoc(heredoc("A", "a\n"))]);
+}
+
+#[test]
+fn a_body_ends_with_a_line_that_is_its_name_alone() {
+    for end in ["", " A", "A ", "A x", "a", "\tA"] {
+        assert_eq!(wrong(&format!("RUN <<A\na\n{end}")), "unterminated heredoc", "{end:?}");
+    }
+    let expected = Run { heredocs: vec![heredoc("A", "# b \\\n\n")], ..run(shell("<<A")) };
+    assert_eq!(only("RUN <<A\n# b \\\n\nA"), Instruction::Run(expected));
+}
+
+#[test]
+fn words_that_announce_no_heredoc_leave_the_next_lines_to_instructions() {
+    for text in ["RUN cat <<- E", "RUN cat '<<E'", "RUN cat \"<<E\"", "RUN [\"<<E\"]", "CMD <<E"] {
+        let message = refused(&format!("FROM a\n{text}\nbody\nE\n")).message;
+        assert_eq!(message, "dockerfile parse error on line 3: unknown instruction: body");
+    }
+    let Instruction::Run(run) = only("RUN echo 1<<2\nbody\n2\n") else { panic!("no RUN") };
+    assert_eq!(run.heredocs, [Heredoc { descriptor: 1, ..heredoc("2", "body\n") }]);
 }
 
 #[test]
@@ -277,7 +381,9 @@ fn what_takes_one_argument_takes_the_whole_line() {
     assert_eq!(only("WORKDIR /a b"), Instruction::Workdir("/a b".to_owned()));
     assert_eq!(only("STOPSIGNAL 9"), Instruction::Stopsignal("9".to_owned()));
     assert_eq!(only("MAINTAINER \"a\" <b>"), Instruction::Maintainer("\"a\" <b>".to_owned()));
-    assert_eq!(wrong("USER"), "USER requires exactly one argument");
+    for keyword in ["USER", "WORKDIR", "STOPSIGNAL", "MAINTAINER"] {
+        assert_eq!(wrong(keyword), format!("{keyword} requires exactly one argument"));
+    }
 }
 
 #[test]
@@ -294,6 +400,40 @@ fn stages_come_after_nothing_but_args() {
     assert_eq!(refused("ARG a").message, "dockerfile contains no stages to build");
     assert_eq!(refused("").message, "the Dockerfile cannot be empty");
     assert_eq!(refused("# a\n\n").message, "file with no instructions");
+}
+
+#[test]
+fn a_line_number_stands_before_what_is_wrong_with_words_and_not_before_how_they_are_cut() {
+    for (text, has_number) in [
+        ("FOO a", true),
+        ("FROM a b", true),
+        ("COPY a", true),
+        ("COPY --form=a b c", true),
+        ("USER", true),
+        ("ENV =1", true),
+        ("SHELL a", true),
+        ("RUN []", true),
+        ("ONBUILD FROM a", true),
+        ("CMD [1]", false),
+        ("ENV a", false),
+        ("LABEL a=1 b", false),
+        ("RUN <<A", false),
+    ] {
+        let message = refused(&format!("FROM a\n\n{text}")).message;
+        let numbered = message.starts_with("dockerfile parse error on line 3: ");
+        assert_eq!(numbered, has_number, "{message}");
+    }
+    let message = refused("# escape=x\nFROM a").message;
+    assert_eq!(message, "invalid escape token 'x' does not match ` or \\");
+}
+
+#[test]
+fn long_lines_and_byte_order_marks_are_no_different_further_down() {
+    let long = "x".repeat(65_536);
+    for text in [format!("RUN <<E\n{long}\nE"), format!("# {long}"), format!("RUN a \\\n{long}")] {
+        assert_eq!(wrong(&text), "dockerfile line greater than max allowed size of 65535");
+    }
+    assert_eq!(wrong("\u{feff}RUN a"), "unknown instruction: \u{feff}RUN");
 }
 
 #[test]
@@ -346,6 +486,16 @@ fn the_escape_directive_rules_lines_words_and_flags() {
     let Instruction::Copy(copy) = &nodes[1].instruction else { panic!("no COPY") };
     assert_eq!((copy.chown.as_deref(), copy.dest.as_str()), (Some("a\\b"), "d\\"));
     assert_eq!(nodes[2].instruction, Instruction::Env(pairs(&[("a", "b` c")], false)));
+}
+
+#[test]
+fn heredocs_know_the_backslash_alone() {
+    let text = "# escape=`\nFROM a\nRUN echo \\\" `\n<<E \\<<F\nb`\nE\nRUN echo `\" <<G\n";
+    let nodes = file(text).instructions;
+    let Instruction::Run(run) = &nodes[1].instruction else { panic!("no RUN") };
+    assert_eq!(run.heredocs, [heredoc("E", "b`\n")]);
+    let Instruction::Run(run) = &nodes[2].instruction else { panic!("no RUN") };
+    assert_eq!(run.heredocs, []);
 }
 
 #[test]

@@ -176,6 +176,7 @@ mod tests {
         let parts = blank_separated(text, 0..text.len());
         let words: Vec<_> = parts.into_iter().map(|part| &text[part]).collect();
         assert_eq!(words, ["\"a", "b\"", "c\\", "d"]);
+        assert_eq!(blank_separated("a\u{b}b\u{c}c\rd", 0..7).len(), 4);
     }
 
     #[test]
