@@ -16,7 +16,8 @@ fn with(env: &[(&str, &str)], word: &str) -> Result<String, String> {
 }
 
 fn text(word: &str) -> Result<String, String> {
-    with(&[("set", "value"), ("empty", ""), ("path", "a/b/c.tar.gz")], word)
+    let odd = ("odd", "*?\\}\n");
+    with(&[("set", "value"), ("empty", ""), ("path", "a/b/c.tar.gz"), odd], word)
 }
 
 #[test]
@@ -43,6 +44,8 @@ fn what_must_be_there_and_is_not_is_an_error() {
         ("${none:?}", "none: is not allowed to be unset"),
         ("${empty:?}", "empty: is not allowed to be empty"),
         ("${none:?say $set}", "none: say value"),
+        ("${none?m}", "none: m"),
+        ("${empty:?m}", "empty: m"),
     ];
     for (word, expected) in rows {
         assert_eq!(text(word), Err(expected.to_owned()), "{word}");
@@ -60,6 +63,13 @@ fn patterns_strip_and_replace() {
         ("${path//\\//-}", "a-b-c.tar.gz"),
         ("${path//[ab]/x}", "a/b/c.tar.gz"),
         ("${path/a*c/$set}", "value.tar.gz"),
+        ("${path//?\\//$set-}", "value-value-c.tar.gz"),
+        ("${path/#a/x}", "a/b/c.tar.gz"),
+        ("${path%/?.*}", "a/b"),
+        ("${path%[z]}", "a/b/c.tar.gz"),
+        ("${odd#\\*\\?\\\\\\}}", "\n"),
+        ("${odd%?}", "*?\\}\n"),
+        ("${odd%%*}", "*?\\}\n"),
         ("${none#x}", ""),
     ];
     for (word, expected) in rows {
@@ -82,7 +92,9 @@ fn what_is_no_substitution_is_an_error() {
         ("${set:=x}", "unsupported modifier (:=) in substitution"),
         ("${set:1}", "unsupported modifier (:1) in substitution"),
         ("${set:#x}", "unsupported modifier (:#) in substitution"),
+        ("${set:%x}", "unsupported modifier (:%) in substitution"),
         ("${set^}", "unsupported modifier (^) in substitution"),
+        ("${set@Q}", "unsupported modifier (@) in substitution"),
         ("${#set}", "unsupported modifier (s) in substitution"),
         ("${!set}", "unsupported modifier (s) in substitution"),
         ("${set#\\q}", "invalid pattern (\\q) in substitution: invalid escape '\\q'"),
@@ -96,7 +108,15 @@ fn what_is_no_substitution_is_an_error() {
 
 #[test]
 fn a_dollar_that_names_nothing_is_a_dollar() {
-    let rows = [("$", "$"), ("$.", "$."), ("a$ b", "a$ b"), ("$@$*$12x", "x"), ("$한국x", "")];
+    let rows = [
+        ("$", "$"),
+        ("$.", "$."),
+        ("a$ b", "a$ b"),
+        ("$@$*$#$?$-$$$!$0", ""),
+        ("$@$*$12x", "x"),
+        ("$한국x", ""),
+        ("$set_1|$set-1", "|value-1"),
+    ];
     for (word, expected) in rows {
         assert_eq!(text(word).as_deref(), Ok(expected), "{word}");
     }
@@ -113,15 +133,16 @@ fn quotes_and_escapes_go() {
     for (word, expected) in rows {
         assert_eq!(text(word).as_deref(), Ok(expected), "{word}");
     }
+    assert_eq!(text("\"$set\"'$set'$set"), Ok("value$setvalue".to_owned()));
     let backtick = expand("a`nb\\n\"`\"\"", Escape('`'), &|_| None).unwrap();
     assert_eq!(backtick.text, "anb\\n\"");
 }
 
 #[test]
 fn in_a_heredoc_quotes_are_text_and_every_escape_goes() {
-    let body = "\"$x\" '${x:-y}' \\n \\\\ \\$x `$x`\n";
+    let body = "\"$x\" '${x:-y}' ${x+z} ${x#v} ${x/v/w} \\n \\\\ \\$x `$x`\n";
     let expanded = expand_heredoc(body, &|_| Some("v".to_owned())).unwrap();
-    assert_eq!(expanded.text, "\"v\" 'v' n \\ $x `v`\n");
+    assert_eq!(expanded.text, "\"v\" 'v' z  w n \\ $x `v`\n");
     assert_eq!(expanded.matched, BTreeSet::from(["x".to_owned()]));
 }
 
