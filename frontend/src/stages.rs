@@ -98,7 +98,8 @@ impl<'a> Stages<'a> {
         let (above, sections) = sections(dockerfile);
         let globals = Globals { dockerfile, request };
         let last_name = sections.last().and_then(|(_, from, _)| from.name.as_deref());
-        let (globals, global_args) = globals.collect(above, last_name, platform)?;
+        let last_name = last_name.map(str::to_lowercase);
+        let (globals, global_args) = globals.collect(above, last_name.as_deref(), platform)?;
         let last_by_name = HashMap::new();
         let mut stages = Self { list: vec![], globals, global_args, last_by_name };
         for section in &sections {

@@ -165,6 +165,17 @@ fn every_platform_arg_is_set_if_to_nothing() {
 }
 
 #[test]
+fn the_target_stage_is_named_as_it_was_asked_for_or_else_as_the_last_one() {
+    let stage = |name: &str, target: &str| {
+        let text = format!("FROM alpine{name}\nARG TARGETSTAGE\nRUN x\n");
+        case(&text).target(target).plan().run_env().remove(0)
+    };
+    assert_eq!(stage("", ""), "TARGETSTAGE=default");
+    assert_eq!(stage(" AS App", ""), "TARGETSTAGE=app");
+    assert_eq!(stage(" AS App", "APP"), "TARGETSTAGE=APP");
+}
+
+#[test]
 fn proxies_reach_run_in_both_cases_and_stay_out_of_everything_else() {
     let case = |text: &str| {
         case(text)
