@@ -26,6 +26,9 @@ fn an_entrypoint_resets_only_an_inherited_cmd() {
     assert_eq!(commands("ENTRYPOINT []"), both("none", "none"));
     assert_eq!(commands("CMD []"), both("e", "none"));
     assert_eq!(commands("CMD y z"), both("e", "/bin/sh|-c|y z"));
+    assert_eq!(commands("CMD"), both("e", "/bin/sh|-c|"));
+    assert_eq!(commands("CMD ['a','b']"), both("e", "/bin/sh|-c|['a','b']"));
+    assert_eq!(commands("ENTRYPOINT []x"), both("/bin/sh|-c|[]x", "none"));
     assert_eq!(commands("SHELL [\"s\"]\nENTRYPOINT y"), both("s|y", "none"));
     assert_eq!(commands("SHELL [\"s\"]\nCMD y"), both("e", "s|y"));
 }

@@ -49,9 +49,41 @@ fn words_are_expanded_and_never_split_again() {
     let text = "FROM alpine\nARG A=\"x y\" D=/d/\nCOPY $A \"${D}z\"\n";
     let copy = planned(text).copies()[0].clone();
     assert_eq!((selections(&copy)[0].path.as_str(), copy.dest.as_str()), ("x y", "/d/z"));
-    let json = copied(r#"COPY ["a b", "$c", "d e"]"#);
-    assert_eq!(selections(&json)[0].path, "a b");
-    assert_eq!(json.dest, "/w/d e");
+    let text = "FROM alpine\nARG A=\"x y\"\nCOPY [\"a b\", \"$A\", \"/d $A\"]\n";
+    let json = planned(text).copies()[0].clone();
+    let paths: Vec<_> = selections(&json).iter().map(|s| s.path.as_str()).collect();
+    assert_eq!((paths, json.dest.as_str()), (vec!["a b", "x y"], "/d x y"));
+}
+
+#[test]
+fn neither_quotes_nor_escapes_hold_two_words_together() {
+    let message = "unexpected end of statement while looking for matching double-quote";
+    for text in ["COPY \"a b\" /x", "ADD \"a b\" /x", "VOLUME \"a b\""] {
+        assert_eq!(copy_refusal(text), format!("failed to process \"\\\"a\": {message}"));
+    }
+    let copy = copied("COPY a\\ b /x");
+    let paths: Vec<_> = selections(&copy).iter().map(|s| s.path.as_str()).collect();
+    assert_eq!(paths, ["a", "b"]);
+}
+
+#[test]
+fn flags_are_expanded_but_excludes_are_not() {
+    for keyword in ["COPY", "ADD"] {
+        let text = format!(
+            "FROM alpine\nARG U=7 M=600 S=s\n\
+             {keyword} --chown=$U:${{U}}1 --chmod=$M --exclude=$S ${{S}}1 <<$S /$S\n$S+\n$S\n"
+        );
+        let copy = planned(&text).copies()[0].clone();
+        let (user, group) = (UserSpec::Id(7), Some(UserSpec::Id(71)));
+        assert_eq!(copy.owner, Some(Owner { user, group }), "{keyword}");
+        assert_eq!((copy.mode, copy.dest.as_str()), (Some(Mode::Octal(0o600)), "/s"));
+        let CopySource::Files { selection, .. } = &copy.sources[0] else { panic!("no file") };
+        assert_eq!((selection.path.as_str(), &selection.exclude[0][..]), ("s1", "$S"));
+        let (name, data) = ("$S".to_owned(), b"s+\n".to_vec());
+        assert_eq!(copy.sources[1], CopySource::Inline { name, data });
+    }
+    let text = "FROM alpine\nARG D=none\nADD --checksum=$D https://h/f /\n";
+    assert!(refusal(text).starts_with("invalid checksum \"none\""), "{}", refusal(text));
 }
 
 #[test]
@@ -138,8 +170,10 @@ fn heredocs_are_files_behind_the_paths() {
 
 #[test]
 fn from_is_never_expanded() {
-    let expected = "variable expansion is not supported for --from";
-    assert!(copy_refusal("COPY --from=$X a /").starts_with(expected));
+    let expected = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
+    assert_eq!(copy_refusal("COPY --from=$X a /"), expected);
+    let unchanged = case("FROM alpine\nCOPY --from=a$. a /\n").refusal();
+    assert!(unchanged.starts_with("failed to parse stage name \"a$.\""), "{unchanged}");
     planned("FROM alpine\nCOPY --from=$X a /\nFROM scratch\n");
     assert!(case("FROM scratch\nCOPY --from= a /\n").needs().is_empty(), "the build context");
 }

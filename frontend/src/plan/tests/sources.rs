@@ -96,9 +96,24 @@ fn a_platform_that_was_asked_for_is_written_whatever_the_base_says() {
 
     let arm = r#"{"os":"linux","architecture":"arm64","config":{}}"#;
     let plan = super::case("FROM base\nRUN x\n").image("base:latest", arm).plan();
+    assert_eq!(plan.warnings().len(), 1);
     assert_eq!(plan.execs()[0].platform.to_string(), "linux/arm64");
     assert_eq!(plan.target().platform.to_string(), "linux/arm64");
     assert_eq!(plan.target().config.architecture, "arm64");
+}
+
+#[test]
+fn the_platform_of_the_result_is_normalised_and_has_a_variant_where_one_was_asked_for() {
+    for (base, asked, written) in [
+        (r#""arm64","variant":"v8""#, None, "linux/arm64"),
+        (r#""aarch64""#, None, "linux/arm64"),
+        (r#""arm","variant":"v6""#, Some("linux/arm/v7"), "linux/arm/v7"),
+    ] {
+        let config = format!(r#"{{"os":"linux","architecture":{base},"config":{{}}}}"#);
+        let asked: Vec<&str> = asked.into_iter().collect();
+        let plan = case("FROM base\n").image("base:latest", &config).platforms(&asked).plan();
+        assert_eq!(plan.target().config.platform().to_string(), written);
+    }
 }
 
 #[test]
@@ -123,6 +138,25 @@ fn a_named_context_replaces_an_image_or_a_stage() {
     assert_eq!(replaced.config().user, "u");
     let platform = case(text).context("a::linux/arm64", image()).plan();
     assert_eq!(platform.execs().len(), 2);
+}
+
+#[test]
+fn only_a_context_that_is_an_image_brings_a_config() {
+    let http = NamedContext::Http("https://h/a".to_owned());
+    for context in [NamedContext::Directory, NamedContext::Scratch, http] {
+        let text = "FROM alpine AS a\nUSER u\nLABEL l=1\nFROM a\n";
+        let plan = case(text).context("a", context).plan();
+        let config = plan.config();
+        assert_eq!((config.user.as_str(), config.labels.len(), config.env.len()), ("", 0, 1));
+    }
+}
+
+#[test]
+fn scratch_and_context_are_always_what_they_are() {
+    let text = "FROM scratch\nCOPY --from=context f /\nCOPY --from=scratch / /\n";
+    let image = || NamedContext::Image("other".parse().unwrap());
+    let case = case(text).context("scratch", image()).context("context", image());
+    assert_eq!(case.needs(), ["context:latest linux/amd64"]);
 }
 
 #[test]

@@ -47,9 +47,23 @@ fn from_takes_the_last_stage_before_it_and_copy_the_last_of_the_file() {
     assert_eq!(images.len(), 1, "{images:?}");
     assert!(images[0].contains("FROM b:latest@sha256:"));
 
-    let text = "FROM a AS x\nFROM scratch AS y\nCOPY --from=x /f /\nFROM c AS x\n";
-    let message = case(text).target("y").refusal();
-    assert!(message.contains("it needs to be defined before current stage \"y\""), "{message}");
+    for later in ["COPY --from=x /f /", "RUN --mount=from=x,target=/m y"] {
+        let text = format!("FROM a AS x\nFROM scratch AS y\n{later}\nFROM c AS x\n");
+        let message = case(&text).target("y").refusal();
+        assert!(message.contains("needs to be defined before current"), "{message}");
+    }
+}
+
+#[test]
+fn from_sees_no_arg_of_a_stage_and_takes_quotes_off() {
+    let message = refusal("FROM alpine AS a\nARG X=1\nFROM $X\n");
+    assert!(
+        message.starts_with("base name ($X) should not be blank | FROM sees only"),
+        "{message}"
+    );
+    assert_eq!(case("FROM \"al\"'pine'\n").needs(), ["alpine:latest linux/amd64"]);
+    assert!(case("FROM \"scratch\"\n").needs().is_empty());
+    assert!(refusal("FROM Scratch\n").starts_with("failed to parse stage name"));
 }
 
 #[test]
@@ -64,7 +78,10 @@ fn from_compares_names_as_written() {
 fn copy_takes_stages_by_number_and_mounts_do_not() {
     let plan = planned("FROM scratch AS a\nCOPY x /\nFROM scratch\nCOPY --from=0 /x /y\n");
     assert_eq!(plan.copies().len(), 2);
-    assert_eq!(refusal("FROM scratch\nCOPY --from=7 / /\nFROM scratch\n"), "invalid stage index 7");
+    for index in ["7", "-1"] {
+        let text = format!("FROM scratch\nCOPY --from={index} / /\nFROM scratch\n");
+        assert_eq!(refusal(&text), format!("invalid stage index {index}"));
+    }
     let needs = case("FROM scratch\nFROM scratch\nRUN --mount=from=0,target=/m x\n").needs();
     assert_eq!(needs, ["0:latest linux/amd64"]);
 }
