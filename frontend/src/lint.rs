@@ -221,12 +221,28 @@ mod tests {
         assert!(Checks::parse("skip=all").unwrap().skip.contains("C"));
         assert_eq!(Checks::parse("skip=A;foo=1"), Err("foo=1".to_owned()));
         assert_eq!(Checks::parse("error=maybe"), Err("error=maybe".to_owned()));
+        assert_eq!(Checks::parse("Skip=A"), Err("Skip=A".to_owned()));
+        let checks = Checks::parse("skip=A;error=FALSE;experimental=B,C;skip=D").unwrap();
+        assert!(!checks.error && checks.experimental.contains("B") && !checks.skip.contains("D"));
     }
 
     #[test]
     fn secrets_are_known_by_the_words_of_their_names() {
-        for name in ["my_key", "TOKEN", "GIT_AUTH_x", "db_Password"] {
-            assert!(is_secret_name(name), "{name}");
+        for word in [
+            "apikey",
+            "auth",
+            "credential",
+            "credentials",
+            "key",
+            "password",
+            "pword",
+            "passwd",
+            "secret",
+            "token",
+        ] {
+            for name in [word.to_uppercase(), format!("my_{word}"), format!("{word}_x")] {
+                assert!(is_secret_name(&name), "{name}");
+            }
         }
         for name in ["keyboard", "PUBLIC_KEY", "TOKEN_FILE", "secret_version", "monkey"] {
             assert!(!is_secret_name(name), "{name}");

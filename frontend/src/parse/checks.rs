@@ -344,14 +344,19 @@ mod tests {
                 2
             )
         );
-        let message = "Stage name should not use the same name as reserved stage \"context\"";
-        assert_eq!(one("FROM a AS context"), ("ReservedStageName", message.to_owned(), 1));
+        for name in ["context", "scratch"] {
+            let message =
+                format!("Stage name should not use the same name as reserved stage \"{name}\"");
+            assert_eq!(one(&format!("FROM a AS {name}")), ("ReservedStageName", message, 1));
+        }
     }
 
     #[test]
     fn keywords_are_written_alike() {
         let message = "'as' and 'FROM' keywords' casing do not match";
         assert_eq!(one("FROM a as b"), ("FromAsCasing", message.to_owned(), 1));
+        assert_eq!(one("from a As b").1, "'As' and 'from' keywords' casing do not match");
+        assert_eq!(one("From a as b").0, "ConsistentInstructionCasing");
         let message = "Command 'Run' should match the case of the command majority (lowercase)";
         let text = "ARG x\nfrom a\nRun b\n";
         assert_eq!(one(text), ("ConsistentInstructionCasing", message.to_owned(), 3));
@@ -372,12 +377,18 @@ mod tests {
         let message = "FROM argument 'MYARCH' is not declared (did you mean MY_ARCH?)";
         let text = "ARG MY_ARCH=amd64\nFROM --platform=linux/${MYARCH:-arm64} a\n";
         assert_eq!(one(text), ("UndefinedArgInFrom", message.to_owned(), 2));
+        let message = "FROM argument 'NAME' is not declared".to_owned();
+        assert_eq!(one("FROM a$NAME"), ("UndefinedArgInFrom", message, 1));
+        assert_eq!(one("FROM a AS b\nARG NAME=x\nFROM a$NAME").0, "UndefinedArgInFrom");
+        assert_eq!(found("ARG NAME\nFROM a$NAME$TARGETOSVERSION$TARGETSTAGE"), []);
     }
 
     #[test]
     fn defaults_alone_make_a_valid_base() {
         let message = "Default value for ARG $b results in empty or invalid base image name";
         assert_eq!(one("ARG b\nFROM $b"), ("InvalidDefaultArgInFrom", message.to_owned(), 2));
+        assert_eq!(one("ARG b=:\nFROM a$b").0, "InvalidDefaultArgInFrom");
+        assert_eq!(found("ARG b=c\nFROM $b"), []);
     }
 
     #[test]
@@ -388,7 +399,15 @@ mod tests {
         let message = "FROM --platform flag should not use constant value \"linux/arm64\"";
         let text = "FROM --platform=linux/arm64 a AS b";
         assert_eq!(one(text), ("FromPlatformFlagConstDisallowed", message.to_owned(), 1));
-        assert_eq!(found("FROM --platform=linux/arm64 a AS for-arm64"), []);
+        for text in [
+            "FROM --platform=linux/arm64 a AS for-arm64",
+            "FROM --platform=linux/arm64 a AS on-linux",
+            "FROM --platform=no/such/thing/there a",
+            "FROM --platform=$TARGETOS/$TARGETARCH a",
+            "ARG P=linux/arm64\nFROM --platform=$P a",
+        ] {
+            assert_eq!(found(text), [], "{text}");
+        }
     }
 
     #[test]
@@ -396,10 +415,21 @@ mod tests {
         let message = "Comment for ARG should follow the format: `# a <description>`";
         let text = "# what a is\nARG a\n# b is it\nFROM c AS b\n";
         assert_eq!(one(text), ("InvalidDefinitionDescription", message.to_owned(), 2));
+        for (text, format) in [
+            ("# it\nFROM a AS b", "FROM should follow the format: `# b <description>`"),
+            ("# b is\n# it\nFROM a AS b", "FROM should follow the format: `# b <description>`"),
+            ("FROM a\n# it\nARG b c", "ARG should follow the format: `# <arg_key> <description>`"),
+        ] {
+            assert_eq!(one(text).1, format!("Comment for {format}"));
+        }
+        for text in ["# it\nFROM a", "# it\n#\nFROM a AS b", "FROM a\n# it\n# c is\nARG b c"] {
+            assert_eq!(found(text), [], "{text}");
+        }
     }
 
     #[test]
     fn maintainer_is_deprecated() {
-        assert_eq!(one("FROM a\nMAINTAINER me").0, "MaintainerDeprecated");
+        let message = "Maintainer instruction is deprecated in favor of using label".to_owned();
+        assert_eq!(one("FROM a\nMAINTAINER me"), ("MaintainerDeprecated", message, 2));
     }
 }

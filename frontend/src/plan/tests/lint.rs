@@ -22,12 +22,18 @@ fn undefined_variables_are_named_with_what_may_be_meant() {
     assert_eq!(rules("EXPOSE 80$A"), [""; 0]);
     assert_eq!(rules("RUN echo $A"), [""; 0]);
     assert_eq!(rules("COPY <<E /x\n$A\nE"), ["UndefinedVar"]);
+    assert_eq!(rules("COPY <<'E' /x\n$A\nE"), [""; 0]);
 }
 
 #[test]
 fn the_shell_form_of_commands_is_warned_about_where_no_shell_was_chosen() {
-    assert_eq!(rules("CMD x"), ["JSONArgsRecommended"]);
-    assert_eq!(rules("ENTRYPOINT x"), ["JSONArgsRecommended"]);
+    for keyword in ["CMD", "ENTRYPOINT"] {
+        let message = format!(
+            "JSONArgsRecommended: JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
+        );
+        assert_eq!(warnings(&format!("{keyword} x")), [message]);
+    }
+    assert_eq!(rules("SHELL [\"a\"]\nFROM alpine\nCMD x"), ["JSONArgsRecommended"]);
     assert_eq!(rules("SHELL [\"a\"]\nCMD x"), [""; 0]);
     assert_eq!(rules("CMD [\"x\"]"), [""; 0]);
 }
@@ -38,14 +44,35 @@ fn what_is_set_twice_is_warned_about_where_it_has_no_effect() {
     let [warning] = plan.0.warnings.as_slice() else { panic!("{:?}", plan.0.warnings) };
     assert_eq!(warning.rule, "MultipleInstructionsDisallowed");
     assert_eq!(warning.span.start, "FROM alpine\n".len());
+    for keyword in ["CMD", "ENTRYPOINT", "HEALTHCHECK CMD"] {
+        let name = keyword.split(' ').next().unwrap();
+        let message = format!(
+            "MultipleInstructionsDisallowed: Multiple {name} instructions should not be used in the same stage because only the last one will be used"
+        );
+        let text = format!("{keyword} [\"a\"]\n{keyword} [\"b\"]");
+        assert_eq!(warnings(&text), [message]);
+    }
     let child = "CMD [\"a\"]\nFROM alpine\nCMD [\"b\"]";
     assert_eq!(rules(child), [""; 0]);
 }
 
 #[test]
 fn single_instructions_are_checked() {
-    assert_eq!(rules("WORKDIR a\nWORKDIR b"), ["WorkdirRelativePath"]);
+    assert_eq!(
+        warnings("WORKDIR a\nWORKDIR b"),
+        [
+            "WorkdirRelativePath: Relative workdir \"a\" can have unexpected results if the base image changes"
+        ]
+    );
     assert_eq!(rules("WORKDIR /a\nWORKDIR b"), [""; 0]);
+    let on_a_stage = "FROM alpine AS a\nWORKDIR /a\nFROM a\nWORKDIR b\n";
+    assert_eq!(planned(on_a_stage).warnings(), [""; 0]);
+    assert_eq!(
+        warnings("ENV a b"),
+        [
+            "LegacyKeyValueFormat: \"ENV key=value\" should be used instead of legacy \"ENV key value\" format"
+        ]
+    );
     assert_eq!(
         warnings("LABEL a b"),
         [
@@ -58,7 +85,7 @@ fn single_instructions_are_checked() {
             "SecretsUsedInArgOrEnv: Do not use ARG or ENV instructions for sensitive data (ENV \"my_key\")"
         ]
     );
-    assert_eq!(rules("ARG TOKEN"), ["SecretsUsedInArgOrEnv"]);
+    assert!(warnings("ARG TOKEN")[0].ends_with("sensitive data (ARG \"TOKEN\")"));
     assert_eq!(
         warnings("EXPOSE 80/TCP"),
         ["ExposeProtoCasing: Defined protocol '80/TCP' in EXPOSE instruction should be lowercase"]
@@ -85,7 +112,10 @@ fn sources_that_the_ignore_file_hides_are_warned_about() {
         ]
     );
     assert!(copy("secret\n", "ADD secret /")[0].contains("Attempting to Add"));
-    assert_eq!(copy("**\n", "COPY . /").len(), 1);
+    for everything in ["*", "**", "**/*"] {
+        assert_eq!(copy(everything, "COPY . /").len(), 1, "{everything}");
+        assert_eq!(copy(everything, "ADD / /").len(), 1, "{everything}");
+    }
     assert_eq!(copy("*.c\n", "COPY . /").len(), 0);
     assert_eq!(copy("secret\n!x\n", "COPY secret /").len(), 0);
     assert_eq!(copy("secret\n", "COPY --from=scratch secret /").len(), 0);
@@ -99,10 +129,31 @@ fn checks_are_skipped_for_a_file_or_an_instruction() {
     assert_eq!(with("# check=skip=all\n").len(), 0);
     let text = "FROM alpine\n# check=skip=JSONArgsRecommended\nCMD x\nWORKDIR a\n";
     assert_eq!(planned(text).warnings().len(), 1);
+    let text = "# check=skip=WorkdirRelativePath\nFROM alpine\n# CMD runs x\n\
+                # check=skip=UndefinedVar,JSONArgsRecommended;error=true\n\
+                # check=skip=none\nCMD x\nWORKDIR a\nENTRYPOINT y\n";
+    assert_eq!(planned(text).warnings().len(), 1, "the ENTRYPOINT's; nothing is an error");
     let argument = case("# check=skip=all\nFROM alpine\nCMD x\n");
     let argument = argument.arg("BUILDKIT_DOCKERFILE_CHECK", "skip=UndefinedVar");
     assert_eq!(argument.plan().warnings().len(), 1);
     assert!(refusal("# check=foo=1\nFROM alpine\n").starts_with("invalid check option \"foo=1\""));
+}
+
+#[test]
+fn what_is_experimental_is_for_those_who_ask_and_nothing_skips_it() {
+    let text = "# what it is\nARG A\nFROM alpine\n";
+    assert_eq!(planned(text).warnings(), [""; 0]);
+    for asked in ["experimental=all", "experimental=invaliddefinitiondescription;skip=all"] {
+        assert_eq!(planned(&format!("# check={asked}\n#\n{text}")).warnings().len(), 1, "{asked}");
+    }
+    let above = "# check=experimental=all\n# what it is\nARG A\nFROM alpine\n";
+    assert_eq!(planned(&format!("# comment\n{above}")).warnings().len(), 1);
+}
+
+#[test]
+fn what_the_text_tells_is_found_everywhere_and_the_rest_where_something_is_built() {
+    let text = "FROM alpine AS A\nCMD x\nWORKDIR y\nUSER $U\nFROM scratch\n";
+    assert_eq!(planned(text).warnings(), ["StageNameCasing: Stage name 'A' should be lowercase"]);
 }
 
 #[test]
