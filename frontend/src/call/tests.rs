@@ -218,6 +218,46 @@ fn targets_are_listed_with_what_is_said_of_them() {
     );
 }
 
+#[test]
+fn members_are_in_their_order_and_left_out_where_they_say_nothing() {
+    let at = |lines: std::ops::RangeInclusive<usize>| {
+        let range = |n| format!(r#"{{"start":{{"line":{n}}},"end":{{"line":{n}}}}}"#);
+        format!(r#""location":{{"ranges":[{}]}}"#, lines.map(range).collect::<Vec<_>>().join(","))
+    };
+    let written = serde_json::to_string(&targets(
+        &parse(source("# b is\n# it\nFROM --platform=$P a AS B\n")).unwrap(),
+    ));
+    let expected = format!(
+        r#"{{"targets":[{{"name":"b","default":true,"description":"is","base":"a","platform":"$P",{}}}],"sources":["IyBiIGlzCiMgaXQKRlJPTSAtLXBsYXRmb3JtPSRQIGEgQVMgQgo="]}}"#,
+        at(3..=3)
+    );
+    assert_eq!(written.unwrap(), expected);
+
+    let case = case(
+        "# T makes it\nFROM scratch AS t\n# A is one\nARG A=1 B\nRUN --mount=type=secret,id=s,required \\\n --mount=type=ssh x\n",
+    );
+    let expected = format!(
+        r#"{{"name":"t","args":[{{"name":"A","description":"is one","value":"1",{}}},{{"name":"B",{}}}],"secrets":[{{"name":"s","required":true,{}}}],"ssh":[{{"name":"default",{}}}],"sources":["IyBUIG1ha2VzIGl0CkZST00gc2NyYXRjaCBBUyB0CiMgQSBpcyBvbmUKQVJHIEE9MSBCClJVTiAtLW1vdW50PXR5cGU9c2VjcmV0LGlkPXMscmVxdWlyZWQgXAogLS1tb3VudD10eXBlPXNzaCB4Cg=="]}}"#,
+        at(4..=4),
+        at(4..=4),
+        at(5..=6),
+        at(5..=6)
+    );
+    assert_eq!(serde_json::to_string(&outlined(&case)).unwrap(), expected);
+
+    let case = self::case("# check=x=1\nFROM a\n");
+    let expected = r#"{"warnings":null,"sources":[{"filename":"Dockerfile","data":"IyBjaGVjaz14PTEKRlJPTSBhCg==","language":"Dockerfile"}],"buildError":{"message":"invalid check option \"x=1\"","location":{}}}"#;
+    assert_eq!(serde_json::to_string(&checked(&case)).unwrap(), expected);
+}
+
+#[test]
+fn a_rule_without_a_page_has_no_address() {
+    let arm = r#"{"os":"linux","architecture":"arm64","config":{}}"#;
+    let check = json_of(&checked(&case("FROM a\n").image("a:latest", arm)));
+    let keys: Vec<&String> = check["warnings"][0].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["description", "detail", "location", "ruleName"]);
+}
+
 /// Names, values and lines of the arguments.
 fn args(case: &Case) -> Vec<String> {
     let args = outlined(case).args;
