@@ -264,16 +264,17 @@ fn a_file_that_was_only_touched_is_the_same() {
 }
 
 #[test]
-fn an_argument_concerns_what_follows_it() {
-    let session = Session::new().dockerfile(
-        "FROM busybox\nRUN echo before > /before\nARG VERSION\nRUN echo \"$VERSION\" > /version\n",
+fn an_argument_concerns_every_command_that_follows_it() {
+    let session = Session::new().file("f", "").dockerfile(
+        "FROM busybox\nRUN echo before > /before\nARG VERSION\nWORKDIR /w\nCOPY f f\n\
+         RUN echo after > /after\nRUN echo \"$VERSION\" > /version\n",
     );
     session.build(&["--build-arg", "VERSION=1"]).succeeds();
     let steps = session
         .build_with_events(&["-t", "x", "--build-arg", "VERSION=2", "--build-arg", "UNKNOWN=3"])
         .succeeds()
         .steps();
-    steps.ran_only(&["> /version"]);
+    steps.ran_only(&["> /after", "> /version"]);
     assert_eq!(session.image("x").text("/version"), "2\n");
 }
 

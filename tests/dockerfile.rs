@@ -1,5 +1,7 @@
 //! What a Dockerfile becomes: files, config and history of the image.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use test_support::{Base, Kind, Session, validate_image};
 
 #[test]
@@ -48,6 +50,8 @@ fn a_layer_holds_only_what_its_step_changed() {
     assert_eq!(image.layers[1].paths(), ["/d", "/d/a", "/d/b", "/d/link"]);
     assert_eq!(image.layers[1].entries[3].1.kind, Kind::HardLink("/d/a".into()));
     assert_eq!(image.layers[2].paths(), ["/d", "/d/.wh.b", "/d/c"]);
+    let (_, whiteout) = &image.layers[2].entries[1];
+    assert_eq!((whiteout.mtime, whiteout.access()), (0, "0 0:0".to_owned()));
     assert_eq!(image.layers[3].paths(), ["/d", "/d/.wh..wh..opq", "/d/e"]);
     assert_eq!(image.layers[4].paths(), ["/etc", "/etc/passwd"]);
     assert_eq!(image.rootfs().below("/d"), ["/d/e"]);
@@ -151,6 +155,70 @@ fn heredocs_are_scripts_and_files() {
     assert_eq!(image.text("/files/one"), "for me\n");
     assert_eq!(image.text("/files/two"), "for $WHO\n");
     assert_eq!(image.rootfs().file("/files/one").access(), "644 0:0");
+}
+
+#[test]
+fn a_script_goes_on_after_a_command_that_fails_and_may_have_an_interpreter() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\n\
+         ARG WHO=me\n\
+         RUN <<-EOF\n\
+         \tfalse\n\
+         \techo went on > /failed\n\
+         \tEOF\n\
+         RUN <<script\n\
+         #!/bin/sh -e\n\
+         echo \"$0 $(stat -c %a $0)\" > /named\n\
+         if touch \"$0\"; then exit 1; fi\n\
+         script\n\
+         RUN cat <<one > /one && cat <<'two' > /two\n\
+         $WHO\n\
+         one\n\
+         $WHO\n\
+         two\n\
+         RUN cat 3<<three <&3 > /three\n\
+         3\n\
+         three\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+
+    let image = session.image("x");
+    assert_eq!(image.text("/failed"), "went on\n");
+    assert_eq!(image.text("/named"), "/dev/pipes/script 755\n");
+    assert_eq!((image.text("/one"), image.text("/two")), ("me\n".into(), "$WHO\n".into()));
+    assert_eq!(image.text("/three"), "3\n");
+    assert!(!image.rootfs().has("/dev/pipes"));
+}
+
+#[test]
+fn a_file_of_the_dockerfile_lands_like_any_other_and_is_as_old_as_its_build() {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let start = now();
+    let session = Session::new().file("b", "b").dockerfile(
+        "FROM busybox\n\
+         COPY --chown=5:6 --chmod=640 <<a /new/file\n\
+         text\n\
+         a\n\
+         ADD <<b b <<-\"c\" /dir/\n\
+         over\n\
+         b\n\
+         \ttabs\n\
+         c\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+
+    let rootfs = session.image("x").rootfs();
+    assert_eq!(
+        (rootfs.text("/new/file"), rootfs.file("/new/file").access()),
+        ("text\n".into(), "640 5:6".into())
+    );
+    assert_eq!(rootfs.below("/dir"), ["/dir/b", "/dir/c"]);
+    assert_eq!(rootfs.text("/dir/b"), "over\n", "paths are copied first");
+    assert_eq!(
+        (rootfs.text("/dir/c"), rootfs.file("/dir/c").access()),
+        ("tabs\n".into(), "644 0:0".into())
+    );
+    assert!((start..=now()).contains(&rootfs.file("/dir/c").mtime));
 }
 
 #[test]
@@ -322,12 +390,13 @@ fn a_build_of_the_same_files_gives_the_same_image_in_another_store() {
         let session = Session::new()
             .file("a/b", "content")
             .env("SOURCE_DATE_EPOCH", "1700000000")
-            .dockerfile("FROM busybox\nCOPY a /a\nRUN echo built > /built\n");
+            .dockerfile("FROM busybox\nWORKDIR /w/d\nCOPY a /a\nRUN echo built > /built\n");
         let args = ["-t", "x", "-o", "type=oci,dest=out,tar=false,rewrite-timestamp=true"];
         session.build(&args).succeeds();
         let image = test_support::validate_image(&session.path("out"), "");
         assert_eq!(image.config.created.as_deref(), Some("2023-11-14T22:13:20Z"));
-        assert!(image.rootfs().file("/built").mtime <= 1_700_000_000);
+        assert_eq!(image.rootfs().file("/built").mtime, 1_700_000_000);
+        assert_eq!(image.rootfs().file("/w/d").mtime, 1_700_000_000);
         image.digest
     };
     assert_eq!(build(), build());

@@ -158,6 +158,7 @@ fn a_secret_is_seen_by_its_command_only() {
          RUN --mount=type=secret,id=token sha256sum < /run/secrets/token > /sum; stat -c %a /run/secrets/token\n\
          RUN --mount=type=secret,id=token,env=TOKEN echo ${#TOKEN} > /length\n\
          RUN --mount=type=secret,id=absent test ! -e /run/secrets/absent\n\
+         RUN --mount=type=secret,id=absent,env=ABSENT test \"${ABSENT-unset}\" = ''\n\
          RUN test ! -e /run/secrets/token\n",
     );
     std::fs::write(session.path("token"), "hunter2-hunter2").unwrap();
