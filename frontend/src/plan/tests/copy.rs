@@ -45,6 +45,14 @@ fn sources_are_cleaned_below_the_root_and_wildcards_seen() {
 }
 
 #[test]
+fn sources_in_a_stage_are_relative_to_its_root() {
+    let text = "FROM alpine AS a\nWORKDIR /w\nFROM alpine\nCOPY --from=a f ./g /\n";
+    let plan = planned(text);
+    let paths: Vec<_> = selections(plan.copies()[0]).iter().map(|s| s.path.as_str()).collect();
+    assert_eq!(paths, ["f", "g"]);
+}
+
+#[test]
 fn words_are_expanded_and_never_split_again() {
     let text = "FROM alpine\nARG A=\"x y\" D=/d/\nCOPY $A \"${D}z\"\n";
     let copy = planned(text).copies()[0].clone();
