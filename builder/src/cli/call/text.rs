@@ -120,6 +120,8 @@ fn table<const COLUMNS: usize>(rows: &[[&str; COLUMNS]], gap: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use frontend::call::CheckedSource;
+
     use super::*;
 
     fn shown(marked: std::ops::RangeInclusive<usize>, text: &str) -> String {
@@ -152,6 +154,40 @@ mod tests {
         --------------------
         ");
         assert_eq!(shown(1..=2, "a\nb").lines().count(), 5);
+    }
+
+    #[test]
+    fn findings_are_told_by_line_and_only_some_have_a_page() {
+        let finding = |rule_name, url: Option<&str>, line: usize| Finding {
+            rule_name,
+            description: None,
+            url: url.map(str::to_owned),
+            detail: format!("{rule_name} is wrong"),
+            location: (line..=line).into(),
+        };
+        let warnings = vec![finding("Late", Some("https://h/late/"), 2), finding("Early", None, 1)];
+        let sources =
+            [CheckedSource { filename: String::new(), data: String::new(), language: "" }];
+        let found = Check { warnings, sources, build_error: None };
+        insta::assert_snapshot!(check(&found, &Source::new("D", "1\n2")), @r"
+        Check complete, 2 warnings have been found!
+
+        WARNING: Early
+        Early is wrong
+        D:1
+        --------------------
+           1 | >>> 1
+           2 |     2
+        --------------------
+
+        WARNING: Late - https://h/late/
+        Late is wrong
+        D:2
+        --------------------
+           1 |     1
+           2 | >>> 2
+        --------------------
+        ");
     }
 
     #[test]
