@@ -78,3 +78,21 @@ fn plain_progress_is_written_as_docker_writes_it() {
     };
     assert!(!second.lines().any(printed), "{second}");
 }
+
+#[test]
+fn a_frontend_of_somebody_else_is_refused() {
+    let session = Session::new();
+    let build = |syntax: &str, args: &[&str]| {
+        session.write("Dockerfile", format!("{syntax}FROM scratch\nLABEL a=b\n"));
+        session.build(args)
+    };
+    let words = ["`other/frontend`", "downloads no program", "leave the line out"];
+    build("# syntax=other/frontend\n", &[]).fails_with(&[&words[..], &["Dockerfile:1"]].concat());
+    let argument = "--build-arg=BUILDKIT_SYNTAX=other/frontend";
+    build("", &[argument]).fails_with(&words[..2]);
+    build("", &[argument, "--check"]).fails_with(&words[..2]);
+    build("# syntax=docker/dockerfile:1\n", &[]).succeeds();
+    // The argument goes before the line.
+    let own = "--build-arg=BUILDKIT_SYNTAX=docker/dockerfile:1.7-labs";
+    build("# syntax=other/frontend\n", &[own]).succeeds();
+}

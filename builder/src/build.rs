@@ -161,6 +161,7 @@ impl From<SolveError> for BuildError {
 
 /// Builds. When it returns, with success or not, nothing of it is running any more.
 pub async fn build(request: Request, services: Services) -> Result<Report, BuildError> {
+    refuse_foreign_syntax(&request)?;
     let dockerfile = frontend::parse(request.dockerfile.clone())?;
     let plan = plan(&dockerfile, &request, &services).await?;
     tell_findings(&plan, &dockerfile, &request, &services.events);
@@ -188,6 +189,7 @@ pub struct Preview {
 
 /// Plans and asks the cache; downloads and runs nothing.
 pub async fn preview(request: &Request, services: &Services) -> Result<Preview, BuildError> {
+    refuse_foreign_syntax(request)?;
     let dockerfile = frontend::parse(request.dockerfile.clone())?;
     let plan = plan(&dockerfile, request, services).await?;
     let blobs = Arc::new(Blobs::new(services, base_images(&plan), plan.source_date_epoch));
@@ -201,6 +203,12 @@ pub async fn preview(request: &Request, services: &Services) -> Result<Preview, 
     worker.cancel();
     worker.settle().await;
     Ok(Preview { expected: expected?, plan })
+}
+
+/// Refuses a file that another program is to read: none is ever downloaded and run.
+pub(crate) fn refuse_foreign_syntax(request: &Request) -> Result<(), Diagnostic> {
+    let given = request.plan.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+    frontend::refuse_foreign_syntax(&request.dockerfile, given.filter(|image| !image.is_empty()))
 }
 
 fn solver<'a>(

@@ -43,7 +43,7 @@ pub use ops::{
     CacheMount, CacheSharing, CopyOp, CopySource, ExecOp, FetchOp, FileSource, GitOp, Input,
     MakeDirOp, Mode, Mount, MountSource, NetworkMode, Op, Owner, SecurityMode, Selection, UserSpec,
 };
-pub use parse::{parse, parse_trigger, parse_until_error, syntax_directive};
+pub use parse::{parse, parse_trigger, parse_until_error, refuse_foreign_syntax};
 pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
 pub use plan::{
     HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, is_git, is_url, plan, quote,

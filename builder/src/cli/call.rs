@@ -112,6 +112,7 @@ impl Call {
         request: &Request,
         services: &Services,
     ) -> Result<Answer, BuildError> {
+        build::refuse_foreign_syntax(request)?;
         let source = request.dockerfile.clone();
         let pinner = build::pinner(request, services);
         let lookup = Lookup { request, services, pinner };

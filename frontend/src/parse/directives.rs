@@ -36,7 +36,7 @@ pub(super) fn read(source: &Source) -> Result<(Directives, usize), Diagnostic> {
 
 /// Returns the image that is to read `text` as its first lines say: `# syntax=`, `// syntax=`, or
 /// a JSON document with the member `syntax`. Works on any text, also on what is no Dockerfile.
-pub fn syntax_directive(text: &str) -> Option<String> {
+pub(super) fn syntax_directive(text: &str) -> Option<String> {
     let text = without_bom(text);
     directive_value(text, "#", "syntax")
         .or_else(|| directive_value(text, "//", "syntax"))
@@ -45,6 +45,41 @@ pub fn syntax_directive(text: &str) -> Option<String> {
             let document: serde_json::Value = serde_json::from_str(without_shebang(text)).ok()?;
             Some(document.get("syntax")?.as_str()?.to_owned())
         })
+}
+
+/// Refuses a file that asks for a frontend of somebody else, be it itself or by `given`, which the
+/// build argument `BUILDKIT_SYNTAX` says in its place.
+pub fn refuse_foreign_syntax(source: &Source, given: Option<&str>) -> Result<(), Diagnostic> {
+    let image = match given {
+        Some(image) => image.to_owned(),
+        None => syntax_directive(&source.text).unwrap_or_else(|| OWN_SYNTAX.to_owned()),
+    };
+    if is_own_syntax(&image) {
+        return Ok(());
+    }
+    let message = format!(
+        "`{image}` is to read the file: this reads Dockerfiles itself, and downloads no program"
+    );
+    let place = source.text.find(&image).filter(|_| given.is_none());
+    let span = place.map_or(0..0, |start| start..start + image.len());
+    let error = Diagnostic::new(&source.clone(), span, message);
+    Err(match place {
+        Some(_) => error.help("leave the line out if the file is a Dockerfile"),
+        None => error.in_no_line().help("leave BUILDKIT_SYNTAX out if the file is a Dockerfile"),
+    })
+}
+
+/// What the frontend that is built in is called.
+const OWN_SYNTAX: &str = "dockerfile.v0";
+
+/// Whether the frontend `image` reads what this crate reads: it is Docker's own, of any version and
+/// from any registry, or the name for the one that is built in.
+fn is_own_syntax(image: &str) -> bool {
+    let name = image.split('@').next().unwrap_or_default();
+    let mut parts = name.rsplit('/');
+    let (last, owner) = (parts.next().unwrap_or_default(), parts.next());
+    let repository = last.split(':').next().unwrap_or_default();
+    image == OWN_SYNTAX || repository.starts_with("dockerfile") && owner == Some("docker")
 }
 
 fn directive_value<'a>(text: &'a str, mark: &str, wanted: &str) -> Option<&'a str> {
@@ -160,6 +195,22 @@ mod tests {
             ("FROM a\n", None),
         ] {
             assert_eq!(syntax_directive(text).as_deref(), image, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_dockers_frontend_is_ours() {
+        for image in [
+            "docker/dockerfile",
+            "docker/dockerfile:1.7-labs",
+            "docker.io/docker/dockerfile-upstream:master@sha256:0",
+            "mirror.example.com:5000/hub/docker/dockerfile:1",
+            "dockerfile.v0",
+        ] {
+            assert!(is_own_syntax(image), "{image}");
+        }
+        for image in ["dockerfile:1", "my/dockerfile", "docker/compose:1", "dockers/dockerfile"] {
+            assert!(!is_own_syntax(image), "{image}");
         }
     }
 

@@ -26,7 +26,7 @@ use lines::{LogicalLine, Reader};
 use statement::Statement;
 use words::Part;
 
-pub use directives::syntax_directive;
+pub use directives::refuse_foreign_syntax;
 
 /// Parses a Dockerfile.
 pub fn parse(source: Source) -> Result<Dockerfile, Diagnostic> {

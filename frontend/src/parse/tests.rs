@@ -516,7 +516,7 @@ proptest! {
                 Err(error) => prop_assert!(text.get(error.span.clone()).is_some(), "{error}"),
             }
             let _ = parse_trigger(&text);
-            syntax_directive(&text);
+            let _ = refuse_foreign_syntax(&Source::new("Dockerfile", text.clone()), None);
         }
     }
 }
