@@ -195,6 +195,16 @@ fn a_build_from_a_hook_leaves_the_hooks_repository_alone() {
 }
 
 #[test]
+fn a_context_keeps_its_git_directory_for_those_who_ask() {
+    let (session, server) = session();
+    for (value, keeps) in [("1", true), ("False", false)] {
+        let argument = format!("--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR={value}");
+        session.rbuild(&["-t", "x", &argument, &server.url("app#v2")]).succeeds();
+        assert_eq!(session.image("x").rootfs().has("/.git/HEAD"), keeps, "{value}");
+    }
+}
+
+#[test]
 fn a_repository_can_have_a_name() {
     let (session, server) = session();
     session.write("Dockerfile", "FROM scratch\nCOPY --from=sources file /copied\n");

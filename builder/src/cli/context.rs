@@ -154,7 +154,10 @@ fn from_url(
 /// What `--build-arg BUILDKIT_CONTEXT_KEEP_GIT_DIR=1` asks for.
 fn keeps_git_dir(args: &BuildArgs) -> bool {
     let mut pairs = args.build_arg.iter().filter_map(|pair| pair.split_once('='));
-    pairs.any(|(name, value)| name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR" && !matches!(value, "" | "0"))
+    pairs.any(|(name, value)| {
+        let is_true = matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True");
+        name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR" && is_true
+    })
 }
 
 fn from_git(
