@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use super::variables::Variables;
 use super::{Facts, NamedContext, PlanRequest, Planning, remote};
-use crate::ast::{Add, Instruction, Operand};
+use crate::ast::{Add, Instruction, Node, Operand};
 use crate::stages::{Base, Stage, Stages};
-use crate::{Diagnostic, Pinned, SourceRef, Span};
+use crate::{Diagnostic, Pinned, SourceRef, Span, expand};
 
 const NAME: &str = "SOURCE_DATE_EPOCH";
 
@@ -70,8 +71,49 @@ impl<'a> Facts<'a> {
             .list
             .iter()
             .find(is_it)
-            .and_then(only_download)
+            .and_then(|stage| self.only_download(stage, &stages.globals))
             .ok_or_else(|| self.invalid_epoch(name))
+    }
+
+    /// What is downloaded in a stage on `scratch` that does nothing else.
+    fn only_download(&self, stage: &Stage<'a>, globals: &Variables) -> Option<(String, Span)> {
+        if !matches!(stage.base, Base::Scratch) {
+            return None;
+        }
+        let is_arg = |node: &&Node| matches!(node.instruction, Instruction::Arg(_));
+        let mut others = stage.instructions.iter().filter(|node| !is_arg(node));
+        let (Some(node), None) = (others.next(), others.next()) else { return None };
+        let Instruction::Add(Add { sources, .. }) = &node.instruction else { return None };
+        let [Operand::Path(url)] = sources.as_slice() else { return None };
+        let args = stage.instructions.iter().take_while(is_arg);
+        let url = self.expand_behind(args, globals, url)?;
+        (remote::is_url(&url) && !remote::is_git(&url)).then(|| (url, node.span.clone()))
+    }
+
+    /// Expands a word as a stage does behind these ARGs; `None` if one of them can't be.
+    fn expand_behind<'n>(
+        &self,
+        args: impl Iterator<Item = &'n Node>,
+        globals: &Variables,
+        word: &str,
+    ) -> Option<String> {
+        let expanded = |word: &str, known: &Variables| {
+            let value = |name: &str| known.get(name).map(str::to_owned);
+            expand(word, self.dockerfile.directives.escape, &value).ok().map(|found| found.text)
+        };
+        let mut known = globals.clone();
+        for node in args {
+            let Instruction::Arg(arg) = &node.instruction else { continue };
+            for (name, default) in &arg.args {
+                let given = self.request.build_args.get(name).cloned();
+                let value = match (given, default) {
+                    (None, Some(default)) => Some(expanded(default, &known)?),
+                    (given, _) => given,
+                };
+                value.into_iter().for_each(|value| known.set(name, value));
+            }
+        }
+        expanded(word, &known)
     }
 
     fn invalid_epoch(&self, value: &str) -> Diagnostic {
@@ -79,22 +121,5 @@ impl<'a> Facts<'a> {
             "give the number of seconds since 1970, `context`, the name of a context by URL, \
              or that of a stage on scratch with one ADD of a URL",
         )
-    }
-}
-
-/// What is downloaded in a stage on `scratch` that does nothing else.
-fn only_download(stage: &Stage<'_>) -> Option<(String, Span)> {
-    if !matches!(stage.base, Base::Scratch) {
-        return None;
-    }
-    let other = |node: &&crate::ast::Node| !matches!(node.instruction, Instruction::Arg(_));
-    let mut nodes = stage.instructions.iter().filter(other);
-    let (Some(node), None) = (nodes.next(), nodes.next()) else { return None };
-    let Instruction::Add(Add { sources, .. }) = &node.instruction else { return None };
-    match sources.as_slice() {
-        [Operand::Path(url)] if remote::is_url(url) && !remote::is_git(url) => {
-            Some((url.clone(), node.span.clone()))
-        }
-        _ => None,
     }
 }

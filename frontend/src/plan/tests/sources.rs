@@ -221,6 +221,23 @@ fn the_epoch_can_be_the_time_of_something_else() {
                  FROM scratch\nARG SOURCE_DATE_EPOCH\nENV E=$SOURCE_DATE_EPOCH";
     let plan = case(shown).plan();
     assert_eq!(plan.config().env.last().map(String::as_str), Some("E=5"));
+    let url = "ARG HOST=x.org\nFROM scratch AS src\nARG FILE=b NAME=$FILE.tar\n\
+               ADD --checksum=$SUM https://$HOST/$NAME /\nFROM scratch";
+    let asked = case(url).arg("SOURCE_DATE_EPOCH", "SRC").arg("FILE", "a").needs();
+    assert_eq!(asked, ["https://x.org/a.tar"]);
+    for stage in [
+        "FROM alpine AS src\nADD https://x.org/a /",
+        "FROM scratch AS src\nADD https://x.org/a https://x.org/b /",
+        "FROM scratch AS src\nADD a /",
+        "FROM scratch AS src\nADD <<a /\na\n",
+        "FROM scratch AS src\nARG A=${B:?}\nADD https://x.org/$A /",
+        "FROM scratch AS src\nARG A",
+        "FROM scratch AS other\nADD https://x.org/a /",
+    ] {
+        let text = format!("{stage}\nFROM scratch\n");
+        let message = case(&text).arg("SOURCE_DATE_EPOCH", "src").refusal();
+        assert!(message.starts_with("invalid SOURCE_DATE_EPOCH: src"), "{stage}: {message}");
+    }
     let two = "ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nADD https://x.org/a /\nCOPY a /\nFROM scratch";
     assert!(case(two).refusal().starts_with("invalid SOURCE_DATE_EPOCH: src"));
 }
