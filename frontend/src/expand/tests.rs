@@ -241,12 +241,18 @@ fn agrees_with_the_table_of_split_words() {
 
 proptest! {
     #[test]
-    fn no_text_makes_expansion_panic(text in "[$\\{\\}:/#%?*+'\"\\\\<a-c \n]{0,40}") {
-        let value = |name: &str| (name == "a").then(|| "b c".to_owned());
-        let _ = expand(&text, BACKSLASH, &value);
-        let _ = expand_words(&text, Escape('`'), &value);
+    fn no_text_and_no_value_make_expansion_panic(
+        text in "([$\\{\\}]|[:/#%?*+'\"\\\\`<a-c \n-]|\\PC){0,40}",
+        values in prop::collection::btree_map("[a-c1@]", "[a-c$'\"\\\\/*é \n]{0,8}", 0..4),
+    ) {
+        let value = |name: &str| values.get(name).cloned();
+        for escape in [BACKSLASH, Escape('`')] {
+            let _ = expand(&text, escape, &value);
+            let _ = expand_words(&text, escape, &value);
+        }
         let _ = expand_heredoc(&text, &value);
         heredoc_words(&text);
+        let _ = delimiter_words(&text, true);
     }
 
     #[test]

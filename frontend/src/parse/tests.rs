@@ -1,3 +1,5 @@
+mod print;
+mod round_trip;
 mod tables;
 
 use proptest::prelude::*;
