@@ -117,12 +117,19 @@ enum Quotes {
 /// Dockerfile can exhaust the stack.
 const DEEPEST: usize = 100;
 
+/// How many bytes the substitutions of one text may come to, the inner ones counted too. No process
+/// is given a variable of more than 128 KiB, while a few `${a//b/…}` in one another would fill any
+/// memory.
+const LONGEST: usize = 1 << 20;
+
 struct Lexer<'a> {
     rest: &'a str,
     rules: Rules,
     /// Whether escape characters are kept, as patterns need it.
     raw_escapes: bool,
     depth: usize,
+    /// What is left of [`LONGEST`].
+    room: usize,
     variable: &'a dyn Fn(&str) -> Option<String>,
     matched: BTreeSet<String>,
     unmatched: BTreeSet<String>,
@@ -181,6 +188,7 @@ impl<'a> Lexer<'a> {
             rules,
             raw_escapes: false,
             depth: 0,
+            room: LONGEST,
             variable,
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
@@ -297,6 +305,13 @@ impl<'a> Lexer<'a> {
 
     /// Reads what follows `$`.
     fn dollar(&mut self) -> Result<String, ExpansionError> {
+        let value = self.dollar_of_any_length()?;
+        let Some(room) = self.room.checked_sub(value.len()) else { return too_long() };
+        self.room = room;
+        Ok(value)
+    }
+
+    fn dollar_of_any_length(&mut self) -> Result<String, ExpansionError> {
         if !self.skip('{') {
             let name = self.name();
             if name.is_empty() {
@@ -396,7 +411,9 @@ impl<'a> Lexer<'a> {
         if self.rules.keep_unset && value.is_none() {
             return Ok(format!("${{{name}/{pattern}/{replacement}}}"));
         }
-        Ok(Pattern::parse(&pattern)?.replace(&value.unwrap_or_default(), &replacement, all))
+        let value = value.unwrap_or_default();
+        let replaced = Pattern::parse(&pattern)?.replace(&value, &replacement, all, self.room);
+        replaced.map_or_else(too_long, Ok)
     }
 
     /// Reads an operand up to `stop`; `missing` says that the text ends before.
@@ -442,6 +459,10 @@ impl<'a> Lexer<'a> {
             None => String::new(),
         }
     }
+}
+
+fn too_long<T>() -> Result<T, ExpansionError> {
+    error(format!("the substitutions come to more than {LONGEST} bytes"))
 }
 
 fn unsupported<T>(modifier: &str) -> Result<T, ExpansionError> {

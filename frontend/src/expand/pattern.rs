@@ -58,16 +58,28 @@ impl Pattern {
         value.chars().take(kept).collect()
     }
 
-    /// Replaces the first match, or all of them, each as long as can be.
-    pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
+    /// Replaces the first match, or all of them, each as long as can be; `None` if the result
+    /// would be longer than `longest`.
+    pub(super) fn replace(
+        &self,
+        value: &str,
+        replacement: &str,
+        all: bool,
+        longest: usize,
+    ) -> Option<String> {
         let mut result = String::with_capacity(value.len());
         let mut rest = value;
         // An empty match right behind another one does not count.
         let mut behind_match = false;
+        let begins = self.beginnings(value);
         loop {
-            let found = matching_prefix(&self.source, rest.chars(), true);
+            let begins = begins[value.len() - rest.len()];
+            let found = begins.then(|| matching_prefix(&self.source, rest.chars(), true)).flatten();
             if let Some(length) = found.filter(|&length| length > 0 || !behind_match) {
                 result.push_str(replacement);
+                if result.len() > longest {
+                    return None;
+                }
                 let bytes: usize = rest.chars().take(length).map(char::len_utf8).sum();
                 rest = &rest[bytes..];
                 if !all {
@@ -84,7 +96,22 @@ impl Pattern {
             result.push(c);
             rest = chars.as_str();
         }
-        result + rest
+        (result.len() + rest.len() <= longest).then(|| result + rest)
+    }
+
+    /// Tells for each byte of `value` and its end whether a match begins there, in one pass from
+    /// the end: to look for the longest one anywhere would take the square of the time.
+    fn beginnings(&self, value: &str) -> Vec<bool> {
+        let mut begins = vec![false; value.len() + 1];
+        let reversed: Vec<Token> = self.source.iter().rev().copied().collect();
+        let mut reached = Reached::new(&reversed);
+        begins[value.len()] = reached.end();
+        for (at, c) in value.char_indices().rev() {
+            reached.take(c);
+            reached.begin();
+            begins[at] = reached.end();
+        }
+        begins
     }
 }
 
@@ -94,46 +121,80 @@ fn matching_prefix(
     chars: impl Iterator<Item = char>,
     longest: bool,
 ) -> Option<usize> {
-    let mut reached = vec![false; tokens.len() + 1];
-    reached[0] = true;
-    pass_stars(tokens, &mut reached);
-    let mut found = reached[tokens.len()].then_some(0);
+    let mut reached = Reached::new(tokens);
+    let mut found = reached.end().then_some(0);
     for (index, c) in chars.enumerate() {
-        if found.is_some() && !longest || !reached.contains(&true) {
+        if found.is_some() && !longest || !reached.anything() {
             break;
         }
-        let mut next = vec![false; tokens.len() + 1];
-        for (position, token) in tokens.iter().enumerate().filter(|(p, _)| reached[*p]) {
-            match token {
-                Token::Star => next[position] |= c != '\n',
-                Token::Any => next[position + 1] |= c != '\n',
-                Token::Char(wanted) => next[position + 1] |= c == *wanted,
-            }
-        }
-        pass_stars(tokens, &mut next);
-        reached = next;
-        if reached[tokens.len()] {
+        reached.take(c);
+        if reached.end() {
             found = Some(index + 1);
         }
     }
     found
 }
 
-/// A star may match nothing.
-fn pass_stars(tokens: &[Token], reached: &mut [bool]) {
-    for (position, token) in tokens.iter().enumerate() {
-        if *token == Token::Star && reached[position] {
-            reached[position + 1] = true;
+/// The places in a pattern that a match could have reached.
+struct Reached<'t> {
+    tokens: &'t [Token],
+    places: Vec<bool>,
+    next: Vec<bool>,
+}
+
+impl<'t> Reached<'t> {
+    fn new(tokens: &'t [Token]) -> Self {
+        let places = vec![false; tokens.len() + 1];
+        let mut reached = Self { tokens, next: places.clone(), places };
+        reached.begin();
+        reached
+    }
+
+    /// A match may begin here, too.
+    fn begin(&mut self) {
+        self.places[0] = true;
+        self.pass_stars();
+    }
+
+    fn take(&mut self, c: char) {
+        self.next.fill(false);
+        for (place, token) in self.tokens.iter().enumerate().filter(|(at, _)| self.places[*at]) {
+            match token {
+                Token::Star => self.next[place] |= c != '\n',
+                Token::Any => self.next[place + 1] |= c != '\n',
+                Token::Char(wanted) => self.next[place + 1] |= c == *wanted,
+            }
         }
+        std::mem::swap(&mut self.places, &mut self.next);
+        self.pass_stars();
+    }
+
+    /// A star may match nothing.
+    fn pass_stars(&mut self) {
+        for (place, token) in self.tokens.iter().enumerate() {
+            if *token == Token::Star && self.places[place] {
+                self.places[place + 1] = true;
+            }
+        }
+    }
+
+    fn anything(&self) -> bool {
+        self.places.contains(&true)
+    }
+
+    fn end(&self) -> bool {
+        self.places[self.tokens.len()]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Pattern;
+    use proptest::prelude::*;
+
+    use super::{Pattern, matching_prefix};
 
     fn replaced(pattern: &str, value: &str, all: bool) -> String {
-        Pattern::parse(pattern).unwrap().replace(value, "x", all)
+        Pattern::parse(pattern).unwrap().replace(value, "x", all, value.len() + 9).unwrap()
     }
 
     #[test]
@@ -160,6 +221,19 @@ mod tests {
     }
 
     #[test]
+    fn a_result_that_is_too_long_is_none() {
+        let replaced = |longest| Pattern::parse("b").unwrap().replace("abc", "xy", true, longest);
+        assert_eq!((replaced(4), replaced(3)), (Some("axyc".to_owned()), None));
+    }
+
+    #[test]
+    fn a_match_that_never_ends_takes_no_square_of_the_time() {
+        let value = "ab".repeat(1 << 15);
+        assert_eq!(replaced("a*c", &value, true), value);
+        assert_eq!(replaced("a*b", &value, true), "x");
+    }
+
+    #[test]
     fn strips_the_shortest_or_the_longest() {
         let pattern = Pattern::parse("*/").unwrap();
         assert_eq!(pattern.strip_prefix("a/b/c", false), "b/c");
@@ -177,5 +251,15 @@ mod tests {
             Some("invalid pattern (a\\b) in substitution: invalid escape '\\b'".to_owned())
         );
         assert_eq!(replaced("\\*\\?\\\\\\/\\}", "*?\\/}", false), "x");
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_known_where_matches_begin(pattern in "[ab*?]{0,4}", value in "[ab\n]{0,8}") {
+            let pattern = Pattern::parse(&pattern).unwrap();
+            let matches = |at| matching_prefix(&pattern.source, value[at..].chars(), true).is_some();
+            let begins: Vec<bool> = (0..=value.len()).map(matches).collect();
+            prop_assert_eq!(pattern.beginnings(&value), begins);
+        }
     }
 }

@@ -169,6 +169,23 @@ fn a_hundred_nested_substitutions_work_and_more_are_refused() {
     assert!(text(&nested(100_000)).is_err());
 }
 
+#[test]
+fn substitutions_that_would_fill_the_memory_are_refused() {
+    let value = |length: usize| move |_: &str| Some("x".repeat(length));
+    let length =
+        |word: &str, of: usize| expand(word, BACKSLASH, &value(of)).map(|it| it.text.len());
+    assert_eq!(length("$a", LONGEST), Ok(LONGEST));
+    for (word, of) in [
+        ("$a$a", LONGEST / 2 + 1),
+        ("\"$a$a\"", LONGEST / 2 + 1),
+        ("${a//x/$a}", 2_000),
+        ("${a//x/${a//x/${a//x/${a//x/$a}}}}", 100),
+    ] {
+        let message = length(word, of).unwrap_err().0;
+        assert_eq!(message, "the substitutions come to more than 1048576 bytes", "{word}");
+    }
+}
+
 #[derive(Deserialize)]
 struct Table<E> {
     #[serde(default)]
