@@ -1,4 +1,5 @@
-//! The world around a Dockerfile, made up: every name that it asks for stands for something.
+//! The world around a Dockerfile, made up for the benchmark and for the fuzz targets: every name that
+//! it asks for stands for something.
 
 use std::collections::{BTreeMap, BTreeSet};
 
