@@ -279,9 +279,11 @@ fn tell_findings(plan: &Plan, dockerfile: &Dockerfile, request: &Request, events
     let name = format!("[internal] load build definition from {}", dockerfile.source.name);
     let step = StepId::named(&name);
     events.tell(step, EventKind::Planned { name, inputs: vec![] });
+    events.tell(step, EventKind::Started);
     for warning in warnings {
         events.tell(step, EventKind::Finding(Finding::new(warning, dockerfile)));
     }
+    events.tell(step, EventKind::Done);
 }
 
 /// Whether the files of `contexts` are as a condition says; those of images are not looked at.
