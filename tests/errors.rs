@@ -77,7 +77,7 @@ fn an_unknown_stage_to_copy_from() {
         .mirror(nobody_listens())
         .dockerfile("FROM scratch AS builder\nFROM scratch\nCOPY --from=bulder /a /b\n");
     // No snapshot: what a machine says of a name that it can't look up is its own.
-    let words = ["bulder", "Dockerfile:3", "did you mean the stage `builder`?"];
+    let words = ["bulder", "Dockerfile:3", "did you mean `builder`?"];
     session.build_quietly(&[]).fails_with(&words);
 }
 

@@ -120,8 +120,8 @@ pub enum BuildError {
     Pin {
         /// Where the Dockerfile names it.
         span: Span,
-        /// A stage whose name is like that of the source.
-        similar_stage: Option<String>,
+        /// A stage, or a well-known image, with a name like that of the source.
+        similar_name: Option<String>,
         /// Why.
         source: PinError,
     },
@@ -336,8 +336,8 @@ pub(crate) async fn look_up(
     let pin = async |(source, span): (SourceRef, Span)| match pinner.pin(&source).await {
         Ok(pinned) => Ok((source, pinned)),
         Err(error) => {
-            let similar_stage = similar_stage(dockerfile, &source);
-            Err(BuildError::Pin { span, similar_stage, source: error })
+            let similar_name = similar_name(dockerfile, &source);
+            Err(BuildError::Pin { span, similar_name, source: error })
         }
     };
     let found = try_join_all(needs.into_iter().map(pin));
@@ -348,15 +348,21 @@ pub(crate) async fn look_up(
     }
 }
 
-/// The stage that the name of an image that can't be had was probably meant to be.
-fn similar_stage(dockerfile: &Dockerfile, source: &SourceRef) -> Option<String> {
+/// Images that many begin with.
+const WELL_KNOWN: [&str; 7] =
+    ["alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu"];
+
+/// The stage, or the well-known image, that the name of an image that can't be had was probably
+/// meant to be.
+fn similar_name(dockerfile: &Dockerfile, source: &SourceRef) -> Option<String> {
     let SourceRef::Image { reference, .. } = source else { return None };
     let stages = dockerfile.instructions.iter().filter_map(|node| match &node.instruction {
         Instruction::From(from) => from.name.as_deref(),
         _ => None,
     });
     let name = reference.familiar();
-    frontend::did_you_mean(name.trim_end_matches(":latest"), stages).map(str::to_owned)
+    let names = stages.chain(WELL_KNOWN);
+    frontend::did_you_mean(name.trim_end_matches(":latest"), names).map(str::to_owned)
 }
 
 fn base_images(plan: &Plan) -> Vec<&frontend::PinnedImage> {
@@ -412,4 +418,24 @@ async fn assemble(
     };
     let images = try_join_all(plan.targets.iter().map(assemble)).await?;
     Ok(image::combine(images, plan.force_index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_nearer_than_a_well_known_image() {
+        let text = "FROM scratch AS alpina\nFROM scratch\n";
+        let dockerfile = frontend::parse(Source::new("Dockerfile", text)).unwrap();
+        let similar = |name: &str| {
+            let reference = name.parse().unwrap();
+            let platform = oci::Platform::host();
+            similar_name(&dockerfile, &SourceRef::Image { reference, platform, strict: false })
+        };
+        assert_eq!(similar("alpinu").as_deref(), Some("alpina"));
+        assert_eq!(similar("debain").as_deref(), Some("debian"));
+        assert_eq!(similar("example.com/debain"), None);
+        assert_eq!(similar("debian"), None);
+    }
 }

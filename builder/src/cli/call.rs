@@ -155,8 +155,8 @@ impl Lookup<'_> {
                 Calling::Ready(check) => return Ok(check),
                 Calling::Needs(needs) => match self.look_up(needs, &dockerfile).await {
                     Ok(found) => pins.extend(found),
-                    Err(BuildError::Pin { span, similar_stage, source: error }) => {
-                        let message = refusal(&error, similar_stage.as_deref());
+                    Err(BuildError::Pin { span, similar_name, source: error }) => {
+                        let message = refusal(&error, similar_name.as_deref());
                         return Ok(call::check_without_base(source, plan, &span, &message));
                     }
                     Err(error) => return Err(error),
@@ -185,7 +185,7 @@ impl Lookup<'_> {
 }
 
 /// Why an image can't be had, as other programs read it.
-fn refusal(error: &PinError, similar_stage: Option<&str>) -> String {
+fn refusal(error: &PinError, similar_name: Option<&str>) -> String {
     let reason = match error {
         PinError::Registry { image, source } if source.is_found_nowhere() => {
             unresolved(image, &format!("{image}: not found"))
@@ -203,8 +203,8 @@ fn refusal(error: &PinError, similar_stage: Option<&str>) -> String {
         | PinError::Git(_)
         | PinError::Cache(_) => report::chain(error),
     };
-    match similar_stage {
-        Some(stage) => format!("{reason} (did you mean {stage}?)"),
+    match similar_name {
+        Some(name) => format!("{reason} (did you mean {name}?)"),
         None => reason,
     }
 }
@@ -235,7 +235,9 @@ impl Answer {
             (Form::Json, said) => {
                 serde_json::to_string_pretty(said).expect("plain data serialises") + "\n"
             }
-            (Form::Text, Said::Check(check)) => text::check(check, dockerfile),
+            (Form::Text, Said::Check(check)) => {
+                text::check(&check.warnings, check.build_error.as_ref(), dockerfile)
+            }
             (Form::Text, Said::Outline(outline)) => text::outline(outline),
             (Form::Text, Said::Targets(targets)) => text::targets(targets),
         };

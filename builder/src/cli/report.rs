@@ -25,12 +25,11 @@ pub(crate) fn draw(error: &BuildError, dockerfile: &Source) -> String {
     };
     match error {
         BuildError::Dockerfile(diagnostic) => format!("error: {diagnostic}"),
-        BuildError::Pin { span, similar_stage, source } => {
-            let stage =
-                similar_stage.as_ref().map(|stage| format!("did you mean the stage `{stage}`?"));
+        BuildError::Pin { span, similar_name, source } => {
+            let similar = similar_name.as_ref().map(|name| format!("did you mean `{name}`?"));
             format!(
                 "error: {}",
-                diagnostic(span, chain(source), stage.or_else(|| pin_help(source)))
+                diagnostic(span, chain(source), similar.or_else(|| pin_help(source)))
             )
         }
         BuildError::Step { name: _, span, source } => {

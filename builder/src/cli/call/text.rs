@@ -3,26 +3,30 @@
 use std::fmt::Write as _;
 
 use frontend::Source;
-use frontend::call::{BuildError, Check, Finding, Location, Outline, OutlinedMount, Targets};
+use frontend::call::{BuildError, Finding, Location, Outline, OutlinedMount, Targets};
 
 const RULER: &str = "--------------------";
 
 /// What was found, by line.
-pub(super) fn check(check: &Check, dockerfile: &Source) -> String {
-    let mut text = match (check.warnings.len(), &check.build_error) {
+pub(super) fn check(
+    warnings: &[Finding],
+    error: Option<&BuildError>,
+    dockerfile: &Source,
+) -> String {
+    let mut text = match (warnings.len(), error) {
         (0, Some(_)) => return String::new(),
         (0, None) => return "Check complete, no warnings found.\n".to_owned(),
         (1, _) => "Check complete, 1 warning has been found!\n".to_owned(),
         (several, _) => format!("Check complete, {several} warnings have been found!\n"),
     };
-    let mut warnings: Vec<&Finding> = check.warnings.iter().collect();
+    let mut warnings: Vec<&Finding> = warnings.iter().collect();
     warnings.sort_by_key(|warning| warning.location.first_line());
     for Finding { rule_name, url, detail, location, .. } in warnings {
         let url = url.as_ref().map_or_else(String::new, |url| format!(" - {url}"));
         let excerpt = excerpt(location, dockerfile);
         text += &format!("\nWARNING: {rule_name}{url}\n{detail}\n{excerpt}");
     }
-    if check.build_error.is_some() {
+    if error.is_some() {
         text.push('\n');
     }
     text
@@ -120,7 +124,6 @@ fn table<const COLUMNS: usize>(rows: &[[&str; COLUMNS]], gap: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use frontend::call::CheckedSource;
 
     use super::*;
 
@@ -164,12 +167,10 @@ mod tests {
             url: url.map(str::to_owned),
             detail: format!("{rule_name} is wrong"),
             location: (line..=line).into(),
+            is_ours: false,
         };
         let warnings = vec![finding("Late", Some("https://h/late/"), 2), finding("Early", None, 1)];
-        let sources =
-            [CheckedSource { filename: String::new(), data: String::new(), language: "" }];
-        let found = Check { warnings, sources, build_error: None };
-        insta::assert_snapshot!(check(&found, &Source::new("D", "1\n2")), @r"
+        insta::assert_snapshot!(check(&warnings, None, &Source::new("D", "1\n2")), @r"
         Check complete, 2 warnings have been found!
 
         WARNING: Early
