@@ -7,6 +7,7 @@ mod keys;
 mod lint;
 mod names;
 mod properties;
+mod real;
 mod run;
 mod sources;
 mod stages;
