@@ -1,10 +1,10 @@
-//! The base images of the tests: OCI layouts that `fixtures/images/make.sh` makes, once.
+//! The base images of the tests: OCI layouts that the scripts in `fixtures/images` make, once.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::TestRegistry;
-use crate::program::workspace;
+use crate::program::{rbuild, workspace};
 use crate::validate::validate_image;
 
 /// A base image.
@@ -14,6 +14,9 @@ pub enum Base {
     Busybox,
     /// Debian's minimal system, with apt.
     Debian,
+    /// A target of `fixtures/images/languages/Dockerfile`, such as `python`. It is large, and made
+    /// with rbuild and Debian's mirror: not for tests of the gate.
+    Language(&'static str),
 }
 
 impl Base {
@@ -22,6 +25,7 @@ impl Base {
         match self {
             Self::Busybox => "busybox",
             Self::Debian => "debian",
+            Self::Language(name) => name,
         }
     }
 
@@ -31,11 +35,16 @@ impl Base {
     ///
     /// If it can't be made; the script has said why.
     pub fn layout(self) -> PathBuf {
-        let made = Command::new(workspace().join("fixtures/images/make.sh"))
+        let script = match self {
+            Self::Busybox | Self::Debian => "fixtures/images/make.sh",
+            Self::Language(_) => "fixtures/images/languages.sh",
+        };
+        let made = Command::new(workspace().join(script))
             .arg(self.name())
+            .env("RBUILD", rbuild())
             .status()
-            .expect("fixtures/images/make.sh runs");
-        assert!(made.success(), "fixtures/images/make.sh {} failed", self.name());
+            .unwrap_or_else(|e| panic!("{script} runs: {e}"));
+        assert!(made.success(), "{script} {} failed", self.name());
         workspace().join("target/fixtures/images").join(self.name())
     }
 

@@ -57,8 +57,13 @@ impl Session {
     }
 
     /// Makes `FROM <name of the base>` mean the base image of the tests.
-    pub fn base(mut self, base: Base) -> Self {
-        self.bases.push((base.name().to_owned(), base.layout()));
+    pub fn base(self, base: Base) -> Self {
+        self.base_called(base.name(), base)
+    }
+
+    /// Makes `FROM <name>` mean the base image of the tests.
+    pub fn base_called(mut self, name: &str, base: Base) -> Self {
+        self.bases.push((name.to_owned(), base.layout()));
         self
     }
 
