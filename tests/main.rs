@@ -20,6 +20,7 @@ mod logins;
 mod mounts;
 mod output;
 mod parallel;
+mod real;
 mod remote;
 mod rootless;
 mod run;

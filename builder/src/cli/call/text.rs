@@ -124,7 +124,6 @@ fn table<const COLUMNS: usize>(rows: &[[&str; COLUMNS]], gap: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     fn shown(marked: std::ops::RangeInclusive<usize>, text: &str) -> String {
