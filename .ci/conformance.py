@@ -3,8 +3,10 @@
 
 The cases that pass are the lines of conformance-passing.txt beside this file; --update writes them
 anew (that a case leaves the list must be said in the commit). What the runner says of all cases goes
-to target/conformance.log; printed is what it says of those that are lost. The table counts cases per
-group: those whose last step must succeed, those that need RUN among them, and those that must fail.
+to target/conformance.log; printed is what it says of those that are lost. With --as-user an ordinary
+user runs rbuild; the cases that only root can do are in conformance-root-only.txt, with the reason.
+The table counts cases per group: those whose last step must succeed, those that need RUN among them,
+and those that must fail.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SUITE = HERE.parent.parent / "shared" / "conformance"
 LIST = HERE / "conformance-passing.txt"
+ROOT_ONLY = HERE / "conformance-root-only.txt"
 LOG = HERE.parent / "target" / "conformance.log"
 # A case may have a bad day on a busy machine: so many are given a second chance, each alone.
 RETRIED = 10
@@ -50,6 +53,13 @@ def run(only, jobs, log):
         return {name: result["status"] for name, result in json.loads(out.read_text())["results"].items()}
 
 
+def become_user(shown):
+    """From now on an ordinary user runs the program, which may not look into this directory."""
+    shown.chmod(0o755)
+    os.environ["RBUILD"] = shutil.copy(os.environ["RBUILD"], str(shown / "rbuild"))
+    os.environ["RBUILD_PREFIX"] = str(HERE / "as-user.sh")
+
+
 def columns(name):
     """The columns of the table in which a case counts."""
     case = json.loads((SUITE / "cases" / name / "case.json").read_text())
@@ -78,16 +88,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", metavar="GLOB", help="the cases to run")
     parser.add_argument("-j", type=int, default=os.cpu_count(), metavar="N", help="cases at a time")
+    parser.add_argument("--as-user", action="store_true", help="an ordinary user runs rbuild")
     parser.add_argument("--update", action="store_true", help="write the list of those that pass")
     options = parser.parse_args()
     if "RBUILD" not in os.environ:
         sys.exit("RBUILD must name the program to test")
 
     LOG.parent.mkdir(exist_ok=True)
-    with open(LOG, "wb") as log:
+    with open(LOG, "wb") as log, tempfile.TemporaryDirectory() as shown:
+        if options.as_user:
+            become_user(Path(shown))
         statuses = run(options.only, options.j, log)
         passing = {name for name, status in statuses.items() if status == "pass"}
         known = set(LIST.read_text().split()) if LIST.exists() else set()
+        if options.as_user:
+            known -= {line.split()[0] for line in ROOT_ONLY.read_text().splitlines()}
         lost = known & statuses.keys() - passing
         if len(lost) <= RETRIED:
             lost = {name for name in sorted(lost) if run(name, 1, log).get(name) != "pass"}
