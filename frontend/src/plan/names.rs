@@ -1,5 +1,7 @@
 //! What people see of a step: `[build 2/5] RUN make`.
 
+use crate::ast::Escape;
+use crate::expand;
 use crate::git::shown_remote;
 
 /// Numbers the steps of one stage.
@@ -40,11 +42,11 @@ pub(crate) fn summary(heredoc: &str) -> String {
     format!("{first}{}", if lines.next().is_some() { "..." } else { "" })
 }
 
-/// Replaces `$name` and `${name}` by their values, for people: quotes stay, and so does everything
-/// without a value.
+/// Replaces `$name`, `${name}` and `${name:-word}` by their values, for people: quotes stay, and so
+/// does everything without a value.
 pub(crate) fn with_values<'v>(
     text: &str,
-    escape: char,
+    escape: Escape,
     value: impl Fn(&str) -> Option<&'v str>,
 ) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -54,9 +56,11 @@ pub(crate) fn with_values<'v>(
         if c == '$'
             && !single
             && let Some((name, length)) = variable(rest)
-            && let Some(value) = value(name)
+            && value(name).is_some()
+            && let Ok(expanded) =
+                expand(&rest[..length], escape, &|name| value(name).map(str::to_owned))
         {
-            shown.push_str(value);
+            shown.push_str(&expanded.text);
             rest = &rest[length..];
             continue;
         }
@@ -64,7 +68,7 @@ pub(crate) fn with_values<'v>(
         match c {
             '\'' if !double => single = !single,
             '"' if !single => double = !double,
-            c if c == escape && !single => {
+            c if c == escape.0 && !single => {
                 taken += rest[taken..].chars().next().map_or(0, char::len_utf8);
             }
             _ => {}
@@ -87,14 +91,25 @@ pub(crate) fn without_passwords(text: &str) -> String {
 /// The variable that `text` begins with, and how many bytes name it.
 fn variable(text: &str) -> Option<(&str, usize)> {
     let after = text.strip_prefix('$')?;
-    let (name, braces) = match after.strip_prefix('{') {
-        Some(inner) => (inner.split_once('}')?.0, 2),
-        None => {
-            let end = after.find(|c: char| !c.is_alphanumeric() && c != '_');
-            (&after[..end.unwrap_or(after.len())], 0)
+    let braces = after.starts_with('{');
+    let name = &after[usize::from(braces)..];
+    let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
+    let name = &name[..end.unwrap_or(name.len())];
+    let length = if braces { closing_brace(after)? + 2 } else { 1 + name.len() };
+    (!name.is_empty()).then_some((name, length))
+}
+
+/// Where the brace closes that `text` begins with.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    text.char_indices().find_map(|(at, c)| {
+        match c {
+            '{' => open += 1,
+            '}' => open -= 1,
+            _ => {}
         }
-    };
-    (!name.is_empty()).then_some((name, 1 + braces + name.len()))
+        (open == 0).then_some(at)
+    })
 }
 
 #[cfg(test)]
@@ -111,8 +126,12 @@ mod tests {
     #[test]
     fn only_what_has_a_value_is_replaced() {
         let value = |name: &str| (name == "A").then_some("1");
-        let shown = with_values(r#"RUN "$A" '$A' ${A}b \$A $B ${A:-x} $ "it's $A""#, '\\', value);
-        assert_eq!(shown, r#"RUN "1" '$A' 1b \$A $B ${A:-x} $ "it's 1""#);
+        let shown = |text: &str| with_values(text, Escape::default(), value);
+        assert_eq!(
+            shown(r#"RUN "$A" '$A' ${A}b \$A $B "a\b" $ "it's $A""#),
+            r#"RUN "1" '$A' 1b \$A $B "a\b" $ "it's 1""#
+        );
+        assert_eq!(shown("${A:-x} ${A:+${B:-{y\\}}} ${B:-$A} ${A"), "1 {y} ${B:-1} ${A");
     }
 
     #[test]

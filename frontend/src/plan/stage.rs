@@ -236,7 +236,7 @@ impl<'p, 'a> StagePlanner<'p, 'a> {
 
     /// An instruction for people: variables replaced, secrets hidden.
     pub(super) fn step_text(&self, text: &str, secrets: &[String]) -> String {
-        let escape = self.platform.facts.dockerfile.directives.escape.0;
+        let escape = self.platform.facts.dockerfile.directives.escape;
         let text = names::with_values(&names::upper_keyword(text), escape, |name| {
             let is_secret = secrets.iter().any(|secret| secret == name);
             if is_secret { Some("****") } else { self.state.env.get(name) }
