@@ -123,6 +123,8 @@ COPY src /app/src
 COPY file /app
 COPY --chown=root:root file /known
 COPY --chown=somebody file /unknown
+COPY file src/a /into/one
+COPY file src/a /app
 RUN <<E
 false
 true
@@ -151,10 +153,11 @@ fn mistakes_that_no_other_builder_tells() {
     let outcome = session.build(&[]).succeeds();
     let found = [
         ("CopyDirectoryContents", "2"),
-        ("HeredocWithoutErrexit", "8"),
-        ("InvalidJSONForm", "12"),
-        // Told when the step has run.
+        ("HeredocWithoutErrexit", "10"),
+        ("InvalidJSONForm", "14"),
+        // Told when the steps run.
         ("UnknownOwner", "7"),
+        ("SourcesIntoOneFile", "8"),
     ];
     assert_eq!(ours(&outcome.stderr), found, "{outcome}");
 
@@ -168,7 +171,8 @@ fn mistakes_that_no_other_builder_tells() {
     // They never fail a build, and can be skipped like the others.
     session.write("Dockerfile", format!("# check=error=true\n{MISTAKES}"));
     session.build(&["--no-cache"]).succeeds();
-    let skip = "CopyDirectoryContents,HeredocWithoutErrexit,InvalidJSONForm,UnknownOwner";
+    let skip = "CopyDirectoryContents,HeredocWithoutErrexit,InvalidJSONForm,SourcesIntoOneFile,\
+                UnknownOwner";
     session.write("Dockerfile", format!("# check=skip={skip}\n{MISTAKES}"));
     assert!(ours(&session.build(&["--no-cache"]).succeeds().stderr).is_empty());
 }

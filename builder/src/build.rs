@@ -292,7 +292,7 @@ pub(crate) fn holds(condition: &Condition, contexts: &BTreeMap<String, Arc<Build
         Condition::IsDirectory { context, path } => {
             contexts.get(context).is_some_and(|context| context.has_directory(Path::new(path)))
         }
-        Condition::OwnerIsUnknown(_) => false,
+        Condition::OwnerIsUnknown(_) | Condition::DestinationIsFile(_) => false,
     }
 }
 

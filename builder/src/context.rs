@@ -142,10 +142,7 @@ impl BuildContext {
     /// Whether `path` is a directory, and not hidden.
     pub fn has_directory(&self, path: &Path) -> bool {
         let hidden = path.to_str().zip(self.ignore.as_ref()).is_some_and(|(p, i)| i.excludes(p));
-        let found = || rustix::fs::fstat(self.root.find(path).ok()??).ok();
-        let is_directory =
-            |stat: rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
-        !hidden && found().is_some_and(is_directory)
+        !hidden && matches!(self.root.file_type(path), Ok(Some(kind)) if kind.is_dir())
     }
 
     /// Reads the Dockerfile at `path` in it. No link leads out of the context, as it must be where

@@ -58,6 +58,8 @@ pub enum Condition {
     },
     /// The file system that this vertex copies onto has no such user or group.
     OwnerIsUnknown(VertexId),
+    /// Where this vertex copies to is a file, once it has.
+    DestinationIsFile(VertexId),
 }
 
 /// Checks that only run where a file asks for them.

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::error::{Attempt, FilesError};
@@ -82,6 +82,12 @@ impl Root {
             End::Missing(_) | End::NotADirectory(_) => return Ok(None),
         };
         rustix::fs::openat(place.dir(), name, flags, Mode::empty()).attempt("open", path).map(Some)
+    }
+
+    /// What `path` leads to, if anything; links are followed within the root.
+    pub fn file_type(&self, path: &Path) -> Result<Option<FileType>, FilesError> {
+        let found = self.find(path)?.map(rustix::fs::fstat).transpose().attempt("look at", path)?;
+        Ok(found.map(|stat| FileType::from_raw_mode(stat.st_mode)))
     }
 
     /// Follows `path`. Missing directories on the way are made by `make`, or end the walk.

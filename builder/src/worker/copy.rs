@@ -1,8 +1,9 @@
 //! COPY, ADD of local files, and WORKDIR.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use frontend::{CopyOp, CopySource, FileSource, MakeDirOp, Selection};
+use frontend::{Condition, CopyOp, CopySource, FileSource, MakeDirOp, Selection};
 use tokio_util::sync::CancellationToken;
 
 use super::commit::Workspace;
@@ -29,14 +30,21 @@ impl LocalWorker {
         let sources: Vec<_> =
             copy.sources.iter().map(|source| self.ready(source, &job)).collect::<Result<_, _>>()?;
         let (copy, stop) = (copy.clone(), job.stop.clone());
-        let finding = self.suspected_owners.get(&job.vertex.digest).cloned();
+        let suspicions = self.suspicions.get(&job.vertex.digest).cloned().unwrap_or_default();
         let (events, step) = (self.events.clone(), StepId(job.vertex.digest));
         let write = move |to: &Root| {
-            if let (Some(finding), Some(owner)) = (finding, &copy.owner)
-                && files::is_unknown(to, owner).map_err(OpError::failed)?
-            {
-                events.tell(step, EventKind::Finding(finding));
-            }
+            let tell = |condition: &dyn Fn(&Condition) -> Result<bool, FilesError>| {
+                for (suspected, finding) in &suspicions {
+                    if condition(suspected).map_err(OpError::failed)? {
+                        events.tell(step, EventKind::Finding(finding.clone()));
+                    }
+                }
+                Ok::<_, OpError>(())
+            };
+            tell(&|condition| match (condition, &copy.owner) {
+                (Condition::OwnerIsUnknown(_), Some(owner)) => files::is_unknown(to, owner),
+                _ => Ok(false),
+            })?;
             let owner =
                 copy.owner.as_ref().map(|owner| files::resolve_owner(Some(to), owner)).transpose();
             let owner = owner.map_err(OpError::failed)?;
@@ -45,7 +53,12 @@ impl LocalWorker {
                 let options = CopyOptions { dest: &copy.dest, owner, mode, unpack: *unpack };
                 copy_one(files, to, &options, &stop).map_err(OpError::failed)?;
             }
-            Ok(())
+            tell(&|condition| match condition {
+                Condition::DestinationIsFile(_) => {
+                    Ok(to.file_type(Path::new(&copy.dest))?.is_some_and(|kind| kind.is_file()))
+                }
+                _ => Ok(false),
+            })
         };
         self.write(&job, copy.onto, write).await
     }

@@ -87,8 +87,8 @@ pub struct LocalWorker {
     /// The vertices whose layers an output wants as blobs, and how compressed.
     exported: HashSet<Digest>,
     compressions: Vec<Compression>,
-    /// What to tell if the owner that a vertex gives to files turns out to be nobody.
-    suspected_owners: HashMap<Digest, Finding>,
+    /// What to tell of a vertex if a condition turns out to hold.
+    suspicions: HashMap<Digest, Vec<(Condition, Finding)>>,
     /// What the contexts' files were when this build first looked.
     digested: Mutex<HashMap<(String, Selection), Arc<Digested>>>,
     /// Directories of layers that are known to be where they should be.
@@ -142,7 +142,7 @@ impl LocalWorker {
             ssh: request.ssh.clone(),
             blobs,
             exported: layers_of_targets(plan),
-            suspected_owners: suspected_owners(dockerfile, plan),
+            suspicions: suspicions(dockerfile, plan),
             compressions: compressions.into_iter().collect(),
             digested: Mutex::default(),
             seen: Mutex::default(),
@@ -268,14 +268,21 @@ fn load_owners(layer: &Path) -> Result<(), CacheError> {
 }
 
 /// The vertices whose layers the targets consist of, by their digests.
-fn suspected_owners(dockerfile: &Dockerfile, plan: &Plan) -> HashMap<Digest, Finding> {
-    let suspected = plan.suspicions.iter().filter_map(|suspicion| match suspicion.condition {
-        Condition::OwnerIsUnknown(vertex) => {
-            Some((plan.graph[vertex].digest, Finding::new(&suspicion.warning, dockerfile)))
+/// What only the step itself can tell, by the digests of the vertices.
+fn suspicions(dockerfile: &Dockerfile, plan: &Plan) -> HashMap<Digest, Vec<(Condition, Finding)>> {
+    let mut suspicions: HashMap<_, Vec<_>> = HashMap::new();
+    for suspicion in &plan.suspicions {
+        let condition = &suspicion.condition;
+        match condition {
+            Condition::OwnerIsUnknown(vertex) | Condition::DestinationIsFile(vertex) => {
+                let finding = Finding::new(&suspicion.warning, dockerfile);
+                let of_vertex = suspicions.entry(plan.graph[*vertex].digest).or_default();
+                of_vertex.push((condition.clone(), finding));
+            }
+            Condition::IsDirectory { .. } => {}
         }
-        Condition::IsDirectory { .. } => None,
-    });
-    suspected.collect()
+    }
+    suspicions
 }
 
 fn layers_of_targets(plan: &Plan) -> HashSet<Digest> {

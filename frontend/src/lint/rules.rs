@@ -116,13 +116,14 @@ const RULES: [Rule; 22] = [
 ];
 
 /// Checks that no other builder makes; the README says what each is good for.
-pub(super) const OURS: [Rule; 4] = [
+pub(super) const OURS: [Rule; 5] = [
     ours("InvalidJSONForm", "A list that is no valid JSON is not run: the shell gets it as text"),
     ours(
         "CopyDirectoryContents",
         "COPY and ADD of a directory copy what is in it, not the directory itself",
     ),
     ours("UnknownOwner", "Files that are given to an unknown user or group belong to root"),
+    ours("SourcesIntoOneFile", "Of several sources that are copied to one file the last one stays"),
     ours(
         "HeredocWithoutErrexit",
         "Only the last command of a heredoc decides whether RUN succeeds",

@@ -245,6 +245,7 @@ impl<'a> StagePlanner<'_, 'a> {
         let onto = if link { self.scratch() } else { self.state.vertex };
         let copy = CopyOp { onto, sources, dest, owner, mode };
         self.suspect_contents(transfer, words, &copy);
+        let may_overwrite = copy.sources.len() > 1 && !copy.dest.ends_with('/');
         let has_name = copy.owner.as_ref().and_then(ownership::name_to_look_up).is_some();
         let copied = self.add(Op::Copy(Box::new(copy)), &name);
         if let Some(chown) = words.chown.as_ref().filter(|_| has_name) {
@@ -252,6 +253,13 @@ impl<'a> StagePlanner<'_, 'a> {
                 "--chown={chown}: the image has no user or group of that name, so the files belong to root"
             );
             self.suspect(Condition::OwnerIsUnknown(copied), "UnknownOwner", message);
+        }
+        if may_overwrite {
+            let dest = &words.dest;
+            let message = format!(
+                "`{dest}` is a file, each source overwrites the one before: write `{dest}/` for a directory"
+            );
+            self.suspect(Condition::DestinationIsFile(copied), "SourcesIntoOneFile", message);
         }
         self.state.vertex = match link {
             // What was copied onto an empty file system goes on top of the stage's own.
