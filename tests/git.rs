@@ -217,6 +217,37 @@ fn a_repository_can_have_a_name() {
 }
 
 #[test]
+fn the_epoch_can_be_the_time_of_a_commit() {
+    let (session, server) = session();
+    let url = server.url("app#v1");
+    let stage = format!("FROM scratch AS sources\nADD {url} /\nFROM scratch\nCOPY Dockerfile /\n");
+    session.write("Dockerfile", stage);
+    let epoch = "--build-arg=SOURCE_DATE_EPOCH=sources";
+    session.build(&["-t", "x", epoch]).succeeds();
+    let created = |name: &str| session.image(name).config.created.clone();
+    assert_eq!(created("x").as_deref(), Some("2023-11-14T22:13:20Z"));
+    session.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    session.build(&["-t", "y", epoch, &format!("--build-context=sources={url}")]).succeeds();
+    assert_eq!(created("y"), created("x"));
+    assert_eq!(std::fs::read_dir(session.store().join("run")).unwrap().count(), 0);
+}
+
+#[test]
+fn git_uses_the_agent_that_the_build_is_given() {
+    let session = Session::new();
+    session.tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", "home/key"]);
+    let said = session.path("said");
+    let ssh = format!("ssh-add -l > {}; false #", said.display());
+    let session = session.env("GIT_SSH_COMMAND", &ssh);
+    session.write("Dockerfile", "FROM scratch\nADD git@127.0.0.1:a/b.git /\n");
+    session
+        .build(&["--ssh=default=home/key"])
+        .fails_with(&["git can't look into git@127.0.0.1:a/b.git"]);
+    let said = std::fs::read_to_string(said).unwrap();
+    assert!(said.contains("ED25519"), "{said}");
+}
+
+#[test]
 fn what_is_not_there_or_not_what_it_should_be_is_told() {
     let (session, server) = session();
     let refused = |flags: &str, rest: &str, words: &[&str]| {

@@ -322,7 +322,7 @@ pub(crate) fn pinner(request: &Request, services: &Services) -> Pinner {
         downloads: services.downloader(&request.secrets),
         events: services.events.clone(),
         pull: request.pull,
-        git: Git::new(services.sandbox.clone(), request.secrets.clone()),
+        git: Git::new(services.sandbox.clone(), request.secrets.clone(), request.ssh.clone()),
     }
 }
 

@@ -16,13 +16,14 @@ use base64::engine::general_purpose::STANDARD;
 use frontend::{GitOp, shown_remote};
 
 use crate::sandbox::{BrokerCommand, Sandbox, SandboxError};
-use crate::worker::Secrets;
+use crate::worker::{Secrets, SshAgents};
 
 /// Runs git for a build.
 #[derive(Clone)]
 pub struct Git {
     sandbox: Arc<Sandbox>,
     secrets: Secrets,
+    ssh: SshAgents,
 }
 
 /// Why a repository can't be used.
@@ -101,9 +102,10 @@ struct Advertised<'a> {
 }
 
 impl Git {
-    /// Git with the tokens that `secrets` hold.
-    pub fn new(sandbox: Arc<Sandbox>, secrets: Secrets) -> Self {
-        Self { sandbox, secrets }
+    /// Git with the tokens that `secrets` hold and the keys of the agent `default`; where the build
+    /// was not given one, that of the caller's environment.
+    pub fn new(sandbox: Arc<Sandbox>, secrets: Secrets, ssh: SshAgents) -> Self {
+        Self { sandbox, secrets, ssh }
     }
 
     /// The commit that `reference` stands for today; without one that of the default branch.
@@ -159,6 +161,8 @@ impl Git {
     pub async fn check_out(&self, git: &GitOp, into: &Path) -> Result<Checkout, GitError> {
         let directory = into.to_str().unwrap_or_default();
         let remote = &*git.remote;
+        let unreadable = |source| GitError::Read { remote: shown_remote(remote), source };
+        fs::create_dir(into).map_err(unreadable)?;
         let run = async |action, args: &[&str]| {
             self.run(action, remote, &[&["-C", directory], args].concat()).await
         };
@@ -182,7 +186,6 @@ impl Git {
         }
         let seconds = run("read the time of", &["show", "-s", "--format=%ct", "HEAD"]).await?;
         let seconds = Duration::from_secs(seconds.trim().parse().unwrap_or(0));
-        let unreadable = |source| GitError::Read { remote: shown_remote(remote), source };
         let part = match &git.subdir {
             Some(subdir) => real_directory(into, subdir).ok_or_else(|| GitError::NoSubdir {
                 remote: shown_remote(remote),
@@ -236,6 +239,9 @@ impl Git {
             ("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned()),
             ("LC_ALL".to_owned(), "C".to_owned()),
         ];
+        if let Some(agent) = self.ssh.get("default") {
+            env.push(("SSH_AUTH_SOCK".to_owned(), agent.to_string_lossy().into_owned()));
+        }
         if let Some((origin, header)) = authorization(&self.secrets, remote) {
             let pairs = [
                 ("GIT_CONFIG_COUNT", "1".to_owned()),

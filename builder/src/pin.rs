@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use cache::{Cache, CacheError};
-use frontend::{Origin, Pinned, PinnedImage, SourceRef};
+use frontend::{GitOp, Origin, Pinned, PinnedImage, SourceRef};
 use oci::{
     Descriptor, Digest, ImageConfig, Index, Manifest, ManifestError, ManifestOrIndex, Platform,
     Reference,
@@ -17,6 +17,7 @@ use registry_client::Client;
 use crate::download::{DownloadError, Downloaded, Downloader};
 use crate::event::{EventKind, Events, StepId};
 use crate::git::{Git, GitError};
+use crate::worker::seconds;
 
 /// Looks sources up.
 #[derive(Clone)]
@@ -137,6 +138,22 @@ impl Pinner {
             SourceRef::Git { remote, reference, checksum } => {
                 let (reference, checksum) = (reference.as_deref(), checksum.as_deref());
                 Ok(Pinned::Commit(self.git.resolve(remote, reference, checksum).await?))
+            }
+            SourceRef::GitTime { remote, reference, checksum } => {
+                let named = (reference.as_deref(), checksum.as_deref());
+                let commit = self.git.resolve(remote, named.0, named.1).await?;
+                let git = GitOp {
+                    remote: remote.clone(),
+                    reference: reference.clone(),
+                    commit,
+                    subdir: None,
+                    keep_git_dir: false,
+                    submodules: false,
+                };
+                // Only who has a commit can tell its time.
+                let directory = self.cache.run_dir()?;
+                let checkout = self.git.check_out(&git, &directory.path().join("checkout")).await?;
+                Ok(Pinned::Time(seconds(checkout.committed)))
             }
         }
     }

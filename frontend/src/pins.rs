@@ -45,6 +45,15 @@ pub enum SourceRef {
         /// What it must begin with.
         checksum: Option<String>,
     },
+    /// When a commit was made; the members are those of [`SourceRef::Git`].
+    GitTime {
+        /// Where the repository is.
+        remote: String,
+        /// Which one.
+        reference: Option<String>,
+        /// What it must begin with.
+        checksum: Option<String>,
+    },
 }
 
 /// What a [`SourceRef`] is today.
@@ -62,6 +71,8 @@ pub enum Pinned {
     },
     /// A commit, in hex digits.
     Commit(String),
+    /// A time, seconds since 1970.
+    Time(i64),
 }
 
 /// An image, by digest, with what planning needs to know about it.

@@ -115,10 +115,11 @@ pub(crate) fn request(
     let tags = outputs::tags(args)?;
     let outputs = outputs::outputs(args, &tags, std::io::stdout().is_terminal())?;
     let secrets = secrets(args, settings)?;
+    let ssh = ssh_agents(args, settings, services, runtime)?;
     let (named, mut contexts) = named_contexts(args)?;
     let remote = Remote {
         downloads: services.downloader(&secrets),
-        git: Git::new(services.sandbox.clone(), secrets.clone()),
+        git: Git::new(services.sandbox.clone(), secrets.clone(), ssh.clone()),
         runtime,
         stop: &services.stop,
     };
@@ -130,7 +131,7 @@ pub(crate) fn request(
         dockerfile,
         contexts,
         secrets,
-        ssh: ssh_agents(args, settings, services, runtime)?,
+        ssh,
         tags,
         outputs,
         jobs: args

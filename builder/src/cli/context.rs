@@ -227,7 +227,6 @@ impl Remote<'_> {
             let remote = shown_remote(remote);
             UsageError::Git(GitError::Read { remote, source: error })
         };
-        std::fs::create_dir(&into).map_err(unreadable)?;
         let checkout = self.git.check_out(&source.at(commit), &into).await?;
         if source.commit_times {
             git::set_times(&checkout.part, checkout.committed).map_err(unreadable)?;

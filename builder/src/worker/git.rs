@@ -15,8 +15,8 @@ pub enum CheckoutError {
     /// Git fails.
     #[error(transparent)]
     Git(#[from] GitError),
-    /// A directory can't be made or opened.
-    #[error("cannot make a directory for a checkout")]
+    /// Its directory can't be opened.
+    #[error("cannot open the directory of a checkout")]
     Directory(#[source] std::io::Error),
     /// Its files can't be copied.
     #[error(transparent)]
@@ -27,8 +27,7 @@ impl LocalWorker {
     pub(super) async fn check_out(&self, op: &GitOp, job: Job<'_>) -> Result<Made, OpError> {
         let run_dir = self.cache.run_dir()?;
         let into = run_dir.path().join("checkout");
-        std::fs::create_dir(&into).map_err(|e| OpError::failed(CheckoutError::Directory(e)))?;
-        let git = Git::new(self.sandbox.clone(), self.secrets.clone());
+        let git = Git::new(self.sandbox.clone(), self.secrets.clone(), self.ssh.clone());
         let stopped = job.stop.run_until_cancelled(git.check_out(op, &into));
         let checkout = stopped.await.ok_or(OpError::Stopped)?.map_err(OpError::failed)?;
         let (cache, restamp) = (self.cache.clone(), !job.vertex.no_cache);

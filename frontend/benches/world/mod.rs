@@ -53,6 +53,7 @@ fn pin(source: &SourceRef) -> Pinned {
         SourceRef::OciLayout { tag, platform, .. } => image(tag, platform),
         SourceRef::Http { url, .. } => Pinned::File { digest: Digest::of(url), modified: 5 },
         SourceRef::Git { remote, .. } => Pinned::Commit(Digest::of(remote).hex()),
+        SourceRef::GitTime { .. } => Pinned::Time(7),
     }
 }
 

@@ -113,6 +113,7 @@ fn any_file(source: &SourceRef) -> Option<(SourceRef, Pinned)> {
         SourceRef::Git { remote, .. } => {
             Some((source.clone(), Pinned::Commit(Digest::of(remote).hex())))
         }
+        SourceRef::GitTime { .. } => Some((source.clone(), Pinned::Time(0))),
         SourceRef::Image { .. } | SourceRef::OciLayout { .. } => None,
     }
 }

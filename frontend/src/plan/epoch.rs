@@ -1,7 +1,8 @@
 //! `SOURCE_DATE_EPOCH`: a number, or the name of something whose time it is.
 //!
-//! A name is the main context, a named context, or a stage that holds nothing but one download. What
-//! planning goes on with is always the number, so that an ARG of that name has it, too.
+//! A name is the main context, a named context, or a stage that holds nothing but one download or
+//! one repository. What planning goes on with is always the number, so that an ARG of that name has
+//! it, too.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use super::variables::Variables;
 use super::{Facts, NamedContext, PlanRequest, Planning, remote};
 use crate::ast::{Add, Instruction, Node, Operand};
 use crate::stages::{Base, Stage, Stages};
-use crate::{Diagnostic, Pinned, SourceRef, Span, expand};
+use crate::{Diagnostic, GitSource, Pinned, SourceRef, Span, expand};
 
 const NAME: &str = "SOURCE_DATE_EPOCH";
 
@@ -35,10 +36,9 @@ impl<'a> Facts<'a> {
         let seconds = match value {
             "context" => self.request.context_time,
             name => {
-                let (url, span) = self.download_named(name, stages)?;
-                let source = SourceRef::Http { url, checksum: None };
+                let (source, span) = self.source_named(name, stages)?;
                 match self.pin(&source) {
-                    Some(Pinned::File { modified, .. }) => Some(*modified),
+                    Some(Pinned::File { modified: time, .. } | Pinned::Time(time)) => Some(*time),
                     Some(_) => return Err(self.invalid_epoch(name)),
                     None => {
                         let needs = BTreeMap::from([(source, span)]);
@@ -53,16 +53,17 @@ impl<'a> Facts<'a> {
         Ok(Epoch::Named(Box::new(request)))
     }
 
-    /// The URL that a named context or a stage consists of.
-    fn download_named(
+    /// What a named context or a stage consists of.
+    fn source_named(
         &self,
         name: &str,
         stages: &Stages<'a>,
-    ) -> Result<(String, Span), Diagnostic> {
+    ) -> Result<(SourceRef, Span), Diagnostic> {
         let platform = &self.request.build_platform;
         if let Some(found) = self.contexts.find(name, platform) {
             return match found.context {
-                NamedContext::Http(url) => Ok((url.clone(), 0..0)),
+                NamedContext::Http(url) => Ok((download(url.clone()), 0..0)),
+                NamedContext::Git(source) => Ok((commit(source.clone()), 0..0)),
                 _ => Err(self.invalid_epoch(name)),
             };
         }
@@ -71,12 +72,12 @@ impl<'a> Facts<'a> {
             .list
             .iter()
             .find(is_it)
-            .and_then(|stage| self.only_download(stage, &stages.globals))
+            .and_then(|stage| self.only_source(stage, &stages.globals))
             .ok_or_else(|| self.invalid_epoch(name))
     }
 
-    /// What is downloaded in a stage on `scratch` that does nothing else.
-    fn only_download(&self, stage: &Stage<'a>, globals: &Variables) -> Option<(String, Span)> {
+    /// What is fetched in a stage on `scratch` that does nothing else.
+    fn only_source(&self, stage: &Stage<'a>, globals: &Variables) -> Option<(SourceRef, Span)> {
         if !matches!(stage.base, Base::Scratch) {
             return None;
         }
@@ -87,7 +88,14 @@ impl<'a> Facts<'a> {
         let [Operand::Path(url)] = sources.as_slice() else { return None };
         let args = stage.instructions.iter().take_while(is_arg);
         let url = self.expand_behind(args, globals, url)?;
-        (remote::is_url(&url) && !remote::is_git(&url)).then(|| (url, node.span.clone()))
+        let source = if remote::is_git(&url) {
+            commit(GitSource::parse(&url).ok()?)
+        } else if remote::is_url(&url) {
+            download(url)
+        } else {
+            return None;
+        };
+        Some((source, node.span.clone()))
     }
 
     /// Expands a word as a stage does behind these ARGs; `None` if one of them can't be.
@@ -118,8 +126,17 @@ impl<'a> Facts<'a> {
 
     fn invalid_epoch(&self, value: &str) -> Diagnostic {
         self.error(&(0..0), format!("invalid {NAME}: {value}")).in_no_line().help(
-            "give the number of seconds since 1970, `context`, the name of a context by URL, \
-             or that of a stage on scratch with one ADD of a URL",
+            "give the number of seconds since 1970, `context`, the name of a context by URL or from \
+             git, or that of a stage on scratch with one ADD of such a source",
         )
     }
+}
+
+fn download(url: String) -> SourceRef {
+    SourceRef::Http { url, checksum: None }
+}
+
+fn commit(source: GitSource) -> SourceRef {
+    let GitSource { remote, reference, checksum, .. } = source;
+    SourceRef::GitTime { remote, reference, checksum }
 }

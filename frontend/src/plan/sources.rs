@@ -113,7 +113,7 @@ impl<'a> PlatformPlanner<'a> {
         match self.pin(source, span) {
             None => Ok(None),
             Some(Pinned::Image(image)) => Ok(Some(Ground::Image { name: name.to_owned(), image })),
-            Some(Pinned::File { .. } | Pinned::Commit(_)) => {
+            Some(Pinned::File { .. } | Pinned::Commit(_) | Pinned::Time(_)) => {
                 Err(self.facts.error(span, format!("`{name}` is pinned to files, not an image")))
             }
         }
@@ -147,7 +147,7 @@ impl<'a> PlatformPlanner<'a> {
                 name: remote::file_name(url),
                 modified: *modified,
             })),
-            Some(Pinned::Image(_) | Pinned::Commit(_)) => {
+            Some(Pinned::Image(_) | Pinned::Commit(_) | Pinned::Time(_)) => {
                 Err(self.facts.error(span, format!("`{url}` is not pinned to a file")))
             }
         }
@@ -163,7 +163,7 @@ impl<'a> PlatformPlanner<'a> {
         match self.pin(SourceRef::Git { remote, reference, checksum }, span) {
             None => Ok(None),
             Some(Pinned::Commit(commit)) => Ok(Some(source.at(commit.clone()))),
-            Some(Pinned::Image(_) | Pinned::File { .. }) => {
+            Some(Pinned::Image(_) | Pinned::File { .. } | Pinned::Time(_)) => {
                 let message = format!("`{}` is not pinned to a commit", source.remote);
                 Err(self.facts.error(span, message))
             }

@@ -123,6 +123,7 @@ impl Case {
                 return Pinned::File { digest: Digest::of(url), modified: 5 };
             }
             SourceRef::Git { remote, .. } => return Pinned::Commit(Digest::of(remote).hex()),
+            SourceRef::GitTime { .. } => return Pinned::Time(7),
         };
         let config = match self.images.get(&name) {
             Some(config) => config.clone(),
@@ -157,6 +158,9 @@ impl Case {
             SourceRef::Http { url, .. } => url,
             SourceRef::Git { remote, reference, .. } => {
                 format!("{remote}#{}", reference.unwrap_or_default())
+            }
+            SourceRef::GitTime { remote, reference, .. } => {
+                format!("time of {remote}#{}", reference.unwrap_or_default())
             }
         };
         needs.into_keys().map(name).collect()

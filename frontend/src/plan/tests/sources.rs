@@ -216,6 +216,13 @@ fn the_epoch_can_be_the_time_of_something_else() {
     assert_eq!(epoch("FROM scratch", "src", &named), Some(5), "its Last-Modified");
     let stage = "FROM scratch AS src\nADD https://x.org/a /\nFROM scratch";
     assert_eq!(epoch(stage, "src", &nothing), Some(5));
+    let repository = "FROM scratch AS src\nADD https://x.org/a.git?ref=v1 /\nFROM scratch";
+    assert_eq!(epoch(repository, "src", &nothing), Some(7), "when the commit was made");
+    let asked = case(repository).arg("SOURCE_DATE_EPOCH", "src").needs();
+    assert_eq!(asked, ["time of https://x.org/a.git#v1"]);
+    let context = NamedContext::Git(crate::GitSource::parse("https://x.org/a.git").unwrap());
+    let named = |r: &mut PlanRequest| drop(r.contexts.insert("src".to_owned(), context.clone()));
+    assert_eq!(epoch("FROM scratch", "src", &named), Some(7));
     // What an ARG shows is the number.
     let shown = "ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nADD https://x.org/a /\n\
                  FROM scratch\nARG SOURCE_DATE_EPOCH\nENV E=$SOURCE_DATE_EPOCH";
