@@ -143,7 +143,7 @@ impl Tree<'_> {
             let branch = if is_last { "└─ " } else { "├─ " };
             match *line {
                 Line::Above(id) => {
-                    let name = &drawing.plan.graph[id].name;
+                    let name = &drawing.step(id).1.name;
                     self.line(None, &format!("{indent}{branch}↑ {name}"));
                 }
                 Line::Step(id) => {
@@ -256,6 +256,14 @@ COPY conf /etc
     }
 
     #[test]
+    fn what_stands_further_up_is_called_alike() {
+        let text = "FROM scratch AS a\nCOPY --link x /x\nFROM a AS b\nCOPY y /y\nFROM a\nCOPY --from=b /y /z\n";
+        let tree = drawn(text, |drawing| drawing.text());
+        assert_eq!(tree.matches("[a 1/1] COPY --link x /x\n").count(), 2, "{tree}");
+        assert!(!tree.contains("LINK"), "{tree}");
+    }
+
+    #[test]
     fn every_platform_has_a_tree() {
         let plan = case("FROM debian\nRUN make\n").platforms(&["linux/amd64", "linux/arm64"]);
         let plan = plan.result().unwrap();
@@ -270,7 +278,8 @@ COPY conf /etc
 
     #[test]
     fn programs_get_all_but_passwords() {
-        let text = "FROM scratch\nADD https://me:secret@example.com/x /y\nCOPY <<E /z\nz\nE\n";
+        let text = "FROM scratch\nADD https://me:secret@example.com/x /y\nCOPY <<E /z\nz\nE\n\
+                    ENV P=http://me:secret@proxy TOKEN=secret\nRUN get https://me:secret@x\n";
         let source = Source::new("Dockerfile", text);
         insta::assert_snapshot!(drawn(text, |drawing| drawing.json(&source)));
     }

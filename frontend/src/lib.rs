@@ -38,7 +38,7 @@ pub use diagnostic::{Diagnostic, did_you_mean};
 pub use expand::{Expansion, ExpansionError, expand, expand_heredoc, expand_words};
 pub use git::{GitSource, shown_remote};
 pub use graph::{Graph, Vertex, VertexId};
-pub use lint::{Condition, Suspicion, Warning};
+pub use lint::{Condition, Suspicion, Warning, is_secret_name};
 pub use ops::{
     CacheMount, CacheSharing, CopyOp, CopySource, ExecOp, FetchOp, FileSource, GitOp, Input,
     MakeDirOp, Mode, Mount, MountSource, NetworkMode, Op, Owner, SecurityMode, Selection, UserSpec,
@@ -47,6 +47,7 @@ pub use parse::{parse, parse_trigger, parse_until_error, refuse_foreign_syntax};
 pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
 pub use plan::{
     HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, is_git, is_url, plan, quote,
+    without_passwords,
 };
 pub use source::{Source, Span};
 

@@ -193,7 +193,7 @@ fn first_check(source: &Source) -> Span {
 }
 
 /// Whether a variable of this name probably holds a secret.
-pub(crate) fn is_secret_name(name: &str) -> bool {
+pub fn is_secret_name(name: &str) -> bool {
     const SECRET: [&str; 10] = [
         "apikey",
         "auth",

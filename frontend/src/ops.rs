@@ -6,8 +6,7 @@
 use oci::{Digest, Digester, Platform};
 use serde::{Serialize, Serializer};
 
-use crate::git::shown_remote;
-use crate::{PinnedImage, VertexId};
+use crate::{PinnedImage, VertexId, is_secret_name, without_passwords};
 
 /// What to do to make one snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,8 +41,10 @@ pub struct ExecOp {
     /// The root filesystem it starts from.
     pub root: VertexId,
     /// The command line.
+    #[serde(serialize_with = "words_without_passwords")]
     pub args: Vec<String>,
     /// Its environment, in order.
+    #[serde(serialize_with = "variables_without_passwords")]
     pub env: Vec<(String, String)>,
     /// Proxy variables: in the environment, but never in the key, nor shown to anybody: addresses
     /// of proxies have passwords.
@@ -545,5 +546,23 @@ fn as_lossy_text<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S:
 }
 
 fn without_password<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&shown_remote(url))
+    serializer.serialize_str(&without_passwords(url))
+}
+
+fn words_without_passwords<S: Serializer>(
+    words: &[String],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(words.iter().map(|word| without_passwords(word)))
+}
+
+fn variables_without_passwords<S: Serializer>(
+    variables: &[(String, String)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let shown = |(name, value): &(String, String)| match is_secret_name(name) {
+        true => (name.clone(), "****".to_owned()),
+        false => (name.clone(), without_passwords(value)),
+    };
+    serializer.collect_seq(variables.iter().map(shown))
 }

@@ -2,7 +2,6 @@
 
 use crate::ast::Escape;
 use crate::expand;
-use crate::git::shown_remote;
 
 /// Numbers the steps of one stage.
 #[derive(Debug)]
@@ -42,8 +41,11 @@ pub(crate) fn summary(heredoc: &str) -> String {
     format!("{first}{}", if lines.next().is_some() { "..." } else { "" })
 }
 
+/// How long a name may become by the values in it, in bytes.
+const LONGEST: usize = 16 << 10;
+
 /// Replaces `$name`, `${name}` and `${name:-word}` by their values, for people: quotes stay, and so
-/// does everything without a value.
+/// does everything without a value, or behind more than anybody reads.
 pub(crate) fn with_values<'v>(
     text: &str,
     escape: Escape,
@@ -55,6 +57,7 @@ pub(crate) fn with_values<'v>(
     while let Some(c) = rest.chars().next() {
         if c == '$'
             && !single
+            && shown.len() < LONGEST
             && let Some((name, length)) = variable(rest)
             && value(name).is_some()
             && let Ok(expanded) =
@@ -79,13 +82,22 @@ pub(crate) fn with_values<'v>(
     shown
 }
 
-/// Leaves users and passwords out of the URLs among the words of `text`.
-pub(crate) fn without_passwords(text: &str) -> String {
-    let word = |word: &str| match word.find("http") {
-        Some(start) => word[..start].to_owned() + &shown_remote(&word[start..]),
-        None => word.to_owned(),
-    };
-    text.split_inclusive(char::is_whitespace).map(word).collect()
+/// Leaves users and passwords out of the URLs in `text`.
+pub fn without_passwords(text: &str) -> String {
+    const COLON: &str = "://";
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(COLON) {
+        let (before, after) = rest.split_at(at + COLON.len());
+        shown.push_str(before);
+        let scheme = before[..at].to_ascii_lowercase();
+        let is_web = scheme.ends_with("http") || scheme.ends_with("https");
+        let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'');
+        let authority = &after[..after.find(ends).unwrap_or(after.len())];
+        let host = authority.rfind('@').filter(|_| is_web).map_or(0, |at| at + 1);
+        rest = &after[host..];
+    }
+    shown + rest
 }
 
 /// The variable that `text` begins with, and how many bytes name it.
@@ -136,9 +148,15 @@ mod tests {
 
     #[test]
     fn passwords_of_urls_are_not_shown() {
-        let text = "ADD \"https://me:secret@x.org/a\"  http://x.org/b@c git@x.org:a --x=http /d";
-        let shown = "ADD \"https://x.org/a\"  http://x.org/b@c git@x.org:a --x=http /d";
-        assert_eq!(without_passwords(text), shown);
+        for (text, shown) in [
+            ("ADD \"https://me:secret@x.org/a\"  /d", "ADD \"https://x.org/a\"  /d"),
+            ("http_proxy=http://me:secret@proxy make", "http_proxy=http://proxy make"),
+            ("a=HTTPS://me:p@ss@x,http://you@y/z", "a=HTTPS://x,http://y/z"),
+            ("http://x.org/b@c git@x.org:a --x=http", "http://x.org/b@c git@x.org:a --x=http"),
+            ("ssh://git@x.org/a", "ssh://git@x.org/a"),
+        ] {
+            assert_eq!(without_passwords(text), shown);
+        }
     }
 
     #[test]
