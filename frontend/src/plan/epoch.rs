@@ -109,14 +109,15 @@ impl<'a> Facts<'a> {
             let value = |name: &str| known.get(name).map(str::to_owned);
             expand(word, self.dockerfile.directives.escape, &value).ok().map(|found| found.text)
         };
-        let mut known = globals.clone();
+        let mut known = Variables::default();
         for node in args {
             let Instruction::Arg(arg) = &node.instruction else { continue };
             for (name, default) in &arg.args {
                 let given = self.request.build_args.get(name).cloned();
                 let value = match (given, default) {
+                    (Some(given), _) => Some(given),
                     (None, Some(default)) => Some(expanded(default, &known)?),
-                    (given, _) => given,
+                    (None, None) => globals.get(name).map(str::to_owned),
                 };
                 value.into_iter().for_each(|value| known.set(name, value));
             }

@@ -228,7 +228,7 @@ fn the_epoch_can_be_the_time_of_something_else() {
                  FROM scratch\nARG SOURCE_DATE_EPOCH\nENV E=$SOURCE_DATE_EPOCH";
     let plan = case(shown).plan();
     assert_eq!(plan.config().env.last().map(String::as_str), Some("E=5"));
-    let url = "ARG HOST=x.org\nFROM scratch AS src\nARG FILE=b NAME=$FILE.tar\n\
+    let url = "ARG HOST=x.org\nFROM scratch AS src\nARG HOST FILE=b NAME=$FILE.tar\n\
                ADD --checksum=$SUM https://$HOST/$NAME /\nFROM scratch";
     let asked = case(url).arg("SOURCE_DATE_EPOCH", "SRC").arg("FILE", "a").needs();
     assert_eq!(asked, ["https://x.org/a.tar"]);
