@@ -187,7 +187,7 @@ pub struct Preview {
     pub expected: HashMap<VertexId, Expected>,
 }
 
-/// Plans and asks the cache; downloads and runs nothing.
+/// Plans as a build does and asks the cache; runs nothing.
 pub async fn preview(request: &Request, services: &Services) -> Result<Preview, BuildError> {
     refuse_foreign_syntax(request)?;
     let dockerfile = frontend::parse(request.dockerfile.clone())?;
@@ -271,7 +271,7 @@ fn tell_findings(plan: &Plan, dockerfile: &Dockerfile, request: &Request, events
     let suspicions = plan.suspicions.iter().filter(|s| holds(&s.condition, &request.contexts));
     let mut warnings: Vec<_> =
         plan.warnings.iter().chain(suspicions.map(|suspicion| &suspicion.warning)).collect();
-    warnings.sort_by_key(|warning| warning.span.start);
+    warnings.sort_by_key(|warning| (warning.span.start, warning.rule, &warning.message));
     warnings.dedup();
     if warnings.is_empty() {
         return;
@@ -361,8 +361,8 @@ fn similar_name(dockerfile: &Dockerfile, source: &SourceRef) -> Option<String> {
         _ => None,
     });
     let name = reference.familiar();
-    let names = stages.chain(WELL_KNOWN);
-    frontend::did_you_mean(name.trim_end_matches(":latest"), names).map(str::to_owned)
+    let name = name.split(['@', ':']).next().unwrap_or_default();
+    frontend::did_you_mean(name, stages.chain(WELL_KNOWN)).map(str::to_owned)
 }
 
 fn base_images(plan: &Plan) -> Vec<&frontend::PinnedImage> {
@@ -434,7 +434,7 @@ mod tests {
             similar_name(&dockerfile, &SourceRef::Image { reference, platform, strict: false })
         };
         assert_eq!(similar("alpinu").as_deref(), Some("alpina"));
-        assert_eq!(similar("debain").as_deref(), Some("debian"));
+        assert_eq!(similar("debain:12").as_deref(), Some("debian"));
         assert_eq!(similar("example.com/debain"), None);
         assert_eq!(similar("debian"), None);
     }

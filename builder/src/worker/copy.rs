@@ -33,18 +33,20 @@ impl LocalWorker {
         let suspicions = self.suspicions.get(&job.vertex.digest).cloned().unwrap_or_default();
         let (events, step) = (self.events.clone(), StepId(job.vertex.digest));
         let write = move |to: &Root| {
-            let tell = |condition: &dyn Fn(&Condition) -> Result<bool, FilesError>| {
-                for (suspected, finding) in &suspicions {
-                    if condition(suspected).map_err(OpError::failed)? {
-                        events.tell(step, EventKind::Finding(finding.clone()));
-                    }
-                }
-                Ok::<_, OpError>(())
+            // What can't be looked at is no mistake of the Dockerfile's.
+            let tell = |holds: &dyn Fn(&Condition) -> bool| {
+                let found = suspicions.iter().filter(|(condition, _)| holds(condition));
+                found.for_each(|(_, finding)| {
+                    events.tell(step, EventKind::Finding(finding.clone()));
+                });
             };
-            tell(&|condition| match (condition, &copy.owner) {
-                (Condition::OwnerIsUnknown(_), Some(owner)) => files::is_unknown(to, owner),
-                _ => Ok(false),
-            })?;
+            tell(&|condition| match condition {
+                Condition::OwnerIsUnknown(_) => {
+                    let owner = copy.owner.as_ref();
+                    owner.is_some_and(|owner| files::is_unknown(to, owner).unwrap_or(false))
+                }
+                Condition::DestinationIsFile(_) | Condition::IsDirectory { .. } => false,
+            });
             let owner =
                 copy.owner.as_ref().map(|owner| files::resolve_owner(Some(to), owner)).transpose();
             let owner = owner.map_err(OpError::failed)?;
@@ -55,10 +57,11 @@ impl LocalWorker {
             }
             tell(&|condition| match condition {
                 Condition::DestinationIsFile(_) => {
-                    Ok(to.file_type(Path::new(&copy.dest))?.is_some_and(|kind| kind.is_file()))
+                    matches!(to.file_type(Path::new(&copy.dest)), Ok(Some(kind)) if kind.is_file())
                 }
-                _ => Ok(false),
-            })
+                Condition::OwnerIsUnknown(_) | Condition::IsDirectory { .. } => false,
+            });
+            Ok(())
         };
         self.write(&job, copy.onto, write).await
     }

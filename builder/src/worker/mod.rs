@@ -267,7 +267,6 @@ fn load_owners(layer: &Path) -> Result<(), CacheError> {
     Owners::here().load(layer).map_err(failed)
 }
 
-/// The vertices whose layers the targets consist of, by their digests.
 /// What only the step itself can tell, by the digests of the vertices.
 fn suspicions(dockerfile: &Dockerfile, plan: &Plan) -> HashMap<Digest, Vec<(Condition, Finding)>> {
     let mut suspicions: HashMap<_, Vec<_>> = HashMap::new();
@@ -285,6 +284,7 @@ fn suspicions(dockerfile: &Dockerfile, plan: &Plan) -> HashMap<Digest, Vec<(Cond
     suspicions
 }
 
+/// The vertices whose layers the targets consist of, by their digests.
 fn layers_of_targets(plan: &Plan) -> HashSet<Digest> {
     let mut todo: Vec<VertexId> = plan.targets.iter().map(|target| target.vertex).collect();
     let mut found = HashSet::new();

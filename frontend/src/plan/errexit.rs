@@ -43,17 +43,32 @@ fn sets_errexit<'w>(flags: impl Iterator<Item = &'w str>) -> bool {
     flags.into_iter().any(is_set)
 }
 
-/// Whether a command before the last one can fail unseen.
+/// Whether a command before the last one can fail unseen. Of a script that is more than a list of
+/// commands nothing is said.
 fn loses_errors(script: &str) -> bool {
     let commands = commands(script);
-    let words =
-        |command: &String| command.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let sets = commands.iter().map(words).any(|words| {
-        let flags = words.iter().skip(1).map(|word| word.trim_end_matches(';'));
-        words.first().is_some_and(|word| word == "set") && sets_errexit(flags)
-    });
     let Some((_last, others)) = commands.split_last() else { return false };
-    !sets && others.iter().any(|command| can_fail(command) && !command.contains("|| exit"))
+    let is_list = commands.iter().all(|command| is_plain(command));
+    let stops = commands.iter().any(|command| stops_at_errors(command));
+    is_list && !stops && others.iter().any(|command| can_fail(command))
+}
+
+/// Whether a command has neither a heredoc, nor a string of several lines, nor is it a compound.
+fn is_plain(command: &str) -> bool {
+    const COMPOUNDS: [&str; 10] =
+        ["if", "for", "while", "until", "case", "function", "select", "{", "(", "(("];
+    let first = command.split_whitespace().next().unwrap_or_default();
+    let quotes = |quote: char| command.matches(quote).count();
+    let is_open = quotes('"') % 2 == 1 || quotes('\'') % 2 == 1;
+    !(COMPOUNDS.contains(&first) || command.contains("<<") || command.contains("()") || is_open)
+}
+
+/// Whether `set -e` or the like is among the commands of a line.
+fn stops_at_errors(command: &str) -> bool {
+    let parts = command.split([';', '&', '|']);
+    parts
+        .map(str::split_whitespace)
+        .any(|mut words| words.next() == Some("set") && sets_errexit(words))
 }
 
 fn can_fail(command: &str) -> bool {
@@ -62,7 +77,8 @@ fn can_fail(command: &str) -> bool {
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     });
     let runs_another = command.contains("$(") || command.contains('`');
-    !(is_assignment && !runs_another || HARMLESS.contains(&first.trim_end_matches(';')))
+    let is_harmless = HARMLESS.contains(&first.trim_end_matches(';'));
+    !(is_assignment && !runs_another || is_harmless || command.contains("|| exit"))
 }
 
 /// The commands of a script, one a line; what `\`, `&&`, `||` or `|` continues is one.
@@ -100,6 +116,11 @@ mod tests {
             "set -eux;\nmake\nmake install\n",
             "make || exit 1\nmake install\n",
             "PREFIX=/usr\nexport PREFIX\necho building\nmake\n",
+            "cd /src && set -e\nmake\nmake install\n",
+            "export X=1; set -e\nmake\nmake install\n",
+            "if make\nthen make install\nfi\n",
+            "cat > /etc/x <<END\none\ntwo\nEND\n",
+            "perl -e '\nprint 1;\nprint 2;'\n",
             "",
         ] {
             assert!(!loses_errors(script), "{script}");

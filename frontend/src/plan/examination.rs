@@ -97,7 +97,12 @@ pub(crate) fn examine(
         }
     }
     let Draft { needs, mut warnings, mut suspicions, parameters, graph: _ } = draft;
-    suspicions.dedup();
+    let mut told = vec![];
+    suspicions.retain(|suspicion| {
+        let is_new = !told.contains(&suspicion.warning);
+        told.extend(is_new.then(|| suspicion.warning.clone()));
+        is_new
+    });
     // Base images are looked at before any instruction.
     warnings.sort_by_key(|warning| warning.rule != "InvalidBaseImagePlatform");
     Examination { needs, warnings, suspicions, parameters, error }
