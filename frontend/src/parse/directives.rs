@@ -60,13 +60,19 @@ pub fn refuse_foreign_syntax(source: &Source, given: Option<&str>) -> Result<(),
     let message = format!(
         "`{image}` is to read the file: this reads Dockerfiles itself, and downloads no program"
     );
-    let place = source.text.find(&image).filter(|_| given.is_none());
-    let span = place.map_or(0..0, |start| start..start + image.len());
-    let error = Diagnostic::new(&source.clone(), span, message);
-    Err(match place {
-        Some(_) => error.help("leave the line out if the file is a Dockerfile"),
-        None => error.in_no_line().help("leave BUILDKIT_SYNTAX out if the file is a Dockerfile"),
-    })
+    if given.is_some() {
+        let error = Diagnostic::new(source, 0..0, message).in_no_line();
+        return Err(error.help("leave BUILDKIT_SYNTAX out if the file is a Dockerfile"));
+    }
+    let mut start = 0;
+    let line = source.text.split_inclusive('\n').find_map(|line| {
+        let at = start;
+        start += line.len();
+        let names_it = line.contains("syntax") && line.contains(&image);
+        names_it.then(|| at..at + without_line_end(line).len())
+    });
+    let error = Diagnostic::new(source, line.unwrap_or(0..0), message);
+    Err(error.help("leave the line out if the file is a Dockerfile"))
 }
 
 /// What the frontend that is built in is called.
