@@ -1,7 +1,7 @@
 //! `rbuild graph`: what a build would do, as text, for Graphviz and as JSON.
 
 use serde_json::Value;
-use test_support::{Base, Session};
+use test_support::{Base, Session, TestRegistry};
 
 const STAGES: &str = "\
 FROM busybox AS build
@@ -47,9 +47,22 @@ fn the_tree_tells_what_a_build_would_do() {
 #[test]
 fn flags_of_a_build_may_stay() {
     let session = session();
-    let text = graph(&session, &["--target=build", "-t", "x", "--push", "--load"]);
+    std::fs::write(session.path("id"), "of an earlier build").unwrap();
+    let text = graph(&session, &["--target=build", "-t", "x", "--push", "--iidfile=id"]);
     assert_eq!(expectations(&text), ["runs", "depends"], "{text}");
     assert!(!session.rbuild(&["images"]).succeeds().stdout.contains("x"));
+    assert!(session.path("id").exists());
+}
+
+#[test]
+fn a_download_is_known_without_a_look_into_it() {
+    let server = TestRegistry::start();
+    let blob = server.put_blob("app", &b"downloaded"[..]);
+    let url = format!("http://{}/v2/app/blobs/{blob}", server.host());
+    let session = session();
+    session.write("Dockerfile", format!("FROM busybox\nADD {url} /x\nCOPY input /y\n"));
+    session.build(&[]).succeeds();
+    assert_eq!(expectations(&graph(&session, &[])), ["cached"; 3]);
 }
 
 #[test]

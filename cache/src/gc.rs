@@ -40,6 +40,10 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
+/// How long a project's steps are compared with later ones, in seconds: they outlive their bytes, as
+/// records do, but not for ever.
+const STEPS_COUNT_FOR: i64 = 90 * 24 * 60 * 60;
+
 impl Cache {
     /// Deletes what no named image consists of and no living process counts on, and what dead
     /// processes left behind. The named images stay.
@@ -72,11 +76,10 @@ impl Cache {
                     forget_documents(transaction, &needed)?;
                 }
             }
-            for sql in
-                ["DELETE FROM contexts WHERE saved < ?1", "DELETE FROM steps WHERE saved < ?1"]
-            {
-                transaction.prepare_cached(sql)?.execute([limit])?;
-            }
+            let contexts = "DELETE FROM contexts WHERE saved < ?1";
+            transaction.prepare_cached(contexts)?.execute([limit])?;
+            let steps = "DELETE FROM steps WHERE saved < ?1";
+            transaction.prepare_cached(steps)?.execute([now() - STEPS_COUNT_FOR])?;
             let cache_mounts = self.bury_mounts(limit)?;
             Ok(Pruned { blobs, layers, cache_mounts, bytes: 0 })
         });
@@ -198,7 +201,7 @@ pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, CacheError> {
 /// What steps made, what files add up to, what names meant: all that a cold build finds out.
 fn forget_records(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
-        "DELETE FROM records; DELETE FROM snapshots; DELETE FROM files; DELETE FROM contexts; \
+        "DELETE FROM records; DELETE FROM snapshots; DELETE FROM files; DELETE FROM steps; DELETE FROM contexts; \
          DELETE FROM pins; DELETE FROM stamps; DELETE FROM layer_times; DELETE FROM clamped; \
          DELETE FROM remotes; \
          DELETE FROM layer_blobs WHERE blob NOT IN (SELECT digest FROM blobs);",

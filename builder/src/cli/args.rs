@@ -172,7 +172,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "N", help_heading = "RUN")]
     pub(crate) jobs: Option<usize>,
 
-    /// No build: check (or --check), outline, targets[,format=json][,ignorestatus]
+    /// Only check (--check), outline, targets[,format=json][,ignorestatus][,extra]
     #[arg(
         long,
         value_name = "METHOD",

@@ -14,7 +14,7 @@ use crate::build::{self, BuildError, Request, Services};
     name = "rbuild graph",
     about = "Shows the steps of a build, what they take from each other, and which of them a cache \
              would answer; runs none",
-    after_help = "All other flags of rbuild build may be given, too; they mean nothing here.",
+    after_help = "Flags of rbuild build about outputs may be given, too; they mean nothing here.",
     override_usage = "rbuild graph [FLAGS] PATH|-",
     next_line_help = false,
     max_term_width = 110,
@@ -53,7 +53,7 @@ impl GraphArgs {
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let command = Self::command().mut_args(|arg| {
             let is_meant = arg.is_positional()
-                || matches!(arg.get_help_heading(), Some("Input" | "Cache"))
+                || matches!(arg.get_help_heading(), Some("Input" | "Cache" | "RUN"))
                 || ["format", "progress"].contains(&arg.get_id().as_str());
             arg.hide(!is_meant)
         });

@@ -176,7 +176,9 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
     let sandbox = sandbox::enter()?;
     let store = &args.root.path(settings);
     let mode = progress_mode(args, settings)?;
-    remove_old_iidfile(args)?;
+    if matches!(wanted, Wanted::Image) {
+        remove_old_iidfile(args)?;
+    }
     let (events, receiver) = Events::channel();
     let logins = Logins::read(settings)?;
     let services = services(settings, &logins, store, sandbox, events)?;

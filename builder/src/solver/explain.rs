@@ -4,12 +4,13 @@
 //! every step of a project, and compared when the step runs. A step is found again by its text or,
 //! where that has changed, by its place: platform, stage and number.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use cache::{Cache, CacheError, CacheKey, SeenStep};
 use frontend::{
-    CopyOp, CopySource, ExecOp, FetchOp, FileSource, Input, MakeDirOp, Op, Selection, Vertex,
+    CopyOp, CopySource, ExecOp, FetchOp, FileSource, Input, MakeDirOp, MountSource, Op, Selection,
+    Vertex, is_secret_name, without_passwords,
 };
 use oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -46,14 +47,15 @@ enum Seen {
     FilesOfContext {
         context: String,
         digest: Digest,
-        files: BTreeMap<String, Digest>,
+        /// Unknown where they could not be read any more.
+        files: Option<BTreeMap<String, Digest>>,
     },
 }
 
 /// What was known of a project's steps when a build began, and what it saw itself.
 pub(super) struct Memory {
     project: Digest,
-    known: HashMap<String, SeenStep>,
+    known: BTreeMap<String, SeenStep>,
     seen: Mutex<BTreeMap<String, (SeenStep, Evidence)>>,
 }
 
@@ -116,11 +118,18 @@ impl Memory {
         Ok(evidence.differences(now))
     }
 
-    /// What the step was before: one with the same text, its own place first, else whatever was there.
+    /// What the step was before: one with the same text, in its own place, stage or elsewhere, else
+    /// whatever was in its place.
     fn counterpart(&self, vertex: &Vertex) -> Option<&SeenStep> {
         let here = self.known.get(&place(&vertex.name));
         let same_text = |step: &&SeenStep| text(&step.name) == text(&vertex.name);
-        here.filter(same_text).or_else(|| self.known.values().find(same_text)).or(here)
+        let own = place(&vertex.name);
+        let in_its_stage = |step: &&SeenStep| stage(&step.place) == stage(&own);
+        let moved = || self.known.values().filter(same_text);
+        here.filter(same_text)
+            .or_else(|| moved().find(in_its_stage))
+            .or_else(|| moved().next())
+            .or(here)
     }
 }
 
@@ -137,8 +146,7 @@ impl Evidence {
     /// In what it differs from `now`, in words; never empty.
     fn differences(&self, now: &Self) -> Vec<String> {
         let mut reasons = vec![];
-        let names: std::collections::BTreeSet<_> =
-            self.fields.keys().chain(now.fields.keys()).collect();
+        let names: BTreeSet<_> = self.fields.keys().chain(now.fields.keys()).collect();
         for name in names {
             match (self.fields.get(name), now.fields.get(name)) {
                 (Some(before), Some(now)) if before != now => {
@@ -178,7 +186,10 @@ impl Seen {
             (
                 Self::FilesOfContext { digest, files, .. },
                 Self::FilesOfContext { context, digest: new, files: new_files },
-            ) => (digest != new).then(|| changed_files(context, files, new_files)),
+            ) => (digest != new).then(|| match (files, new_files) {
+                (Some(files), Some(new_files)) => changed_files(context, files, new_files),
+                (None, _) | (_, None) => changed_files(context, &BTreeMap::new(), &BTreeMap::new()),
+            }),
             (
                 _,
                 Self::Image { name, .. } | Self::Step { name, .. } | Self::FilesOfStep { name, .. },
@@ -255,13 +266,7 @@ impl<W: Worker> Pass<'_, W> {
                     Seen::FilesOfContext {
                         context: name.clone(),
                         digest: files.next().expect("a digest for each"),
-                        // What can't be read any more fails the step itself, if it matters.
-                        files: self
-                            .solver
-                            .worker
-                            .list_files(name, selection)
-                            .await
-                            .unwrap_or_default(),
+                        files: self.solver.worker.list_files(name, selection).await.ok(),
                     }
                 }
             });
@@ -275,6 +280,11 @@ fn place(name: &str) -> String {
     let Some((place, _)) = bracketed(name) else { return name.to_owned() };
     let place = place.rsplit_once('/').map_or(place, |(place, _total)| place);
     place.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Platform and stage of a place.
+fn stage(place: &str) -> &str {
+    place.rsplit_once(' ').map_or("", |(stage, _number)| stage)
 }
 
 /// What a step's name says beside its place.
@@ -303,6 +313,7 @@ fn fields(op: &Op) -> BTreeMap<String, String> {
             fields.add("its time", modified);
         }
         Op::Git(git) => {
+            fields.add("the repository", &git.remote);
             fields.add("the commit", &git.commit);
             fields.add_json("the checkout", &(&git.subdir, git.keep_git_dir, git.submodules));
         }
@@ -315,17 +326,19 @@ struct Fields(BTreeMap<String, String>);
 
 impl Fields {
     fn add(&mut self, name: impl Into<String>, value: &impl ToString) {
-        self.0.insert(name.into(), value.to_string());
+        self.0.insert(name.into(), without_passwords(&value.to_string()));
     }
 
     fn add_json(&mut self, name: impl Into<String>, value: &impl Serialize) {
         let value = serde_json::to_string(value).expect("plain data serialises");
-        self.0.insert(name.into(), value.trim_matches('"').to_owned());
+        self.add(name, &value.trim_matches('"'));
     }
 
     fn exec(&mut self, exec: &ExecOp) {
         self.add("the command", &exec.args.join(" "));
         for (name, value) in &exec.env {
+            // Nobody wants to read it, but whether it changed.
+            let value = if is_secret_name(name) { &Digest::of(value).to_string() } else { value };
             self.add(format!("the variable {name}"), value);
         }
         self.add("the working directory", &exec.cwd);
@@ -336,11 +349,20 @@ impl Fields {
         self.add("the host name", &exec.hostname);
         for mount in &exec.mounts {
             let mut source = serde_json::to_value(&mount.source).expect("plain data serialises");
-            // Where files come from is told beside what they are.
-            if let Some(bind) = source.get_mut("bind").and_then(|bind| bind.as_object_mut()) {
-                bind.remove("from");
+            // Not in the key: where files come from is told beside what they are.
+            let members = ["bind", "cache"].iter().find_map(|kind| source.get(kind).map(|_| *kind));
+            if let Some(kind) = members
+                && let Some(members) = source[kind].as_object_mut()
+            {
+                members.retain(|name, _| !["from", "id", "sharing"].contains(&name.as_str()));
             }
-            self.add_json(format!("the mount at {}", mount.target), &(source, mount.read_only));
+            let label = match &mount.source {
+                MountSource::Secret { id, .. } if mount.target.is_empty() => {
+                    format!("the secret {id}")
+                }
+                _ => format!("the mount at {}", mount.target),
+            };
+            self.add_json(label, &(source, mount.read_only));
         }
         for (name, _address) in &exec.extra_hosts {
             self.add(format!("the host {name}"), name);
@@ -354,8 +376,8 @@ impl Fields {
         for (number, source) in copy.sources.iter().enumerate() {
             let label = format!("source {}", number + 1);
             match source {
-                CopySource::Inline { name: _, data } => {
-                    self.add(label, &String::from_utf8_lossy(data));
+                CopySource::Inline { name, data } => {
+                    self.add(label, &format!("<<{name} {}", String::from_utf8_lossy(data)));
                 }
                 CopySource::Files { from: _, selection, unpack } => {
                     let Selection { path, wildcards, parents, exclude } = selection;
@@ -449,6 +471,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_step_that_failed_was_not_made() {
+        let project = Project::new();
+        project.reasons(&named("one")).await;
+        let mut graph = Graph::default();
+        let base = image(&mut graph);
+        let copied = copy(&mut graph, base, context("context"), "[1/2] COPY . /");
+        let failing = exec(&mut graph, copied, "fail");
+        let solver = solver(&project.cache, &project.world, Events::channel().0, 1);
+        solver.solve(&graph, &[failing], Need::Identity).await.unwrap_err();
+        assert_eq!(
+            project.reasons(&named("two")).await,
+            ["[2/2] RUN two: the command was `[2/2] RUN one`, is `[2/2] RUN two`"]
+        );
+    }
+
+    #[tokio::test]
     async fn what_a_cache_answered_in_between_is_what_counts() {
         let project = Project::new();
         project.reasons(&named("one")).await;
@@ -467,7 +505,12 @@ mod tests {
             let key = CacheKey(Digest::of(name));
             (place.to_owned(), SeenStep { place: place.to_owned(), name: name.to_owned(), key })
         };
-        let known = [step("a 2", "[a 2/3] RUN x"), step("a 3", "[a 3/3] RUN y")];
+        let known = [
+            step("a 2", "[a 2/3] RUN x"),
+            step("a 3", "[a 3/3] RUN y"),
+            step("b 1", "[b 1/2] RUN x"),
+            step("b 2", "[b 2/2] RUN w"),
+        ];
         let memory = Memory { project, known: known.into(), seen: Mutex::default() };
         let counterpart = |name: &str| {
             let mut graph = Graph::default();
@@ -477,6 +520,8 @@ mod tests {
         };
         assert_eq!(counterpart("[a  3/10] RUN x").as_deref(), Some("a 2"));
         assert_eq!(counterpart("[a  3/10] RUN z").as_deref(), Some("a 3"));
+        assert_eq!(counterpart("[b 2/3] RUN x").as_deref(), Some("b 1"));
+        assert_eq!(counterpart("[c 2/3] RUN w").as_deref(), Some("b 2"));
         assert_eq!(counterpart("[a  4/10] RUN z"), None);
     }
 

@@ -62,6 +62,19 @@ impl<W: Worker> Pass<'_, W> {
         once.get_or_try_init(|| self.solver.worker.digest_files(files, selection)).await.copied()
     }
 
+    /// The digest of the files of a vertex, if it can be had without their bytes.
+    pub(super) fn known_files(
+        &self,
+        id: VertexId,
+        inputs: &Inputs,
+        selection: &Selection,
+    ) -> Result<Option<Digest>, OpError> {
+        if let Op::Fetch(_) = self.graph[id].op {
+            return Ok(Some(inputs[id].identity()));
+        }
+        Ok(self.solver.cache.files(&inputs[id], selection.definition())?)
+    }
+
     /// The digest is remembered by snapshot, so that the next build asks for no bytes.
     async fn files_of_vertex(
         &self,
@@ -69,11 +82,8 @@ impl<W: Worker> Pass<'_, W> {
         inputs: &Inputs,
         selection: &Selection,
     ) -> Result<Digest, OpError> {
-        if let Op::Fetch(_) = self.graph[id].op {
-            return Ok(inputs[id].identity());
-        }
         let cache = self.solver.cache;
-        if let Some(digest) = cache.files(&inputs[id], selection.definition())? {
+        if let Some(digest) = self.known_files(id, inputs, selection)? {
             return Ok(digest);
         }
         let snapshot = self.wait_for(id, Need::Files).await.snapshot;

@@ -34,7 +34,7 @@ use oci::Digest;
 use tokio::sync::{OnceCell, RwLock, Semaphore, SetOnce};
 use tokio_util::sync::CancellationToken;
 
-use self::explain::Memory;
+use self::explain::{Evidence, Memory};
 use crate::event::{EventKind, Events, StepId};
 
 /// Runs ops. The solver decides what to run; the worker knows how.
@@ -234,10 +234,9 @@ impl<W: Worker> Solver<'_, W> {
         self.announce(graph, &needed);
         let build = self.build()?;
         let solved = self.solve_with(&build, graph, needed, targets, need).await;
-        let saved = build.memory.save(self.cache);
-        let solved = solved?;
-        saved?;
-        Ok(solved)
+        // A build is no worse if the next one can't be explained.
+        let _not_kept = build.memory.save(self.cache);
+        solved
     }
 
     async fn solve_with(
@@ -481,6 +480,7 @@ impl<'a, W: Worker> Pass<'a, W> {
         let inputs = self::inputs(self.outcomes(vertex, Need::Files).await);
         let (key, files) = self.key(&vertex.op, &inputs).await?;
         if let Some(outcome) = self.look_up(vertex, key)? {
+            self.take_note(key, vertex, &inputs, &files).await;
             return Ok(Identified::Recorded(outcome));
         }
         self.make(key, vertex, &inputs, &files).await.map(Identified::Made)
@@ -571,6 +571,7 @@ impl<'a, W: Worker> Pass<'a, W> {
             let made =
                 Made { snapshot: record.snapshot, created: record.created, recordable: true };
             if worker.fetch(StepId(vertex.digest), &made.snapshot, Need::Files).await? {
+                self.take_note(key, vertex, inputs, files).await;
                 self.tell(vertex, EventKind::Cached);
                 return Ok(made);
             }
@@ -588,37 +589,40 @@ impl<'a, W: Worker> Pass<'a, W> {
         let _running = self.unless_stopped(self.running.read()).await?;
         self.tell(vertex, EventKind::Started);
         let job = Job { vertex, inputs, files, stop: &self.stop };
-        let (made, explained) =
+        let (made, evidence) =
             futures_util::join!(worker.run(job), self.explain(key, vertex, inputs, files));
         let made = made?;
-        explained?;
         if made.recordable {
             let Made { snapshot, created, .. } = made.clone();
             cache.save(key, &Record { snapshot, created, description: vertex.name.clone() })?;
         }
+        // What failed made nothing that the next build could be compared with.
+        self.build.memory.note(vertex, key, evidence);
         self.tell(vertex, EventKind::Done);
         Ok(made)
     }
 
-    /// Keeps what the key is made of where that is news, and tells why the step runs if somebody asked.
+    /// Finds out what the key is made of, and tells why the step runs if somebody asked.
     async fn explain(
         &self,
         key: CacheKey,
         vertex: &Vertex,
         inputs: &Inputs,
         files: &[Digest],
-    ) -> Result<(), OpError> {
-        let memory = &self.build.memory;
+    ) -> Evidence {
         let evidence = self.evidence(vertex, inputs, files).await;
         if self.solver.explain {
-            for reason in memory.reasons(self.solver.cache, vertex, key, &evidence)? {
+            let memory = &self.build.memory;
+            let reasons = memory.reasons(self.solver.cache, vertex, key, &evidence);
+            let unknown = |error| vec![format!("the reason can't be looked up: {error}")];
+            for reason in reasons.unwrap_or_else(unknown) {
                 self.tell(vertex, EventKind::Reason(reason));
             }
         }
-        memory.note(vertex, key, evidence);
-        Ok(())
+        evidence
     }
 
+    /// Keeps what the key is made of where that is news.
     async fn take_note(&self, key: CacheKey, vertex: &Vertex, inputs: &Inputs, files: &[Digest]) {
         if self.build.memory.is_news(vertex, key) {
             let evidence = self.evidence(vertex, inputs, files).await;

@@ -57,7 +57,7 @@ impl<W: Worker> Pass<'_, W> {
         let inputs = inputs(of_inputs);
         for input in vertex.op.inputs() {
             if let Input::Files { from: FileSource::Vertex(from), selection } = input
-                && self.solver.cache.files(&inputs[*from], selection.definition())?.is_none()
+                && self.known_files(*from, &inputs, selection)?.is_none()
             {
                 return Ok(Some(Expected::Depends));
             }
