@@ -91,6 +91,8 @@ def main():
     parser.add_argument("--as-user", action="store_true", help="an ordinary user runs rbuild")
     parser.add_argument("--update", action="store_true", help="write the list of those that pass")
     options = parser.parse_args()
+    if options.as_user and options.update:
+        sys.exit("the list is of what root can do")
     if "RBUILD" not in os.environ:
         sys.exit("RBUILD must name the program to test")
 

@@ -59,6 +59,7 @@ fn place_of(outcome: &Outcome) -> Place {
         ("cannot unpack layer", Place::Unpack),
         ("did not complete successfully: exit code: 1", Place::Run),
         ("to `dest/", Place::Destination),
+        ("/oci-layout`", Place::NewStore),
         ("cannot copy", Place::Layer),
         ("cannot write the blob of layer", Place::Blob),
     ];
