@@ -3,7 +3,7 @@
 
 The cases that pass are the lines of conformance-passing.txt beside this file; --update writes them
 anew (that a case leaves the list must be said in the commit). What the runner says of all cases goes
-to target/conformance.log; printed is what it says of those that are lost. With --as-user an ordinary
+to target/conformance*.log; printed is what it says of those that are lost. With --as-user an ordinary
 user runs rbuild; the cases that only root can do are in conformance-root-only.txt, with the reason.
 The table counts cases per group: those whose last step must succeed, those that need RUN among them,
 and those that must fail.
@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 SUITE = HERE.parent.parent / "shared" / "conformance"
 LIST = HERE / "conformance-passing.txt"
 ROOT_ONLY = HERE / "conformance-root-only.txt"
-LOG = HERE.parent / "target" / "conformance.log"
+LOGS = HERE.parent / "target"
 # A case may have a bad day on a busy machine: so many are given a second chance, each alone.
 RETRIED = 10
 COLUMNS = ("succeed", "need run", "must fail")
@@ -49,7 +49,7 @@ def run(only, jobs, log):
         # Its exit code says that some case failed, which is no news here.
         subprocess.run(command, check=False, stdout=log, stderr=subprocess.STDOUT)
         if not out.exists():
-            sys.exit(f"the conformance runner wrote no results, see {LOG}")
+            sys.exit(f"the conformance runner wrote no results, see {log.name}")
         return {name: result["status"] for name, result in json.loads(out.read_text())["results"].items()}
 
 
@@ -96,8 +96,9 @@ def main():
     if "RBUILD" not in os.environ:
         sys.exit("RBUILD must name the program to test")
 
-    LOG.parent.mkdir(exist_ok=True)
-    with open(LOG, "wb") as log, tempfile.TemporaryDirectory() as shown:
+    LOGS.mkdir(exist_ok=True)
+    path = LOGS / ("conformance-user.log" if options.as_user else "conformance.log")
+    with open(path, "wb") as log, tempfile.TemporaryDirectory() as shown:
         if options.as_user:
             become_user(Path(shown))
         statuses = run(options.only, options.j, log)
@@ -112,7 +113,7 @@ def main():
     if options.update:
         kept = known - statuses.keys() | known - lost | passing
         LIST.write_text("".join(f"{name}\n" for name in sorted(kept - lost)))
-    said = LOG.read_text(errors="replace").splitlines()
+    said = path.read_text(errors="replace").splitlines()
     for name in sorted(lost):
         print(f"no longer passes: {name}")
         print(*(f"    {line}" for line in said if f" {name} " in line), sep="\n")
