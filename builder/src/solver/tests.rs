@@ -428,14 +428,6 @@ async fn a_failure_names_its_step() {
 struct Meeting(tokio::sync::Barrier);
 
 impl Worker for Meeting {
-    async fn list_files(
-        &self,
-        _: &str,
-        _: &Selection,
-    ) -> Result<BTreeMap<String, Digest>, OpError> {
-        unreachable!("nothing is copied from a context")
-    }
-
     async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
         if let Op::Exec(_) = job.vertex.op {
             self.0.wait().await;
@@ -476,14 +468,6 @@ struct Crowd {
 }
 
 impl Worker for Crowd {
-    async fn list_files(
-        &self,
-        _: &str,
-        _: &Selection,
-    ) -> Result<BTreeMap<String, Digest>, OpError> {
-        unreachable!("nothing is copied from a context")
-    }
-
     async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
         if let Op::Exec(_) = job.vertex.op {
             let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
@@ -523,14 +507,6 @@ struct Failing {
 }
 
 impl Worker for Failing {
-    async fn list_files(
-        &self,
-        _: &str,
-        _: &Selection,
-    ) -> Result<BTreeMap<String, Digest>, OpError> {
-        unreachable!("nothing is copied from a context")
-    }
-
     async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
         if let Op::Exec(exec) = &job.vertex.op {
             if exec.args[0] == "fail" {
@@ -589,14 +565,6 @@ async fn a_chain_of_2_000_steps_is_fine() {
 async fn a_step_that_saw_another_context_than_its_key_says_is_not_recorded() {
     struct Unsure(World);
     impl Worker for Unsure {
-        async fn list_files(
-            &self,
-            _: &str,
-            _: &Selection,
-        ) -> Result<BTreeMap<String, Digest>, OpError> {
-            unreachable!("nothing is copied from a context")
-        }
-
         async fn run(&self, job: Job<'_>) -> Result<Made, OpError> {
             Ok(Made { recordable: false, ..self.0.run(job).await? })
         }

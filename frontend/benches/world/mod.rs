@@ -1,33 +1,15 @@
 //! The world around a Dockerfile, made up for the benchmark and for the fuzz targets: every name that
 //! it asks for stands for something.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use frontend::{
-    Diagnostic, Dockerfile, NetworkMode, Origin, Pinned, PinnedImage, Pins, Plan, PlanRequest,
-    Planning, SourceRef, plan,
+    Diagnostic, Dockerfile, Origin, Pinned, PinnedImage, Pins, Plan, PlanRequest, Planning,
+    SourceRef, plan,
 };
 use oci::{ContainerConfig, Descriptor, DiffId, Digest, ImageConfig, Platform, media_type};
 
 /// Asks for the last stage, for linux/amd64.
 pub(crate) fn request() -> PlanRequest {
-    PlanRequest {
-        target: None,
-        build_args: BTreeMap::new(),
-        labels: vec![],
-        platforms: vec![],
-        build_platform: "linux/amd64".parse().expect("a platform"),
-        contexts: BTreeMap::new(),
-        no_cache: false,
-        no_cache_stages: BTreeSet::new(),
-        network: NetworkMode::Default,
-        entitlements: BTreeSet::new(),
-        extra_hosts: vec![],
-        shm_size: None,
-        ulimits: vec![],
-        context_time: None,
-        ignore: None,
-    }
+    PlanRequest::new("linux/amd64".parse().expect("a platform"))
 }
 
 /// Plans, and looks up whatever is asked for until nothing is.

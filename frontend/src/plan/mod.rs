@@ -95,6 +95,29 @@ pub struct PlanRequest {
     pub ignore: Option<crate::ignore::Ignore>,
 }
 
+impl PlanRequest {
+    /// Asks for the last stage, as it stands, for the platform that it is built on.
+    pub fn new(build_platform: Platform) -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: vec![],
+            platforms: vec![],
+            build_platform,
+            contexts: BTreeMap::new(),
+            no_cache: false,
+            no_cache_stages: BTreeSet::new(),
+            network: NetworkMode::Default,
+            entitlements: BTreeSet::new(),
+            extra_hosts: vec![],
+            shm_size: None,
+            ulimits: vec![],
+            context_time: None,
+            ignore: None,
+        }
+    }
+}
+
 /// What a `--build-context` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamedContext {

@@ -13,7 +13,7 @@ mod sources;
 mod stages;
 mod variables;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use oci::{Descriptor, DiffId, Digest, ImageConfig, media_type};
 
@@ -34,23 +34,7 @@ pub(crate) struct Case {
 struct Planned(Plan);
 
 pub(crate) fn case(text: &str) -> Case {
-    let request = PlanRequest {
-        target: None,
-        build_args: BTreeMap::new(),
-        labels: vec![],
-        platforms: vec![],
-        build_platform: "linux/amd64".parse().unwrap(),
-        contexts: BTreeMap::new(),
-        no_cache: false,
-        no_cache_stages: BTreeSet::new(),
-        network: NetworkMode::Default,
-        entitlements: BTreeSet::new(),
-        extra_hosts: vec![],
-        shm_size: None,
-        ulimits: vec![],
-        context_time: None,
-        ignore: None,
-    };
+    let request = PlanRequest::new("linux/amd64".parse().unwrap());
     Case { text: text.to_owned(), request, images: BTreeMap::new() }
 }
 
