@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::db::now;
 use crate::error::{CacheError, io_error};
 use crate::gc::entries;
-use crate::{Cache, lock, run};
+use crate::{Cache, lock, run, tree};
 
 /// Seconds for which a mark of use lasts.
 const RECENT: i64 = 300;
@@ -67,7 +67,8 @@ pub(crate) fn close_gate(root: &Path, own: Option<&Path>) -> Result<(File, Vec<i
             continue;
         }
         if lock::try_exclusive(&file).map_err(io_error("lock", &path))? {
-            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            // Gone already where its process has ended just now.
+            tree::remove(&path, 1).map_err(io_error("remove", &path))?;
         } else {
             alive.push(since.unwrap_or(0));
         }
