@@ -121,9 +121,9 @@ impl Memory {
     /// What the step was before: one with the same text, in its own place, stage or elsewhere, else
     /// whatever was in its place.
     fn counterpart(&self, vertex: &Vertex) -> Option<&SeenStep> {
-        let here = self.known.get(&place(&vertex.name));
-        let same_text = |step: &&SeenStep| text(&step.name) == text(&vertex.name);
         let own = place(&vertex.name);
+        let here = self.known.get(&own);
+        let same_text = |step: &&SeenStep| text(&step.name) == text(&vertex.name);
         let in_its_stage = |step: &&SeenStep| stage(&step.place) == stage(&own);
         let moved = || self.known.values().filter(same_text);
         here.filter(same_text)
@@ -523,6 +523,38 @@ mod tests {
         assert_eq!(counterpart("[b 2/3] RUN x").as_deref(), Some("b 1"));
         assert_eq!(counterpart("[c 2/3] RUN w").as_deref(), Some("b 2"));
         assert_eq!(counterpart("[a  4/10] RUN z"), None);
+    }
+
+    #[test]
+    fn what_an_input_became_is_told() {
+        let digest = |text: &str| Digest::of(text);
+        let image = |name: &str, manifest: &str| Seen::Image {
+            name: name.to_owned(),
+            manifest: digest(manifest),
+        };
+        let files = |path: &str, content: &str| Seen::FilesOfStep {
+            name: "[a 1/1] RUN x".to_owned(),
+            path: path.to_owned(),
+            digest: digest(content),
+        };
+        let (old, new) = (digest("old"), digest("new"));
+        for (before, now, told) in [
+            (
+                image("debian", "old"),
+                image("debian", "new"),
+                format!("the base image `debian` was {old}, is {new}"),
+            ),
+            (
+                image("debian", "old"),
+                image("alpine", "new"),
+                "the base image was `debian`, is `alpine`".to_owned(),
+            ),
+            (files("/y", "old"), files("/y", "new"), "`/y` of `[a 1/1] RUN x` changed".to_owned()),
+            (files("/y", "old"), image("alpine", "new"), "it takes from `alpine` now".to_owned()),
+        ] {
+            assert_eq!(before.difference(&now), Some(told));
+            assert_eq!(before.difference(&before), None);
+        }
     }
 
     #[test]
