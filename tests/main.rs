@@ -24,6 +24,7 @@ mod real;
 mod remote;
 mod rootless;
 mod run;
+mod security;
 mod signal;
 mod together;
 mod upkeep;

@@ -1,0 +1,1 @@
+//! Contexts and Dockerfiles of a hostile hand.

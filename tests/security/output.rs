@@ -1,0 +1,1 @@
+//! What a RUN prints, and what must not be printed.

@@ -1,0 +1,1 @@
+//! Who may own and write a store.
