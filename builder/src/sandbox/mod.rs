@@ -54,7 +54,7 @@ pub use broker::{Broker, BrokerCommand, BrokerOutput};
 pub use container::{Container, ContainerMount, Exit, MountSource, Network, Security};
 pub use error::SandboxError;
 pub use init::init_if_asked;
-pub use mounts::{bind, bind_path, tmpfs};
+pub use mounts::{bind, bind_part, bind_path, tmpfs};
 
 use limits::Limit;
 use seccomp::Filters;

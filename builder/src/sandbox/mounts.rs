@@ -9,8 +9,9 @@ use std::path::Path;
 
 use rustix::fs::CWD;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    open_tree, unmount,
 };
 
 use super::error::OrCannot;
@@ -29,6 +30,35 @@ pub fn bind(source: impl AsFd, read_only: bool) -> Result<OwnedFd, SandboxError>
     let tree = clone_tree(source, "", OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE)
         .or_cannot("clone a mount")?;
     finish_bind(tree, read_only).or_cannot("change a cloned mount")
+}
+
+/// Like [`bind`], for a `part` of `whole`, a mount that is attached nowhere.
+///
+/// Kernels before 6.15 clone only what is attached, so there `whole` is, to the directory `place`,
+/// for that moment.
+pub fn bind_part(
+    whole: impl AsFd,
+    part: impl AsFd,
+    place: &Path,
+    read_only: bool,
+) -> Result<OwnedFd, SandboxError> {
+    let clone =
+        || clone_tree(&part, "", OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE);
+    let tree = clone().or_else(|_detached| while_attached(whole, place, clone));
+    let tree = tree.or_cannot("clone a mount")?;
+    finish_bind(tree, read_only).or_cannot("change a cloned mount")
+}
+
+fn while_attached<T>(
+    mount: impl AsFd,
+    place: &Path,
+    work: impl FnOnce() -> rustix::io::Result<T>,
+) -> rustix::io::Result<T> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(mount, "", CWD, place, flags)?;
+    let done = work();
+    unmount(place, UnmountFlags::DETACH)?;
+    done
 }
 
 /// Like [`bind`], for a path. Links in it are followed: it must be the builder's own.

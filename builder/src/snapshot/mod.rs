@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::layer::{self, Changes, Committed, DESCRIBES_ROOT, Window};
 
-pub use overlay::{SnapshotError, Writable, mount};
+pub use overlay::{SnapshotError, Writable, mount, mount_point};
 pub use stubs::Stub;
 
 /// Mounts the layers `lowers`, uppermost first, read-only.
@@ -34,7 +34,7 @@ pub fn view(lowers: &[PathBuf], run_dir: &Path) -> Result<OwnedFd, SnapshotError
     if lowers.is_empty() {
         stack.push(make_dir(run_dir, "empty")?);
     }
-    mount(&stack, None)
+    mount(&stack, None, run_dir)
 }
 
 /// A writable snapshot that has not become a layer yet.
@@ -70,7 +70,7 @@ pub fn prepare(
     }
     let upper = make_root(lowers, run_dir, "upper")?;
     let work = make_dir(run_dir, "work")?;
-    let root = mount(&stack, Some(Writable { upper: &upper, work: &work }))?;
+    let root = mount(&stack, Some(Writable { upper: &upper, work: &work }), run_dir)?;
     Ok(Active { root, base, upper, stubs: made })
 }
 
@@ -106,8 +106,8 @@ fn view_of_layers(lowers: &[PathBuf], run_dir: &Path) -> Result<Option<OwnedFd>,
     match lowers {
         [] => Ok(None),
         // Not the layer's directory itself: it may have whiteouts, which only a mount hides.
-        [only] => mount(&[only.clone(), make_dir(run_dir, "empty")?], None).map(Some),
-        _ => mount(lowers, None).map(Some),
+        [only] => mount(&[only.clone(), make_dir(run_dir, "empty")?], None, run_dir).map(Some),
+        _ => mount(lowers, None, run_dir).map(Some),
     }
 }
 

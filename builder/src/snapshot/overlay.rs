@@ -2,14 +2,23 @@
 //!
 //! Layers go in by descriptor, since paths have a limit of 255 bytes there. `userxattr` is used by
 //! root too: so one store has one format, and unprivileged overlays can make directories opaque.
+//!
+//! Kernels before 6.7 know no `lowerdir+`. There the layers go in as one list of their descriptors'
+//! names, by `mount(2)`, which takes 4,095 bytes of options: [`MOST_LISTED`] layers. That call wants
+//! a place in the file tree, from which the mount is detached at once.
 
+use std::ffi::CString;
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, UnmountFlags,
+};
 
 /// Why a snapshot could not be mounted or turned into a layer's directory.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +45,12 @@ pub enum SnapshotError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The kernel takes fewer layers than the image has.
+    #[error("this kernel can mount {MOST_LISTED} layers at most, and there are {layers}")]
+    TooManyLayers {
+        /// How many there are, the writable one left out.
+        layers: usize,
+    },
     /// What a step wrote could not be made a layer.
     #[error(transparent)]
     Diff(#[from] crate::layer::DiffError),
@@ -60,11 +75,42 @@ pub struct Writable<'a> {
     pub work: &'a Path,
 }
 
+/// How many layers fit into the options of `mount(2)`, by names such as `/proc/self/fd/1234`.
+const MOST_LISTED: usize = 200;
+
 /// Mounts an overlay of `lowers`, uppermost first, detached: it is gone when the descriptor and
 /// all its clones are closed.
 ///
-/// Device nodes in it can't be opened. A read-only one takes two lowers at least.
-pub fn mount(lowers: &[PathBuf], writable: Option<Writable<'_>>) -> Result<OwnedFd, SnapshotError> {
+/// Device nodes in it can't be opened. A read-only one takes two lowers at least. A kernel before
+/// 6.7 needs a directory in `run_dir` for a moment.
+pub fn mount(
+    lowers: &[PathBuf],
+    writable: Option<Writable<'_>>,
+    run_dir: &Path,
+) -> Result<OwnedFd, SnapshotError> {
+    if takes_layers_one_by_one() {
+        mount_layer_by_layer(lowers, writable)
+    } else {
+        mount_list(lowers, writable, run_dir)
+    }
+}
+
+/// Whether the kernel knows `lowerdir+`. Before 6.5 it takes any option and refuses the mount.
+fn takes_layers_one_by_one() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let takes = |key: &str| {
+            let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            rustix::mount::fsconfig_set_string(&context, key, "/")
+        };
+        takes("lowerdir+").is_ok() && takes("no-such-option").is_err()
+    })
+}
+
+fn mount_layer_by_layer(
+    lowers: &[PathBuf],
+    writable: Option<Writable<'_>>,
+) -> Result<OwnedFd, SnapshotError> {
     let failed = |action| {
         move |source: Errno| SnapshotError::Overlay {
             action,
@@ -121,13 +167,61 @@ fn refused(action: &'static str, lowers: &[PathBuf]) -> impl FnOnce(Errno) -> Sn
     }
 }
 
+fn mount_list(
+    lowers: &[PathBuf],
+    writable: Option<Writable<'_>>,
+    run_dir: &Path,
+) -> Result<OwnedFd, SnapshotError> {
+    if lowers.len() > MOST_LISTED {
+        return Err(SnapshotError::TooManyLayers { layers: lowers.len() });
+    }
+    // Open until the kernel has looked their names up.
+    let lower_dirs = lowers.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut options = format!("userxattr,index=off,lowerdir={}", list(&lower_dirs));
+    let _upper_dirs = match writable {
+        Some(Writable { upper, work }) => {
+            let dirs = [open(upper)?, open(work)?];
+            let [upper, work] = dirs.each_ref().map(|dir| name_of(dir));
+            let _infallible = write!(options, ",upperdir={upper},workdir={work},volatile");
+            Some(dirs)
+        }
+        None => None,
+    };
+    let options = CString::new(options).expect("numbers and slashes have no NUL");
+    let place = mount_point(run_dir)?;
+    rustix::mount::mount("rbuild", &place, "overlay", MountFlags::NODEV, options.as_c_str())
+        .map_err(refused("create", lowers))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mounted = rustix::mount::open_tree(CWD, &place, flags);
+    rustix::mount::unmount(&place, UnmountFlags::DETACH)
+        .map_err(SnapshotError::on("unmount", &place))?;
+    mounted.map_err(refused("detach", lowers))
+}
+
+fn list(dirs: &[OwnedFd]) -> String {
+    dirs.iter().map(name_of).collect::<Vec<_>>().join(":")
+}
+
+fn name_of(dir: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", dir.as_raw_fd())
+}
+
+/// Makes an empty directory in `run_dir` where a mount can be attached for a moment.
+pub fn mount_point(run_dir: &Path) -> Result<PathBuf, SnapshotError> {
+    let place = run_dir.join("mount-point");
+    match std::fs::create_dir(&place) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(SnapshotError::on("create", &place)(error))
+        }
+        _ => Ok(place),
+    }
+}
+
 /// Names a directory by descriptor, or by the descriptor's name for kernels before 6.13.
 fn add_directory(context: BorrowedFd<'_>, key: &str, path: &Path) -> Result<(), SnapshotError> {
     let dir = open(path)?;
-    let add = rustix::mount::fsconfig_set_fd(context, key, &dir).or_else(|_| {
-        let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
-        rustix::mount::fsconfig_set_string(context, key, &name)
-    });
+    let add = rustix::mount::fsconfig_set_fd(context, key, &dir)
+        .or_else(|_| rustix::mount::fsconfig_set_string(context, key, name_of(&dir)));
     add.map_err(SnapshotError::on("add to an overlay", path))
         .map_err(|error| with_words_of(context, error))
 }
@@ -161,7 +255,7 @@ fn with_words_of(context: BorrowedFd<'_>, error: SnapshotError) -> SnapshotError
             let source = io::Error::new(source.kind(), format!("{source}: {}", words.join("; ")));
             SnapshotError::Path { action, path, source }
         }
-        SnapshotError::Diff(error) => SnapshotError::Diff(error),
+        other @ (SnapshotError::TooManyLayers { .. } | SnapshotError::Diff(_)) => other,
     }
 }
 
@@ -191,12 +285,41 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        for count in [2, 100] {
+        for count in [2, 100, MOST_LISTED] {
             let dir = tempfile::tempdir().unwrap();
-            let root = mount(&layers(dir.path(), count), None).unwrap();
-            assert_eq!(read(&root, "top").unwrap(), "0");
-            assert_eq!(read(&root, &format!("of-{}", count - 1)).unwrap(), "");
+            let layers = layers(dir.path(), count);
+            for root in [
+                mount_layer_by_layer(&layers, None).unwrap(),
+                mount_list(&layers, None, dir.path()).unwrap(),
+            ] {
+                assert_eq!(read(&root, "top").unwrap(), "0");
+                assert_eq!(read(&root, &format!("of-{}", count - 1)).unwrap(), "");
+            }
         }
+    }
+
+    #[test]
+    fn a_list_of_layers_leaves_no_mount_behind_and_no_device_can_be_opened() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let layers = layers(dir.path(), 2);
+        let null = rustix::fs::makedev(1, 3);
+        let (kind, mode) = (rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0o666));
+        rustix::fs::mknodat(CWD, layers[0].join("null"), kind, mode, null).unwrap();
+        let root = mount_list(&layers, None, dir.path()).unwrap();
+        assert_eq!(read(&root, "null").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
+    }
+
+    #[test]
+    fn more_layers_than_a_list_may_have_are_told() {
+        let layers = vec![PathBuf::from("/nowhere"); MOST_LISTED + 1];
+        let error = mount_list(&layers, None, Path::new("/nowhere")).unwrap_err();
+        let told = "this kernel can mount 200 layers at most, and there are 201";
+        assert_eq!(error.to_string(), told);
     }
 
     #[test]
@@ -208,11 +331,18 @@ mod tests {
         let [upper, work] = ["upper", "work"].map(|name| dir.path().join(name));
         fs::create_dir(&upper).unwrap();
         fs::create_dir(&work).unwrap();
+        let layers = layers(dir.path(), 1);
+        let write = |root: OwnedFd, name: &str| {
+            fs::write(format!("/proc/self/fd/{}/{name}", root.as_raw_fd()), "written").unwrap();
+            drop(root);
+            assert_eq!(fs::read_to_string(upper.join(name)).unwrap(), "written");
+        };
         let writable = Writable { upper: &upper, work: &work };
-        let root = mount(&layers(dir.path(), 1), Some(writable)).unwrap();
-        fs::write(format!("/proc/self/fd/{}/new", root.as_raw_fd()), "written").unwrap();
-        drop(root);
-        assert_eq!(fs::read_to_string(upper.join("new")).unwrap(), "written");
+        write(mount_layer_by_layer(&layers, Some(writable)).unwrap(), "one");
+        let work = dir.path().join("another-work");
+        fs::create_dir(&work).unwrap();
+        let writable = Writable { upper: &upper, work: &work };
+        write(mount_list(&layers, Some(writable), dir.path()).unwrap(), "another");
     }
 
     #[test]
@@ -221,14 +351,20 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
-        let error = mount(&layers(dir.path(), 1), None).unwrap_err();
-        assert!(error.to_string().contains("overlay"), "{error}");
-        assert!(error.to_string().starts_with("cannot create an overlay of 1 layers"), "{error}");
+        let layers = layers(dir.path(), 1);
+        for error in [
+            mount_layer_by_layer(&layers, None).unwrap_err(),
+            mount_list(&layers, None, dir.path()).unwrap_err(),
+        ] {
+            let told = error.to_string();
+            assert!(told.starts_with("cannot create an overlay of 1 layers"), "{told}");
+        }
     }
 
     #[test]
     fn a_missing_layer_is_named() {
-        let error = mount(&[PathBuf::from("/nowhere/layer")], None).unwrap_err();
+        let missing = [PathBuf::from("/nowhere/layer")];
+        let error = mount(&missing, None, Path::new("/nowhere")).unwrap_err();
         assert!(
             !rustix::process::geteuid().is_root()
                 || error.to_string() == "cannot open /nowhere/layer"

@@ -352,27 +352,38 @@ fn bind(
     std::fs::create_dir_all(directory).map_err(|source| open_error(directory, source))?;
     match source {
         Source::Context(context) => {
-            bind_found(copy_context(&context.source(stop), selection, directory)?, read_only)
+            let copy = copy_context(&context.source(stop), selection, directory)?;
+            Ok((sandbox::bind(&copy, read_only)?, is_directory(&copy)?))
         }
         Source::Snapshot(_, lowers) if read_only => {
             let view = Root::new(snapshot::view(lowers, directory)?);
-            bind_found(find(&view, &selection.path)?, read_only)
+            bind_part(&view, selection, directory, read_only)
         }
         Source::Snapshot(_, lowers) => {
             let active = snapshot::prepare(lowers, directory, &[])?;
             let root = active.root().try_clone_to_owned();
             let root = Root::new(root.map_err(|source| open_error(directory, source))?);
-            bind_found(find(&root, &selection.path)?, read_only)
+            bind_part(&root, selection, directory, read_only)
         }
     }
 }
 
-/// The mount that `found` is in must still be there: what is bound is a piece of it.
-fn bind_found(found: OwnedFd, read_only: bool) -> Result<(OwnedFd, bool), MountError> {
+/// `whole` must still be there: what is bound is a piece of it.
+fn bind_part(
+    whole: &Root,
+    selection: &Selection,
+    directory: &Path,
+    read_only: bool,
+) -> Result<(OwnedFd, bool), MountError> {
+    let part = find(whole, &selection.path)?;
+    let place = snapshot::mount_point(directory)?;
+    Ok((sandbox::bind_part(whole.dir(), &part, &place, read_only)?, is_directory(&part)?))
+}
+
+fn is_directory(file: impl AsFd) -> Result<bool, MountError> {
     let status =
-        rustix::fs::fstat(&found).map_err(|error| open_error(Path::new("."), error.into()))?;
-    let is_directory = FileType::from_raw_mode(status.st_mode).is_dir();
-    Ok((sandbox::bind(found.as_fd(), read_only)?, is_directory))
+        rustix::fs::fstat(file).map_err(|error| open_error(Path::new("."), error.into()))?;
+    Ok(FileType::from_raw_mode(status.st_mode).is_dir())
 }
 
 fn find(root: &Root, path: &str) -> Result<OwnedFd, MountError> {
