@@ -15,6 +15,7 @@ mod errors;
 mod events;
 mod git;
 mod graph;
+mod kernels;
 mod kill;
 mod logins;
 mod mounts;

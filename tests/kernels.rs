@@ -1,0 +1,84 @@
+//! Builds on the kernel that Debian ships, which is older than ours, in a virtual machine.
+
+use std::fmt::Write as _;
+use std::process::Command;
+
+use test_support::{Base, Session, rbuild, workspace};
+
+/// Every kind of op and of mount, with nothing that one id alone can't do.
+const DOCKERFILE: &str = "\
+FROM busybox AS tools
+COPY file /kept/file
+RUN echo hello > /x && rm /kept/file && chmod 600 /x
+WORKDIR /somewhere/else
+
+FROM busybox
+COPY --from=tools /x /x
+RUN rm -r /var && mkdir /var && ls /dev /var
+RUN --mount=type=bind,from=tools,source=/kept,target=/mnt test ! -e /mnt/file
+RUN --mount=type=bind,from=tools,source=/,target=/mnt,rw echo lost > /mnt/x
+RUN --mount=type=bind,source=file,target=/mnt/f cat /mnt/f
+RUN --mount=type=bind,source=.,target=/mnt,rw cat /mnt/file
+RUN --mount=type=cache,target=/cache echo 1 > /cache/1
+RUN --mount=type=tmpfs,target=/tmp echo 1 > /tmp/1
+RUN --mount=type=secret,id=secret cat /run/secrets/secret > /dev/null
+RUN --network=none ifconfig lo | grep -q 127.0.0.1
+";
+
+/// What one id alone can't do.
+const OTHER_IDS: &str = "\
+RUN mkdir /owned && chown 7:8 /owned
+USER 33
+RUN id -u > /tmp/id
+";
+
+/// Runs `script` in the machine, with rbuild on its `PATH`; returns what its console showed.
+fn boot(script: &str) -> String {
+    let session = Session::new()
+        .file("file", "content\n")
+        .file("secret", "hunter2-hunter2\n")
+        .file("one", DOCKERFILE)
+        .file("all", format!("{DOCKERFILE}{OTHER_IDS}"));
+    let path = session.path("script");
+    std::fs::write(&path, format!("PATH=$PATH:/files\n{script}")).unwrap();
+    let base = Base::Busybox.layout();
+    let output = Command::new(workspace().join("fixtures/vm/boot.sh"))
+        .args([&path, rbuild(), &session.context(), &base])
+        .output()
+        .unwrap();
+    let console = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    assert!(output.status.success(), "{console}{}", String::from_utf8_lossy(&output.stderr));
+    console
+}
+
+/// The digest that the build named `name` printed.
+fn digest<'a>(console: &'a str, name: &str) -> &'a str {
+    let digest = console.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" built "));
+    digest.unwrap_or_else(|| panic!("{name} has built nothing:\n{console}"))
+}
+
+#[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "the machine is an x86-64 one")]
+fn the_kernel_of_debian_builds_for_root_and_for_users() {
+    let mut script = "uname -r\n".to_owned();
+    // Each sees the same epoch, so that the digests are the same.
+    for (caller, dockerfile) in
+        [("root", "one"), ("ids", "one"), ("one", "one"), ("root", "all"), ("ids", "all")]
+    {
+        let _infallible = writeln!(
+            script,
+            "su {caller} -c 'cd /files/context && PATH=/bin:/usr/bin:/files SOURCE_DATE_EPOCH=1 rbuild -q \
+             --root $HOME/store --build-context busybox=oci-layout:///files/busybox \
+             --secret id=secret,src=secret -f {dockerfile} .' > /tmp/digest && \
+             echo {caller}-{dockerfile} built $(cat /tmp/digest)",
+        );
+    }
+    let console = boot(&script);
+    for file in ["one", "all"] {
+        assert_eq!(
+            digest(&console, &format!("ids-{file}")),
+            digest(&console, &format!("root-{file}"))
+        );
+    }
+    assert_eq!(digest(&console, "one-one"), digest(&console, "root-one"));
+}
