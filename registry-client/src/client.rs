@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use oci::Reference;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Semaphore;
 
 use crate::auth::{Asker, Auth};
 use crate::credentials::Credentials;
-use crate::error::{Answer, Call, Error};
+use crate::error::{Call, Error};
 use crate::hosts::{Endpoint, RegistriesConf, is_loopback};
-use crate::push::Upload;
+use crate::push::{self, Upload};
 use crate::retry::{RetryPolicy, Tries};
 use crate::scope::Scope;
 use crate::transport::{Outgoing, Transports, same_origin};
@@ -232,12 +232,13 @@ impl Client {
             && is_own
             && same_origin(response.url(), url);
         if !demands_credentials {
-            return Error::check(call, response).await;
+            return self.transports().check(call, response).await;
         }
         let headers = response.headers().clone();
-        let refusal = Answer::read(call.clone(), response).await;
+        let refusal = self.transports().refusal(call.clone(), response).await;
         let header = host.auth.answer(asker, used, &headers, refusal).await?;
-        Error::check(call, self.send(ask, url, Some(header)).await?).await
+        let response = self.send(ask, url, Some(header)).await?;
+        self.transports().check(call, response).await
     }
 
     async fn send(
@@ -251,7 +252,11 @@ impl Client {
         let (method, url) = (ask.method.clone(), url.clone());
         let (body, sent) = match &ask.payload {
             Payload::None => (None, None),
-            Payload::Bytes(bytes) => (Some(bytes.clone().into()), None),
+            Payload::Bytes(bytes) => {
+                headers.insert(CONTENT_LENGTH, bytes.len().into());
+                let (body, sent) = push::watched_bytes(bytes);
+                (Some(body), Some(sent))
+            }
             Payload::Blob(upload) => {
                 let (body, sent) = upload.start().await?;
                 (Some(body), Some(sent))

@@ -52,6 +52,16 @@ pub enum Error {
         /// How long we waited.
         after: Duration,
     },
+    /// Something moved, but so little that the end is not in sight.
+    #[error("{call}: only {bytes} bytes came in {} s", within.as_secs_f32())]
+    TooSlow {
+        /// The request.
+        call: Call,
+        /// How many bytes came.
+        bytes: u64,
+        /// How long they took.
+        within: Duration,
+    },
     /// The bytes are not the ones that were asked for.
     #[error("{call}: the bytes that came have the digest {found}, not {expected}")]
     Digest {
@@ -178,6 +188,7 @@ impl Error {
             Self::Unreachable { .. }
             | Self::Broken { .. }
             | Self::Stalled { .. }
+            | Self::TooSlow { .. }
             | Self::Digest { .. }
             | Self::Size { .. }
             | Self::TooBig { .. }
@@ -218,14 +229,6 @@ impl Error {
             401 | 403 => Self::Unauthorized(answer),
             _ => Self::Refused(answer),
         }
-    }
-
-    /// Returns `response` if it tells success, else the error that it is.
-    pub(crate) async fn check(call: Call, response: Response) -> Result<Response, Self> {
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        Err(Self::from_answer(Answer::read(call, response).await))
     }
 }
 
@@ -276,17 +279,22 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Reads a refusal. That its text could not be read is no error: the status is what counts.
-    pub(crate) async fn read(call: Call, mut response: Response) -> Self {
+    /// Reads a refusal. That its text could not be read is no error: the status is what counts. What
+    /// has come when the `patience` ends is the text.
+    pub(crate) async fn read(call: Call, mut response: Response, patience: Duration) -> Self {
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let mut body = Vec::new();
-        while body.len() < BODY_READ {
-            match response.chunk().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) | Err(_) => break,
+        let reading = async {
+            while body.len() < BODY_READ {
+                match response.chunk().await {
+                    Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                    Ok(None) | Err(_) => break,
+                }
             }
-        }
+        };
+        let _all_or_what_came = tokio::time::timeout(patience, reading).await;
+        body.truncate(BODY_READ);
         Self { call, status, message: message(&body), retry_after }
     }
 }

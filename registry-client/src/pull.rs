@@ -23,6 +23,7 @@ use crate::client::{Ask, Client, Place};
 use crate::error::{Call, Error};
 use crate::retry::Tries;
 use crate::scope::Scope;
+use crate::transport::Pace;
 
 /// Larger manifests are refused, as other clients and most registries do (GHSA-f36w-mj3v-6jqv).
 const MAX_MANIFEST: u64 = 32 << 20;
@@ -201,8 +202,9 @@ impl Client {
         if response.content_length().is_some_and(|length| length > MAX_MANIFEST) {
             return Err(too_big());
         }
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = self.transports().patiently(call, response.chunk()).await? {
+        let (mut bytes, mut pace) = (BytesMut::new(), Pace::default());
+        while let Some(chunk) = self.transports().next_chunk(call, &mut response, &mut pace).await?
+        {
             if (bytes.len() + chunk.len()) as u64 > MAX_MANIFEST {
                 return Err(too_big());
             }

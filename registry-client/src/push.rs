@@ -28,6 +28,9 @@ use crate::transport::{Sent, location_url};
 
 const READ_SIZE: usize = 256 << 10;
 const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
+/// A piece is in memory, so no registry may demand larger ones. S3, which many keep blobs in, wants
+/// 5 MiB.
+const LARGEST_PIECE: usize = 64 << 20;
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// The bytes of a blob in pieces.
@@ -207,7 +210,7 @@ impl Client {
         mut session: Session,
         upload: &Upload,
     ) -> Result<(), Error> {
-        let size = self.options().chunk_size.get().max(session.min_chunk);
+        let size = self.options().chunk_size.get().max(session.min_chunk()?);
         let mut stream = upload.open().await?;
         let mut rest = BytesMut::new();
         let mut sent: u64 = 0;
@@ -252,7 +255,8 @@ async fn next_piece(
 /// An upload that the registry has opened.
 struct Session {
     url: Url,
-    min_chunk: usize,
+    /// How long pieces have to be at least, as the registry says it.
+    min_chunk: Option<String>,
 }
 
 impl Session {
@@ -262,9 +266,23 @@ impl Session {
         let location = response.headers().get(LOCATION);
         let location = location.ok_or_else(|| protocol("no Location to upload to".to_owned()))?;
         let url = upload_url(response.url(), location.as_bytes()).map_err(protocol)?;
-        let min_chunk = header(response.headers(), &CHUNK_MIN_LENGTH);
-        let min_chunk = min_chunk.and_then(|length| length.parse().ok()).unwrap_or(0);
-        Ok(Self { url, min_chunk })
+        Ok(Self { url, min_chunk: header(response.headers(), &CHUNK_MIN_LENGTH) })
+    }
+
+    /// The least size of a piece.
+    fn min_chunk(&self) -> Result<usize, Error> {
+        let digits = self.min_chunk.as_deref().unwrap_or_default();
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(0);
+        }
+        let size = digits.parse().ok().filter(|size| *size <= LARGEST_PIECE);
+        size.ok_or_else(|| Error::Protocol {
+            call: Call::new(&Method::PATCH, &self.url),
+            what: format!(
+                "the registry wants pieces of at least {digits} bytes; {LARGEST_PIECE} are the most \
+                 that are sent at once"
+            ),
+        })
     }
 
     fn ask(&self, method: Method, place: &Place, digest: Option<Digest>) -> Ask {
@@ -339,7 +357,7 @@ impl Upload {
                 let file = file.map_err(|error| self.read_error(error))?;
                 ReaderStream::with_capacity(file, READ_SIZE).boxed()
             }
-            BlobSource::Bytes(bytes) => stream::iter([Ok(bytes.clone())]).boxed(),
+            BlobSource::Bytes(bytes) => in_reads(bytes.clone()).boxed(),
             BlobSource::Stream(open) => open(),
         };
         Ok(sized(stream, self.size).fuse().boxed())
@@ -352,6 +370,22 @@ impl Upload {
         };
         Error::Read { path, source }
     }
+}
+
+/// Opens bytes in memory as a request body, which tells how far it has been sent.
+pub(crate) fn watched_bytes(bytes: &Bytes) -> (reqwest::Body, Sent) {
+    let watch = Arc::new(Watch::new(|_| {}));
+    let sent = Sent { bytes: Arc::clone(&watch.sent), total: bytes.len() as u64 };
+    (reqwest::Body::wrap_stream(watched(in_reads(bytes.clone()).boxed(), watch)), sent)
+}
+
+/// The bytes as a file would be read.
+fn in_reads(mut bytes: Bytes) -> impl Stream<Item = io::Result<Bytes>> {
+    let next = move || {
+        let read = bytes.split_to(bytes.len().min(READ_SIZE));
+        (!read.is_empty()).then_some(Ok(read))
+    };
+    stream::iter(std::iter::from_fn(next))
 }
 
 /// Turns a stream that is longer or shorter than `size` into one that fails.

@@ -84,7 +84,7 @@ fn is_temporary(error: &Error) -> bool {
             matches!(answer.status, 408 | 429 | 500..=599) && !matches!(answer.status, 501 | 505)
         }
         Error::Unreachable { source, .. } => source.is_timeout() || was_cut(source),
-        Error::Broken { .. } | Error::Stalled { .. } => true,
+        Error::Broken { .. } | Error::Stalled { .. } | Error::TooSlow { .. } => true,
         Error::NotFound(_)
         | Error::Unauthorized(_)
         | Error::Digest { .. }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oci::{Descriptor, Digest, Reference, media_type};
-use test_support::TestRegistry;
+use test_support::{Oddity, TestRegistry};
 
 use crate::{Client, ClientOptions, Credential, Credentials, RegistriesConf, RetryPolicy, Secret};
 
@@ -17,6 +17,24 @@ pub(crate) fn options() -> ClientOptions {
 
 pub(crate) fn client() -> Client {
     Client::new(options())
+}
+
+/// A client that waits for nothing longer than this moment.
+pub(crate) fn impatient() -> Client {
+    Client::new(ClientOptions { patience: Duration::from_millis(100), ..options() })
+}
+
+/// Three answers that never end: silence after the first byte, a drip, a flood.
+pub(crate) fn endless(status: u16) -> [Oddity; 3] {
+    let year = Duration::from_secs(365 * 86_400);
+    let flood = "x".repeat(64 << 10);
+    [("x", year), ("x", Duration::from_millis(20)), (&*flood, Duration::ZERO)]
+        .map(|(piece, pause)| Oddity::Endless(status, piece.to_owned().into(), pause))
+}
+
+/// What comes of `task`, which must come to an end by itself.
+pub(crate) async fn ends<T>(task: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), task).await.expect("it must end by itself")
 }
 
 pub(crate) fn client_with(credential: Credential) -> Client {

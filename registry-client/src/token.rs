@@ -18,7 +18,7 @@ use crate::credentials::{Credential, Secret};
 use crate::error::{Call, Error, shown};
 use crate::hosts::is_loopback;
 use crate::scope::Scope;
-use crate::transport::{Outgoing, Transports};
+use crate::transport::{Outgoing, Pace, Transports};
 
 /// What the specification says where a token does not tell how long it lives.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
@@ -74,7 +74,7 @@ impl TokenServer {
             None => self.get(scope, None),
         };
         let call = Call::new(&request.method, &request.url);
-        let response = Error::check(call.clone(), transports.send(request).await?).await?;
+        let response = transports.check(call.clone(), transports.send(request).await?).await?;
         read_token(transports, call, response).await
     }
 
@@ -169,8 +169,8 @@ async fn read_token(
     call: Call,
     mut response: Response,
 ) -> Result<Token, Error> {
-    let mut body = Vec::new();
-    while let Some(chunk) = transports.patiently(&call, response.chunk()).await? {
+    let (mut body, mut pace) = (Vec::new(), Pace::default());
+    while let Some(chunk) = transports.next_chunk(&call, &mut response, &mut pace).await? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_ANSWER {
             let what = format!("the answer to {call}");

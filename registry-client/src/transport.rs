@@ -16,14 +16,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
 use reqwest::{Method, Response, StatusCode, Url};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::time::Instant;
 
-use crate::error::{Call, Error};
+use crate::error::{Answer, Call, Error};
 use crate::hosts::is_loopback;
 
 const MAX_REDIRECTS: usize = 10;
@@ -31,6 +33,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How many times its patience we wait for the answer to an upload that has been sent completely:
 /// registries check the digest and copy the blob before they answer.
 const PATIENCE_AFTER_UPLOAD: u32 = 15;
+/// The worst line that anything useful comes over, shared by several transfers, is faster than this.
+const LEAST_BYTES_PER_SECOND: u32 = 256;
+/// The text of a refusal is not worth waiting longer for: the status has told already.
+const PATIENCE_FOR_REFUSAL: Duration = Duration::from_secs(5);
 
 /// The HTTP clients.
 #[derive(Debug)]
@@ -73,6 +79,30 @@ pub(crate) struct Outgoing {
 pub(crate) struct Sent {
     pub(crate) bytes: Arc<AtomicU64>,
     pub(crate) total: u64,
+}
+
+/// How fast a body comes. Only the time that we wait for it counts, not what we do in between.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Counts what came; at the end of each span of `patience`, tells whether it was too little.
+    fn is_too_slow(&mut self, bytes: usize, waited: Duration, patience: Duration) -> bool {
+        self.bytes += bytes as u64;
+        self.waited += waited;
+        if self.waited < patience {
+            return false;
+        }
+        let enough = self.waited.as_secs_f64() * f64::from(LEAST_BYTES_PER_SECOND);
+        let too_slow = (self.bytes as f64) < enough;
+        if !too_slow {
+            *self = Self::default();
+        }
+        too_slow
+    }
 }
 
 impl Transports {
@@ -120,6 +150,36 @@ impl Transports {
             Ok(result) => result.map_err(|error| Error::from_reqwest(call.clone(), error)),
             Err(_) => Err(Error::Stalled { call: call.clone(), after: self.patience }),
         }
+    }
+
+    /// Returns the next bytes of a body, `None` at its end. A body that stands still or only drips
+    /// is an error, lest a server keep us for ever.
+    pub(crate) async fn next_chunk(
+        &self,
+        call: &Call,
+        response: &mut Response,
+        pace: &mut Pace,
+    ) -> Result<Option<Bytes>, Error> {
+        let began = Instant::now();
+        let Some(chunk) = self.patiently(call, response.chunk()).await? else { return Ok(None) };
+        if pace.is_too_slow(chunk.len(), began.elapsed(), self.patience) {
+            let (call, bytes, within) = (call.clone(), pace.bytes, pace.waited);
+            return Err(Error::TooSlow { call, bytes, within });
+        }
+        Ok(Some(chunk))
+    }
+
+    /// Returns `response` if it tells success, else the error that it is.
+    pub(crate) async fn check(&self, call: Call, response: Response) -> Result<Response, Error> {
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(Error::from_answer(self.refusal(call, response).await))
+    }
+
+    /// Reads a refusal.
+    pub(crate) async fn refusal(&self, call: Call, response: Response) -> Answer {
+        Answer::read(call, response, self.patience.min(PATIENCE_FOR_REFUSAL)).await
     }
 
     async fn send_one(

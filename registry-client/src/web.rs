@@ -18,7 +18,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use crate::client::ClientOptions;
 use crate::error::{Call, Error};
 use crate::retry::{RetryPolicy, Tries};
-use crate::transport::{Outgoing, Transports};
+use crate::transport::{Outgoing, Pace, Transports};
 
 /// Talks to web servers. Clones share connections.
 #[derive(Clone, Debug)]
@@ -62,6 +62,7 @@ pub struct WebFile {
     web: Web,
     call: Call,
     response: Response,
+    pace: Pace,
 }
 
 impl Web {
@@ -89,8 +90,8 @@ impl Web {
         if request.etag.is_some() && response.status() == StatusCode::NOT_MODIFIED {
             return Ok(WebAnswer::NotModified);
         }
-        let response = Error::check(call.clone(), response).await?;
-        let file = WebFile { web: self.clone(), call, response };
+        let response = self.0.transports.check(call.clone(), response).await?;
+        let file = WebFile { web: self.clone(), call, response, pace: Pace::default() };
         let is_same = file.etag().is_some_and(|etag| request.etag == Some(etag));
         Ok(if is_same { WebAnswer::NotModified } else { WebAnswer::File(file) })
     }
@@ -118,7 +119,8 @@ impl WebFile {
 
     /// The next bytes; `None` when all have come.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        self.web.0.transports.patiently(&self.call, self.response.chunk()).await
+        let Self { web, call, response, pace } = self;
+        web.0.transports.next_chunk(call, response, pace).await
     }
 }
 

@@ -198,3 +198,13 @@ fn of_several_challenges_bearer_is_answered() {
     let expected = Challenge::Bearer { realm, service: Some("s".into()), scope };
     assert_eq!(Challenge::parse(&headers), Some(expected));
 }
+
+/// Issue 9, 1.12.
+#[tokio::test]
+async fn a_token_server_that_never_ends_is_given_up() {
+    for oddity in [200, 401, 500].into_iter().flat_map(endless) {
+        let registry = registry(token_login(None));
+        registry.misbehave("/token", 99, oddity);
+        ends(resolve(&impatient(), &registry)).await.unwrap_err();
+    }
+}

@@ -369,3 +369,57 @@ async fn one_try_means_one_request() {
     fails(&client, &name, &blob).await;
     assert_eq!(registry.requests().len(), 1);
 }
+
+/// Issue 9, 1.12: the body of a refusal was read as long as it came.
+#[tokio::test]
+async fn a_refusal_without_an_end_is_told_all_the_same() {
+    for status in [400, 403, 404, 500] {
+        for oddity in endless(status) {
+            let registry = TestRegistry::start();
+            registry.misbehave("GET", 9, oddity);
+            let name = reference(&registry, "app");
+            let error = ends(impatient().manifest(&name, Digest::of("x"))).await.unwrap_err();
+            assert_eq!(error.answer().unwrap().status, status, "{error}");
+        }
+    }
+}
+
+/// Issue 9, 1.12.
+#[tokio::test]
+async fn a_manifest_without_an_end_is_given_up() {
+    for oddity in endless(200) {
+        let registry = TestRegistry::start();
+        let digest = put_index(&registry);
+        registry.misbehave("GET", 9, oddity);
+        let asked = impatient();
+        let error = ends(asked.manifest(&reference(&registry, "app"), digest)).await.unwrap_err();
+        let is_told =
+            matches!(error, Error::Stalled { .. } | Error::TooSlow { .. } | Error::TooBig { .. });
+        assert!(is_told, "{error}");
+    }
+}
+
+/// Issue 9, 1.12.
+#[tokio::test]
+async fn a_blob_that_only_drips_is_given_up_as_one_that_stands_still() {
+    let (registry, name, _, blob) = with_blob();
+    let [silence, drip, flood] = endless(200);
+    for (oddity, told) in [(silence, "nothing came"), (drip, "came in"), (flood, "bytes came")] {
+        registry.misbehave("/blobs/", 4, oddity);
+        let error = ends(fails(&impatient(), &name, &blob)).await;
+        assert!(error.to_string().contains(told), "{error}");
+    }
+}
+
+/// A reader that takes its time is no slow server.
+#[tokio::test]
+async fn a_blob_may_be_read_slowly() {
+    let (_registry, name, bytes, blob) = with_blob();
+    let mut stream = impatient().blob(&name, &blob).await.unwrap();
+    let mut read = vec![];
+    while let Some(chunk) = stream.next().await {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        read.extend_from_slice(&chunk.unwrap());
+    }
+    assert!(read == bytes);
+}

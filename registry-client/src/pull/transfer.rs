@@ -15,6 +15,7 @@ use crate::client::{Ask, Client, Place};
 use crate::error::{Call, Error};
 use crate::retry::Tries;
 use crate::scope::Scope;
+use crate::transport::Pace;
 
 /// A transfer that got this far since it broke has earned a new set of tries.
 const PROGRESS: u64 = 1 << 20;
@@ -45,6 +46,7 @@ struct Open {
     response: Response,
     /// How many bytes, which we have already, come again.
     skip: u64,
+    pace: Pace,
 }
 
 impl Transfer {
@@ -89,7 +91,9 @@ impl Transfer {
                 continue;
             };
             let call = open.call.clone();
-            match self.client.transports().patiently(&call, open.response.chunk()).await {
+            let next =
+                self.client.transports().next_chunk(&call, &mut open.response, &mut open.pace);
+            match next.await {
                 Ok(Some(chunk)) => {
                     let chunk = open.skip(chunk);
                     if !chunk.is_empty() {
@@ -193,7 +197,7 @@ impl Transfer {
         {
             return Err(self.wrong_size(call, starts_at + length));
         }
-        Ok(Open { call, response, skip: self.received - starts_at })
+        Ok(Open { call, response, skip: self.received - starts_at, pace: Pace::default() })
     }
 }
 

@@ -1,4 +1,6 @@
+use std::io::{Read as _, Write as _};
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use oci::{Manifest, media_type};
 use test_support::{Login, Oddity, RecordedRequest, TestRegistry};
@@ -267,4 +269,71 @@ fn a_registry_behind_a_tls_proxy_may_call_itself_http() {
     assert_eq!(url("/v2/x").unwrap(), "https://r.example/v2/x");
     assert!(url("http://other.example/v2/x").is_err());
     assert!(url("http://r.example:5000/v2/x").is_err());
+}
+
+/// Issue 9, 1.12: a piece is in memory, and the registry names its size.
+#[tokio::test]
+async fn a_registry_can_not_demand_pieces_of_any_size() {
+    let registry = TestRegistry::start();
+    let name = reference(&registry, "app");
+    let push_with = async |least: &str, bytes: &[u8]| {
+        registry.misbehave("POST", 2, Oddity::Header("oci-chunk-min-length", Some(least.into())));
+        registry.fail("PUT", 1, 413);
+        let chunk_size = NonZeroUsize::MIN;
+        let client = Client::new(ClientOptions { chunk_size, ..options() });
+        push(&client, &name, bytes).await
+    };
+    registry.requests();
+    push_with("4", b"ten bytes.").await.unwrap();
+    let pieces = registry.requests().into_iter().filter(|request| request.method == "PATCH");
+    assert_eq!(pieces.map(|request| request.body.len()).collect::<Vec<_>>(), [4, 4, 2]);
+    for least in ["67108865", "18446744073709551615", "99999999999999999999999"] {
+        let error = push_with(least, least.as_bytes()).await.unwrap_err();
+        assert!(error.to_string().contains("pieces of at least"), "{error}");
+        assert!(registry.requests().iter().all(|request| request.method != "PATCH"));
+    }
+}
+
+/// Issue 9, 1.12: an upload that the other side does not read.
+#[tokio::test]
+async fn an_upload_that_is_not_read_is_given_up() {
+    let registry = TestRegistry::start();
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let location = format!("http://{}/upload", deaf.local_addr().unwrap());
+    registry.misbehave("POST", 99, Oddity::Header("location", Some(location)));
+    let name = reference(&registry, "app");
+    let bytes = vec![0; 32 << 20];
+    let error = ends(push(&impatient(), &name, &bytes)).await.unwrap_err();
+    assert!(matches!(error, Error::Stalled { .. }), "{error}");
+}
+
+/// Pieces are sent in one request each, which may take long as long as something moves.
+#[tokio::test]
+async fn a_piece_on_a_slow_line_is_not_given_up() {
+    const SIZE: usize = 16 << 20;
+    let registry = TestRegistry::start();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let location = format!("http://{}/upload", listener.local_addr().unwrap());
+    let line = std::thread::spawn(move || read_slowly(&listener, SIZE));
+    let patience = Duration::from_millis(200);
+    let client = Client::new(ClientOptions { patience, ..options() });
+    let place = client.push_place(&reference(&registry, "app")).unwrap();
+    let ask = Ask {
+        target: Target::Url(location.parse().unwrap()),
+        payload: Payload::Bytes(vec![0; SIZE].into()),
+        ..Ask::new(Method::PATCH, String::new(), Scope::default())
+    };
+    ends(client.ask_once(&place, &ask)).await.unwrap();
+    line.join().unwrap();
+}
+
+/// Reads a request with `size` bytes in a second or so, and answers it.
+fn read_slowly(listener: &std::net::TcpListener, size: usize) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let (mut read, mut buffer) = (0, vec![0; 256 << 10]);
+    while read < size {
+        read += stream.read(&mut buffer).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stream.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").unwrap();
 }

@@ -73,6 +73,8 @@ pub enum Oddity {
     IgnoreRange,
     /// Lets the client wait first.
     Slow(Duration),
+    /// Answers with a status and a body that never ends: the same bytes, a pause, the same bytes.
+    Endless(u16, Bytes, Duration),
 }
 
 /// A request as it came.

@@ -309,6 +309,10 @@ impl Answer {
                 self.headers.extend(value.map(|value| (name.to_owned(), value)));
                 OddBody::whole(self.body.clone())
             }
+            Some(Oddity::Endless(status, piece, pause)) => {
+                self.status = status;
+                OddBody::endless(piece, pause)
+            }
             Some(Oddity::Status(..) | Oddity::HangUp | Oddity::IgnoreRange | Oddity::Slow(_))
             | None => OddBody::whole(self.body.clone()),
         };
