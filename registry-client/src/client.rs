@@ -277,7 +277,8 @@ impl Client {
     fn host(&self, endpoint: Endpoint) -> Arc<Host> {
         let mut hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let transfers = self.options().transfers_per_host.get();
-        let key = (endpoint.authority.clone(), endpoint.insecure);
+        // Not the address: docker.io and the name of its machine are two registries with one.
+        let key = (endpoint.registry.clone(), endpoint.insecure);
         let host = hosts.entry(key).or_insert_with(|| {
             Arc::new(Host {
                 registry: endpoint.registry,
@@ -300,6 +301,12 @@ impl fmt::Debug for Client {
 }
 
 impl Host {
+    /// The name that credentials are filed under.
+    #[cfg(test)]
+    pub(crate) fn registry(&self) -> &str {
+        &self.registry
+    }
+
     /// The schemes to try, in order.
     fn schemes(&self) -> &[&'static str] {
         if let Some(known) = self.scheme.get() {

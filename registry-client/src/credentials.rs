@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
+use serde_json::{Map, Value};
 
 use crate::hosts::DOCKER_HUB;
 
@@ -73,26 +73,61 @@ enum Source {
 /// Why a Docker `config.json` has no usable credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// It is no JSON, or a field has the wrong type.
-    #[error("the credentials are not valid JSON of their kind")]
+    /// It is no JSON.
+    #[error("it is not valid JSON")]
     Json(#[from] serde_json::Error),
-    /// An `auth` is not the base64 of `user:password`.
-    #[error("the `auth` of `{0}` is not `user:password` in base64")]
-    Auth(String),
+    /// A part of it has another type than Docker writes.
+    #[error("{0} is not a JSON object")]
+    NoObject(&'static str),
+}
+
+/// A login that can't be read. The others of its file can.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the login for `{server}` is left out: {why}")]
+pub struct BrokenLogin {
+    /// The registry, as the file names it.
+    pub server: String,
+    /// What is wrong.
+    pub why: &'static str,
+}
+
+/// Reads a Docker `config.json` as Docker does: a file without content says nothing, and what
+/// follows the first value does not matter.
+pub fn read_docker_config(bytes: &[u8]) -> Result<Map<String, Value>, CredentialsError> {
+    // Editors of Windows write it; it is no part of JSON.
+    let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let first = serde_json::Deserializer::from_slice(json).into_iter().next();
+    match first.transpose()? {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(config)) => Ok(config),
+        Some(_) => Err(CredentialsError::NoObject("the file")),
+    }
 }
 
 impl Credentials {
-    /// Reads the `auths` of a Docker `config.json`. `credsStore` and `credHelpers` are left to
-    /// [`Self::from_lookup`].
-    pub fn from_docker_config(json: &[u8]) -> Result<Self, CredentialsError> {
-        let config: DockerConfig = serde_json::from_slice(json)?;
-        let mut stored = BTreeMap::new();
-        for (server, auth) in config.auths {
-            if let Some(credential) = auth.credential(&server)? {
-                stored.insert(normalised(&server), credential);
+    /// Takes the `auths` of a Docker `config.json`; tells which of them can't be read. `credsStore`
+    /// and `credHelpers` are left to [`Self::from_lookup`].
+    pub fn from_docker_config(
+        config: &Map<String, Value>,
+    ) -> Result<(Self, Vec<BrokenLogin>), CredentialsError> {
+        let nothing = Map::new();
+        let auths = match member(config, "auths") {
+            None => &nothing,
+            Some(auths) => auths.as_object().ok_or(CredentialsError::NoObject("`auths`"))?,
+        };
+        let (mut stored, mut broken) = (BTreeMap::new(), vec![]);
+        for (server, entry) in auths {
+            let name = normalised(server);
+            // Of several ways to write a server, the one that Docker looks for counts.
+            let is_exact = *server == server_name(&name);
+            match credential(entry) {
+                Ok(Some(found)) if is_exact => drop(stored.insert(name, found)),
+                Ok(Some(found)) => drop(stored.entry(name).or_insert(found)),
+                Ok(None) => {}
+                Err(why) => broken.push(BrokenLogin { server: server.clone(), why }),
             }
         }
-        Ok(Self { sources: vec![Source::Stored(Arc::new(stored))] })
+        Ok((Self { sources: vec![Source::Stored(Arc::new(stored))] }, broken))
     }
 
     /// Asks `lookup` when a registry demands credentials. It gets the name that credential helpers
@@ -166,62 +201,71 @@ fn normalised(server: &str) -> String {
     let name = server.split_once("://").map_or(server, |(_, name)| name).trim_end_matches('/');
     let name = name.strip_suffix("/v1").or_else(|| name.strip_suffix("/v2")).unwrap_or(name);
     let (host, path) = name.split_at(name.find('/').unwrap_or(name.len()));
-    let host = match host {
-        "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB,
-        host => host,
-    };
+    let host = if host == "index.docker.io" { DOCKER_HUB } else { host };
     format!("{host}{path}")
 }
 
-#[derive(Deserialize)]
-struct DockerConfig {
-    #[serde(default)]
-    auths: BTreeMap<String, Auth>,
+/// A member that is there and not null. Docker does not mind the case of names.
+fn member<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
+    let any_case = || object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+    let found = object.get(name).or_else(|| any_case().map(|(_, value)| value));
+    found.filter(|value| !value.is_null())
 }
 
-/// One entry of `auths`; an empty one only says that a helper has the secret.
-#[derive(Deserialize)]
-struct Auth {
-    #[serde(default)]
-    auth: String,
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    password: String,
-    #[serde(default, rename = "identitytoken")]
-    identity_token: String,
-    #[serde(default, rename = "registrytoken")]
-    registry_token: String,
-}
-
-impl Auth {
-    fn credential(self, server: &str) -> Result<Option<Credential>, CredentialsError> {
-        if !self.registry_token.is_empty() {
-            return Ok(Some(Credential::RegistryToken(Secret(self.registry_token))));
-        }
-        if !self.identity_token.is_empty() {
-            return Ok(Some(Credential::IdentityToken(Secret(self.identity_token))));
-        }
-        let (username, password) = if self.auth.is_empty() {
-            (self.username, self.password)
-        } else {
-            decode(&self.auth).ok_or_else(|| CredentialsError::Auth(server.to_owned()))?
-        };
-        let password = Secret(password);
-        Ok((!username.is_empty()).then_some(Credential::Password { username, password }))
+/// Reads one entry of `auths`; an empty one only says that a helper has the secret.
+fn credential(entry: &Value) -> Result<Option<Credential>, &'static str> {
+    let nothing = Map::new();
+    let entry = match entry {
+        Value::Null => &nothing,
+        Value::Object(entry) => entry,
+        _ => return Err("it is not a JSON object"),
+    };
+    let text = |name: &str| match member(entry, name) {
+        None => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err("one of its values is not a text"),
+    };
+    let (registry_token, identity_token) = (text("registrytoken")?, text("identitytoken")?);
+    if !registry_token.is_empty() {
+        return Ok(Some(Credential::RegistryToken(Secret(registry_token))));
     }
+    if !identity_token.is_empty() {
+        return Ok(Some(Credential::IdentityToken(Secret(identity_token))));
+    }
+    let auth = text("auth")?;
+    let (username, password) = if auth.is_empty() {
+        (text("username")?, text("password")?)
+    } else {
+        decode(&auth).ok_or("its `auth` is not the base64 of `user:password`")?
+    };
+    let password = Secret(password);
+    Ok((!username.is_empty()).then_some(Credential::Password { username, password }))
 }
 
-/// Docker pads old passwords with NUL bytes.
+/// Reads base64 as Docker does, which skips line ends and does not mind unused bits.
 fn decode(auth: &str) -> Option<(String, String)> {
-    let text = String::from_utf8(STANDARD.decode(auth).ok()?).ok()?;
-    let (username, password) = text.split_once(':')?;
+    const AS_DOCKER: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+    );
+    let digits: String = auth.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    let text = String::from_utf8(AS_DOCKER.decode(digits).ok()?).ok()?;
+    let (username, password) = text.split_once(':').filter(|(username, _)| !username.is_empty())?;
+    // Docker pads old passwords with NUL bytes.
     Some((username.to_owned(), password.trim_matches('\0').to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The credentials of a file, each of which can be read.
+    fn of_file(json: &str) -> Credentials {
+        let config = read_docker_config(json.as_bytes()).unwrap();
+        let (credentials, broken) = Credentials::from_docker_config(&config).unwrap();
+        assert_eq!(broken, []);
+        credentials
+    }
 
     async fn user(credentials: &Credentials, registry: &str, repository: &str) -> Option<String> {
         match credentials.find(registry, repository).await.unwrap()? {
@@ -235,7 +279,8 @@ mod tests {
 
     #[tokio::test]
     async fn every_way_to_write_a_server_is_understood() {
-        let json = br#"{"auths": {
+        let credentials = of_file(
+            r#"{"auths": {
             "https://index.docker.io/v1/": {"auth": "aHViOnB3OjE="},
             "https://r.example/v2/": {"username": "u", "password": "p"},
             "localhost:5000": {"identitytoken": "id", "auth": "PHRva2VuPjo="},
@@ -243,8 +288,8 @@ mod tests {
             "quay.io": {"auth": "YWxsOng="},
             "ghcr.io": {"registrytoken": "t"},
             "helper.example": {}
-        }, "credsStore": "desktop"}"#;
-        let credentials = Credentials::from_docker_config(json).unwrap();
+        }, "credsStore": "desktop"}"#,
+        );
         for (registry, repository, expected) in [
             ("docker.io", "library/alpine", Some("hub:pw:1")),
             ("dhi.io", "x", Some("hub:pw:1")),
@@ -267,17 +312,92 @@ mod tests {
             let known = server == "https://index.docker.io/v1/";
             Ok(known.then(|| Credential::IdentityToken(Secret::new("from helper"))))
         });
-        let file = Credentials::from_docker_config(br#"{"auths":{"r.example":{"auth":"dTpw"}}}"#);
-        let credentials = helper.or(file.unwrap());
+        let credentials = helper.or(of_file(r#"{"auths":{"r.example":{"auth":"dTpw"}}}"#));
         let hub = user(&credentials, "docker.io", "x").await;
         assert_eq!(hub.as_deref(), Some("identity from helper"));
         assert_eq!(user(&credentials, "r.example", "x").await.as_deref(), Some("u:p"));
     }
 
+    /// Issue 9, 1.12: what is filed under the name of the machine that serves docker.io.
+    #[tokio::test]
+    async fn credentials_belong_to_the_registry_that_they_were_given_for() {
+        let both = of_file(
+            r#"{"auths": {"docker.io": {"auth": "b2xkOm8="}, "index.docker.io": {"auth": "b2xkOm8="},
+                "https://index.docker.io/v1/": {"auth": "aHViOmg="},
+                "registry-1.docker.io": {"auth": "bWFjaGluZTpt"},
+                "r.example:5000": {"auth": "cG9ydDpw"}, "http://r.example": {"auth": "b2xkOm8="},
+                "r.example": {"auth": "aG9zdDpo"}}}"#,
+        );
+        for (registry, expected) in [
+            ("docker.io", Some("hub:h")),
+            ("registry-1.docker.io", Some("machine:m")),
+            ("r.example:5000", Some("port:p")),
+            ("r.example", Some("host:h")),
+            ("r.example:443", None),
+            ("sub.r.example", None),
+            ("r.example.evil", None),
+        ] {
+            assert_eq!(user(&both, registry, "x").await.as_deref(), expected, "{registry}");
+        }
+        let hub = of_file(r#"{"auths": {"https://index.docker.io/v1/": {"auth": "aHViOmg="}}}"#);
+        let machine = of_file(r#"{"auths": {"registry-1.docker.io": {"auth": "bWFjaGluZTpt"}}}"#);
+        assert_eq!(user(&hub, "registry-1.docker.io", "library/x").await, None);
+        assert_eq!(user(&machine, "docker.io", "library/x").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_as_docker_reads_it() {
+        for nothing in ["", " \n", "null", "{}", r#"{"auths": null}"#, r#"{"auths": {"r": null}}"#]
+        {
+            assert_eq!(user(&of_file(nothing), "r", "x").await, None, "{nothing}");
+        }
+        for user_p in [
+            r#"{"auths": {"r": {"auth": "dX\nNlc\r\njpw\n"}}}"#,
+            "\u{feff}{\"auths\": {\"r\": {\"auth\": \"dXNlcjpw\"}}}",
+            r#"{"auths": {"r": {"auth": "dXNlcjpw", "email": null, "x": [1]}}, "HttpHeaders": 5}"#,
+            r#"{"auths": {"r": {"auth": null, "username": "user", "password": "p"}}}"#,
+            r#"{"auths": {"r": {"auth": "dXNlcjpw", "identitytoken": null}}} and more"#,
+            r#"{"Auths": {"r": {"Auth": "dXNlcjpw"}}}"#,
+            r#"{"auths": {"r": {"auth": "eDp5"}, "r": {"auth": "dXNlcjpw"}}}"#,
+            r#"{"auths": {"r": {"auth": "dXNlcjpwAAA="}}}"#,
+            r#"{"auths": {"r": {"auth": "dXNlcjpwAAB="}}}"#,
+        ] {
+            assert_eq!(
+                user(&of_file(user_p), "r", "x").await.as_deref(),
+                Some("user:p"),
+                "{user_p}"
+            );
+        }
+        for error in ["[]", "{", r#"{"auths": []}"#, r#"{"auths": "x"}"#] {
+            let read = read_docker_config(error.as_bytes());
+            let read = read.and_then(|config| Credentials::from_docker_config(&config).map(drop));
+            assert!(read.is_err(), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broken_login_is_named_and_leaves_the_others_alone() {
+        for broken in [
+            r#"{"auth": "?"}"#,
+            r#"{"auth": "dXNlcg=="}"#,
+            r#"{"auth": "OnB3"}"#,
+            r#"{"auth": "dTpw", "identitytoken": 5}"#,
+            r#"{"auth": {}}"#,
+            "\"dTpw\"",
+        ] {
+            let json = format!(r#"{{"auths": {{"a": {broken}, "b": {{"auth": "dTpw"}}}}}}"#);
+            let config = read_docker_config(json.as_bytes()).unwrap();
+            let (credentials, found) = Credentials::from_docker_config(&config).unwrap();
+            assert_eq!(found.len(), 1, "{broken}");
+            assert!(found[0].to_string().contains("`a`"), "{}", found[0]);
+            assert!(!found[0].to_string().contains("dTpw"), "{}", found[0]);
+            assert_eq!(user(&credentials, "a", "x").await, None);
+            assert_eq!(user(&credentials, "b", "x").await.as_deref(), Some("u:p"));
+        }
+    }
+
     #[test]
-    fn a_broken_entry_is_named_and_no_secret_is_shown() {
-        let error = Credentials::from_docker_config(br#"{"auths":{"r.example":{"auth":"?"}}}"#);
-        assert!(error.unwrap_err().to_string().contains("`r.example`"));
+    fn no_secret_is_shown() {
         let password = Secret::new("hunter2");
         let shown = format!("{:?}", Credential::Password { username: "u".into(), password });
         assert!(!shown.contains("hunter2"), "{shown}");

@@ -32,7 +32,9 @@ mod transport;
 mod web;
 
 pub use client::{Client, ClientOptions};
-pub use credentials::{Credential, Credentials, CredentialsError, LookupError, Secret};
+pub use credentials::{
+    BrokenLogin, Credential, Credentials, CredentialsError, LookupError, Secret, read_docker_config,
+};
 pub use error::{Answer, Call, Error};
 pub use hosts::{RegistriesConf, RegistriesConfError};
 pub use pull::{Blob, PulledManifest, Resolved};

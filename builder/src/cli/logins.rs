@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_client::{Credential, Credentials, CredentialsError, LookupError, Secret};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 
 use super::settings::Settings;
@@ -55,6 +56,8 @@ pub(crate) struct Logins {
     /// Of files.
     stored: Credentials,
     helpers: Helpers,
+    /// What the user should know of the files.
+    pub(crate) warnings: Vec<String>,
     /// Build arguments, by name.
     pub(crate) proxies: BTreeMap<String, String>,
 }
@@ -65,7 +68,8 @@ pub(crate) struct Logins {
 struct DockerConfig {
     #[serde(flatten)]
     helpers: Helpers,
-    proxies: BTreeMap<String, Proxies>,
+    #[serde(deserialize_with = "null_is_default")]
+    proxies: BTreeMap<String, Option<Proxies>>,
 }
 
 /// Programs that keep credentials, by the last part of their names.
@@ -73,19 +77,28 @@ struct DockerConfig {
 #[serde(default, rename_all = "camelCase")]
 struct Helpers {
     /// By registry.
-    cred_helpers: BTreeMap<String, String>,
+    #[serde(deserialize_with = "null_is_default")]
+    cred_helpers: BTreeMap<String, Option<String>>,
     /// Of all other registries, unless empty.
-    creds_store: String,
+    creds_store: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Proxies {
-    http_proxy: String,
-    https_proxy: String,
-    no_proxy: String,
-    ftp_proxy: String,
-    all_proxy: String,
+    http_proxy: Option<String>,
+    https_proxy: Option<String>,
+    no_proxy: Option<String>,
+    ftp_proxy: Option<String>,
+    all_proxy: Option<String>,
+}
+
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Logins {
@@ -94,21 +107,21 @@ impl Logins {
         let mut logins = Self::default();
         if let Some(text) = settings.variable("DOCKER_AUTH_CONFIG").filter(|text| !text.is_empty())
         {
-            logins.given = credentials("DOCKER_AUTH_CONFIG".to_owned(), text.as_bytes())?;
+            logins.given = logins.credentials_in("DOCKER_AUTH_CONFIG", text.as_bytes())?.0;
         }
         if let Some(path) = settings.docker_config()
             && let Some(bytes) = read_if_there(&path)?
         {
-            logins.add(&path, &bytes)?;
-            let config: DockerConfig = serde_json::from_slice(&bytes)
+            let config = logins.add(&path, &bytes)?;
+            let config = DockerConfig::deserialize(Value::Object(config))
                 .map_err(|source| LoginsError::Config { path, source })?;
             logins.helpers = config.helpers;
-            logins.proxies =
-                config.proxies.get("default").map(Proxies::build_args).unwrap_or_default();
+            let proxies = config.proxies.get("default").and_then(Option::as_ref);
+            logins.proxies = proxies.map(Proxies::build_args).unwrap_or_default();
         }
         for (path, is_named) in settings.containers_auth() {
             match read_if_there(&path) {
-                Ok(Some(bytes)) => logins.add(&path, &bytes)?,
+                Ok(Some(bytes)) => drop(logins.add(&path, &bytes)?),
                 Ok(None) => {}
                 Err(error) if is_named => return Err(error),
                 // A usual place may be another user's: `su` keeps its variable.
@@ -118,10 +131,27 @@ impl Logins {
         Ok(logins)
     }
 
-    fn add(&mut self, path: &Path, json: &[u8]) -> Result<(), LoginsError> {
-        let found = credentials(path.display().to_string(), json)?;
+    /// Adds the credentials of a file, and returns the file.
+    fn add(&mut self, path: &Path, json: &[u8]) -> Result<Map<String, Value>, LoginsError> {
+        let (found, config) = self.credentials_in(&path.display().to_string(), json)?;
         self.stored = std::mem::take(&mut self.stored).or(found);
-        Ok(())
+        Ok(config)
+    }
+
+    /// Reads a file, and warns of the logins that can't be read.
+    fn credentials_in(
+        &mut self,
+        origin: &str,
+        json: &[u8],
+    ) -> Result<(Credentials, Map<String, Value>), LoginsError> {
+        let read = registry_client::read_docker_config(json).and_then(|config| {
+            let (credentials, broken) = Credentials::from_docker_config(&config)?;
+            Ok((credentials, broken, config))
+        });
+        let (credentials, broken, config) =
+            read.map_err(|source| LoginsError::Credentials { origin: origin.to_owned(), source })?;
+        self.warnings.extend(broken.iter().map(|broken| format!("{origin}: {broken}")));
+        Ok((credentials, config))
     }
 
     /// What to show to registries; helpers are run outside of `sandbox`.
@@ -140,12 +170,13 @@ impl Logins {
 
 impl Helpers {
     fn is_empty(&self) -> bool {
-        self.cred_helpers.is_empty() && self.creds_store.is_empty()
+        let store = self.creds_store.as_deref().unwrap_or_default();
+        self.cred_helpers.is_empty() && store.is_empty()
     }
 
     fn of(&self, server: &str) -> Option<&str> {
-        let own = self.cred_helpers.get(server).unwrap_or(&self.creds_store);
-        (!own.is_empty()).then_some(own)
+        let helper = self.cred_helpers.get(server).unwrap_or(&self.creds_store);
+        helper.as_deref().filter(|helper| !helper.is_empty())
     }
 }
 
@@ -159,16 +190,12 @@ impl Proxies {
             ("FTP_PROXY", &self.ftp_proxy),
             ("ALL_PROXY", &self.all_proxy),
         ];
-        let set = named.into_iter().filter(|(_, value)| !value.is_empty());
+        let set = named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let set = set.filter(|(_, value)| !value.is_empty());
         set.flat_map(|(name, value)| [name.to_owned(), name.to_lowercase()].map(|n| (n, value)))
             .map(|(name, value)| (name, value.clone()))
             .collect()
     }
-}
-
-fn credentials(origin: String, json: &[u8]) -> Result<Credentials, LoginsError> {
-    Credentials::from_docker_config(json)
-        .map_err(|source| LoginsError::Credentials { origin, source })
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, LoginsError> {
@@ -238,6 +265,8 @@ fn ask(sandbox: &Sandbox, helper: &str, server: &str) -> Result<Option<Credentia
 mod tests {
     use super::*;
 
+    const NULLS: &str = r#"{"credsStore": null, "credHelpers": null, "proxies": null}"#;
+
     fn config(json: &str) -> DockerConfig {
         serde_json::from_str(json).unwrap()
     }
@@ -247,13 +276,15 @@ mod tests {
         let helpers =
             config(r#"{"credsStore": "all", "credHelpers": {"r.example": "own"}}"#).helpers;
         assert_eq!((helpers.of("r.example"), helpers.of("else")), (Some("own"), Some("all")));
-        assert!(config(r#"{"credsStore": "", "auths": {}}"#).helpers.is_empty());
+        for nothing in [r#"{"credsStore": "", "auths": {}}"#, NULLS] {
+            assert!(config(nothing).helpers.is_empty(), "{nothing}");
+        }
     }
 
     #[test]
     fn proxies_are_arguments_in_both_cases() {
         let config = config(r#"{"proxies": {"default": {"httpProxy": "h", "noProxy": "n"}}}"#);
-        let args = config.proxies["default"].build_args();
+        let args = config.proxies["default"].as_ref().unwrap().build_args();
         let expected =
             [("HTTP_PROXY", "h"), ("NO_PROXY", "n"), ("http_proxy", "h"), ("no_proxy", "n")];
         let args: Vec<_> = args.iter().map(|(name, value)| (&**name, &**value)).collect();

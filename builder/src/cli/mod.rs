@@ -181,6 +181,9 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
     }
     let (events, receiver) = Events::channel();
     let logins = Logins::read(settings)?;
+    for warning in &logins.warnings {
+        eprintln!("warning: {warning}");
+    }
     let services = services(settings, &logins, store, sandbox, events)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -94,10 +94,8 @@ impl FromStr for Reference {
             Some((first, path)) if is_host(first) => (first, path.to_owned()),
             _ => ("docker.io", name.to_owned()),
         };
-        let registry = match registry {
-            "index.docker.io" | "registry-1.docker.io" => "docker.io",
-            registry => registry,
-        };
+        // The name of the machine that serves docker.io stays: Docker takes it for another registry.
+        let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
         if path.bytes().any(|byte| byte.is_ascii_uppercase()) && is_path(&path.to_lowercase()) {
             return Err(ParseReferenceError::Uppercase);
         }
@@ -188,6 +186,7 @@ mod tests {
         assert_eq!(full("localhost:5000/x"), "localhost:5000/x:latest");
         assert_eq!(full("[::1]:5000/x/y"), "[::1]:5000/x/y:latest");
         assert_eq!(full("index.docker.io/a/b"), "docker.io/a/b:latest");
+        assert_eq!(full("registry-1.docker.io/a"), "registry-1.docker.io/a:latest");
         let digest = Digest::of("x");
         assert_eq!(full(&format!("a@{digest}")), format!("docker.io/library/a@{digest}"));
         assert_eq!(

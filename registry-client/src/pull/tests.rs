@@ -1,4 +1,5 @@
 use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oci::media_type;
@@ -7,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::testing::*;
-use crate::{ClientOptions, RetryPolicy};
+use crate::{ClientOptions, Credentials, RegistriesConf, RetryPolicy};
 
 async fn read(client: &Client, name: &Reference, blob: &Descriptor) -> Result<Vec<u8>, Error> {
     client.blob_bytes(name, blob, u64::MAX).await.map(|bytes| bytes.to_vec())
@@ -422,4 +423,29 @@ async fn a_blob_may_be_read_slowly() {
         read.extend_from_slice(&chunk.unwrap());
     }
     assert!(read == bytes);
+}
+
+/// Issue 9, 1.12: both are served by one machine, but are two registries.
+#[tokio::test]
+async fn docker_hub_and_its_machine_do_not_share_credentials() {
+    let asked = Arc::new(Mutex::new(vec![]));
+    let told = Arc::clone(&asked);
+    let credentials = Credentials::from_lookup(move |server| {
+        told.lock().unwrap().push(server.to_owned());
+        Ok(None)
+    });
+    let conf = "[[registry]]\nlocation = 'docker.io'\n\
+                [[registry.mirror]]\nlocation = 'registry-1.docker.io'\n";
+    let hosts = RegistriesConf::parse(conf).unwrap();
+    let client = Client::new(ClientOptions { hosts, credentials, ..options() });
+    let [mirror, hub] = client.pull_places(&"app".parse().unwrap()).unwrap().try_into().unwrap();
+    let named = client.push_place(&"registry-1.docker.io/library/app".parse().unwrap()).unwrap();
+    for place in [&mirror, &hub, &named] {
+        let found = client.options().credentials.find(place.host.registry(), "library/app").await;
+        assert_eq!(found.unwrap(), None);
+    }
+    let machine = "registry-1.docker.io";
+    assert_eq!(*asked.lock().unwrap(), [machine, "https://index.docker.io/v1/", machine]);
+    assert!(Arc::ptr_eq(&mirror.host, &named.host));
+    assert!(!Arc::ptr_eq(&hub.host, &named.host), "nor do they share tokens");
 }
