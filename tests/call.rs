@@ -130,6 +130,8 @@ false
 true
 E
 RUN ["echo", 'x'] || true
+COPY --chmod=640 file /new/file
+COPY --link file /tmp/file
 "#;
 
 /// What checks of ours found, with the lines.
@@ -152,12 +154,14 @@ fn mistakes_that_no_other_builder_tells() {
         .dockerfile(MISTAKES);
     let outcome = session.build(&[]).succeeds();
     let found = [
-        ("CopyDirectoryContents", "2"),
         ("HeredocWithoutErrexit", "10"),
         ("InvalidJSONForm", "14"),
         // Told when the steps run.
         ("UnknownOwner", "7"),
         ("SourcesIntoOneFile", "8"),
+        ("ChmodClosesDirectories", "15"),
+        // Told when its base is known.
+        ("LinkReplacesDirectories", "16"),
     ];
     assert_eq!(ours(&outcome.stderr), found, "{outcome}");
 
@@ -171,8 +175,8 @@ fn mistakes_that_no_other_builder_tells() {
     // They never fail a build, and can be skipped like the others.
     session.write("Dockerfile", format!("# check=error=true\n{MISTAKES}"));
     session.build(&["--no-cache"]).succeeds();
-    let skip = "CopyDirectoryContents,HeredocWithoutErrexit,InvalidJSONForm,SourcesIntoOneFile,\
-                UnknownOwner";
+    let skip = "ChmodClosesDirectories,CopyDirectoryContents,HeredocWithoutErrexit,InvalidJSONForm,\
+                LinkReplacesDirectories,SourcesIntoOneFile,UnknownOwner";
     session.write("Dockerfile", format!("# check=skip={skip}\n{MISTAKES}"));
     assert!(ours(&session.build(&["--no-cache"]).succeeds().stderr).is_empty());
 }

@@ -164,7 +164,7 @@ pub async fn build(request: Request, services: Services) -> Result<Report, Build
     refuse_foreign_syntax(&request)?;
     let dockerfile = frontend::parse(request.dockerfile.clone())?;
     let plan = plan(&dockerfile, &request, &services).await?;
-    tell_findings(&plan, &dockerfile, &request, &services.events);
+    tell_findings(&plan, &dockerfile, &services.events);
     let blobs = Arc::new(Blobs::new(&services, base_images(&plan), plan.source_date_epoch));
     let worker = LocalWorker::new(&services, blobs.clone(), &request, &dockerfile, &plan);
     let done = run(&request, &services, &plan, &worker, &blobs).await;
@@ -252,10 +252,18 @@ async fn run(
             finished => finished,
         }
     };
+    let finish_and_tell = async {
+        let report = finish_in_spite_of_losses.await;
+        if report.is_ok() {
+            // By now the layers of base images are here, if an output wanted them.
+            worker.tell_links(&solved).await;
+        }
+        report
+    };
     let report = tokio::select! {
         biased;
         () = services.stop.cancelled() => return Err(BuildError::Stopped),
-        report = finish_in_spite_of_losses => report,
+        report = finish_and_tell => report,
     }?;
     if report.exported.iter().any(|exported| matches!(exported, Exported::Store(_))) {
         // Once a build, when nobody waits for an output any more: what a power loss takes before
@@ -267,12 +275,10 @@ async fn run(
 }
 
 /// Tells what the build checks found.
-fn tell_findings(plan: &Plan, dockerfile: &Dockerfile, request: &Request, events: &Events) {
-    let suspicions = plan.suspicions.iter().filter(|s| holds(&s.condition, &request.contexts));
-    let mut warnings: Vec<_> =
-        plan.warnings.iter().chain(suspicions.map(|suspicion| &suspicion.warning)).collect();
-    warnings.sort_by_key(|warning| (warning.span.start, warning.rule, &warning.message));
-    warnings.dedup();
+///
+/// Not what a look at a context would tell: too many mean it as they write it.
+fn tell_findings(plan: &Plan, dockerfile: &Dockerfile, events: &Events) {
+    let warnings = &plan.warnings;
     if warnings.is_empty() {
         return;
     }
@@ -292,7 +298,11 @@ pub(crate) fn holds(condition: &Condition, contexts: &BTreeMap<String, Arc<Build
         Condition::IsDirectory { context, path } => {
             contexts.get(context).is_some_and(|context| context.has_directory(Path::new(path)))
         }
-        Condition::OwnerIsUnknown(_) | Condition::DestinationIsFile(_) => false,
+        Condition::OwnerIsUnknown(_)
+        | Condition::DestinationIsFile(_)
+        | Condition::SourcesShareName(_)
+        | Condition::DirectoriesAreClosed(_)
+        | Condition::DirectoriesDiffer { .. } => false,
     }
 }
 

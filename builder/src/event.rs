@@ -89,7 +89,11 @@ pub struct Finding {
 impl Finding {
     /// What is told of `warning`, which is about a line of `dockerfile`.
     pub fn new(warning: &frontend::Warning, dockerfile: &Dockerfile) -> Self {
-        let line = dockerfile.lines_at(&warning.span).start().to_owned();
+        Self::at(warning, *dockerfile.lines_at(&warning.span).start())
+    }
+
+    /// What is told of `warning`, which is about the line `line`.
+    pub fn at(warning: &frontend::Warning, line: usize) -> Self {
         Self {
             text: format!("{}: {} (line {line})", warning.rule, warning.message),
             description: warning.description(),

@@ -46,8 +46,8 @@ pub use ops::{
 pub use parse::{parse, parse_trigger, parse_until_error, refuse_foreign_syntax};
 pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
 pub use plan::{
-    HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, is_git, is_url, plan, quote,
-    without_passwords,
+    HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, is_closed_directory, is_git,
+    is_url, plan, quote, without_passwords,
 };
 pub use source::{Source, Span};
 

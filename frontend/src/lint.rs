@@ -58,8 +58,34 @@ pub enum Condition {
     },
     /// The file system that this vertex copies onto has no such user or group.
     OwnerIsUnknown(VertexId),
-    /// Where this vertex copies to is a file, once it has.
+    /// Several sources of this vertex became the one file that it copies to.
     DestinationIsFile(VertexId),
+    /// Several sources of this vertex have one name in the directory that it copies to.
+    SourcesShareName(VertexId),
+    /// `--chmod` of this vertex left directories that some who may read them can't enter.
+    DirectoriesAreClosed(VertexId),
+    /// Directories that `copied` made on an empty file system are not what they were in `base`,
+    /// on top of which they go.
+    DirectoriesDiffer {
+        /// The vertex that copies.
+        copied: VertexId,
+        /// The file system that they hide.
+        base: VertexId,
+    },
+}
+
+impl Condition {
+    /// The vertex that can tell once it has run; none for what a look at a context tells.
+    pub fn vertex(&self) -> Option<VertexId> {
+        match self {
+            Self::IsDirectory { .. } => None,
+            Self::OwnerIsUnknown(vertex)
+            | Self::DestinationIsFile(vertex)
+            | Self::SourcesShareName(vertex)
+            | Self::DirectoriesAreClosed(vertex)
+            | Self::DirectoriesDiffer { copied: vertex, .. } => Some(*vertex),
+        }
+    }
 }
 
 /// Checks that only run where a file asks for them.

@@ -220,6 +220,13 @@ pub enum CopySource {
     },
 }
 
+impl CopySource {
+    /// Whether it may stand for several files.
+    pub fn is_pattern(&self) -> bool {
+        matches!(self, Self::Files { selection, .. } if selection.wildcards)
+    }
+}
+
 /// Which files of a source an op sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Selection {

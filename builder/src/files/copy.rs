@@ -10,6 +10,7 @@
 //! A build context may be written to while it is copied. So the bytes that are written are hashed
 //! on the way, and the digest of all that was copied is compared with the one in the cache key.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,6 +22,7 @@ use oci::Digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::archive;
+use super::copied::Copied;
 use super::create::{self, Attributes};
 use super::destination::{Destination, Directory, Spot};
 use super::digest::{Digested, Facts, fold};
@@ -51,7 +53,8 @@ pub struct CopyOptions<'a> {
 impl<'a> CopyOptions<'a> {
     fn destination(&self, root: &'a Root) -> Result<Destination<'a>, FilesError> {
         let change = self.mode.map(Change::of).transpose()?;
-        Ok(Destination { root, path: self.dest, owner: self.owner, change })
+        let copied = RefCell::default();
+        Ok(Destination { root, path: self.dest, owner: self.owner, change, copied })
     }
 }
 
@@ -65,7 +68,7 @@ pub fn copy(
     dest: &Root,
     options: &CopyOptions<'_>,
     expected: Option<&Digested>,
-) -> Result<(), FilesError> {
+) -> Result<Copied, FilesError> {
     let picks = select(source, selection)?;
     let mut copier = Copier {
         source,
@@ -84,7 +87,7 @@ pub fn copy(
             let asked = || PathBuf::from(&selection.path);
             Err(FilesError::Changed { path: copier.suspect.unwrap_or_else(asked) })
         }
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(copier.dest.copied.into_inner()),
     }
 }
 
@@ -94,7 +97,7 @@ pub fn copy_inline(
     data: &[u8],
     dest: &Root,
     options: &CopyOptions<'_>,
-) -> Result<(), FilesError> {
+) -> Result<Copied, FilesError> {
     let dest = options.destination(dest)?;
     let (above, name) = dest.of_file(OsStr::new(name))?;
     let to = Spot { above: &above, name: &name };
@@ -104,7 +107,11 @@ pub fn copy_inline(
     let ids = options.owner.unwrap_or(Ids::ROOT);
     let mode = dest.mode(0o644, Kind::File);
     let attributes = Attributes { ids, mode, xattrs: vec![], times: None };
-    create::dress(&file, &attributes).attempt("set the metadata of", &to.shown())
+    create::dress(&file, &attributes).attempt("set the metadata of", &to.shown())?;
+    let path = to.path();
+    let mut copied = dest.copied.into_inner();
+    copied.leaves.push(path);
+    Ok(copied)
 }
 
 struct Copier<'a> {
@@ -165,6 +172,7 @@ impl Copier<'_> {
         let to = Spot { above: &directory, name: &final_name };
         let facts = self.leaf(pick.top(), &from, to, &mut Links::new())?;
         self.facts.push(facts);
+        self.dest.copied.borrow_mut().leaves.push(to.path());
         Ok(())
     }
 
@@ -272,6 +280,7 @@ impl Copier<'_> {
         let facts = Facts { content: None, xattrs: xattrs::digest(&xattrs) };
         let to = above.enter(&entry.name)?;
         let attributes = self.attributes(&entry.meta, xattrs);
+        self.dest.note_directory(&to.path, entry.meta.permissions(), attributes.mode);
         let finish = match (entry.implied, to.fresh) {
             (false, _) => Finish::All(attributes),
             (true, true) => Finish::All(Attributes { times: None, ..attributes }),

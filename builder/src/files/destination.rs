@@ -1,11 +1,14 @@
 //! Where copies land: the destination path of a COPY, and names in its directories.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use frontend::is_closed_directory;
 use rustix::fs::Mode;
 
+use super::copied::Copied;
 use super::create::{self, Room};
 use super::error::{Attempt, FilesError};
 use super::make_dir::ensure_directory;
@@ -23,6 +26,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) owner: Option<Ids>,
     /// `--chmod`.
     pub(crate) change: Option<Change>,
+    /// What was done here.
+    pub(crate) copied: RefCell<Copied>,
 }
 
 /// An open directory of the destination.
@@ -60,8 +65,28 @@ impl Destination<'_> {
     /// The destination as a directory, made with `mode` if missing.
     pub(crate) fn as_directory(&self, mode: u32) -> Result<Directory, FilesError> {
         let path = Path::new(self.path);
-        let (place, fresh) = ensure_directory(self.root, path, self.owner_of_parents(), mode)?;
-        Directory::at(&place, fresh)
+        let (place, made) = ensure_directory(self.root, path, self.owner_of_parents(), mode)?;
+        self.note_parents(&place, made, mode);
+        Directory::at(&place, made > 0)
+    }
+
+    /// Notes that the innermost `made` directories of `place` are new.
+    fn note_parents(&self, place: &Place, made: usize, mode: u32) {
+        let innermost = place.dir_path();
+        let mut new: Vec<_> = innermost.ancestors().take(made).map(Path::to_owned).collect();
+        new.reverse();
+        let mut copied = self.copied.borrow_mut();
+        if self.change.is_some() && is_closed_directory(mode) {
+            copied.closed.extend(new.iter().cloned());
+        }
+        copied.parents.extend(new);
+    }
+
+    /// Notes a directory of a source that had `own` permissions and gets `mode`.
+    pub(crate) fn note_directory(&self, path: &Path, own: u32, mode: u32) {
+        if own != mode && is_closed_directory(mode) && !is_closed_directory(own) {
+            self.copied.borrow_mut().closed.push(path.to_owned());
+        }
     }
 
     /// Where a file that was picked as `name` goes: a directory, made if missing, and the name
@@ -72,8 +97,13 @@ impl Destination<'_> {
             return Ok((self.as_directory(mode)?, name.to_owned()));
         }
         let owner = self.owner_of_parents();
-        let make = &mut |dir: BorrowedFd<'_>, name: &OsStr| create::parent(dir, name, owner, mode);
+        let mut made = 0;
+        let make = &mut |dir: BorrowedFd<'_>, name: &OsStr| {
+            made += 1;
+            create::parent(dir, name, owner, mode)
+        };
         let place = self.root.resolve(Path::new(self.path), Some(make))?;
+        self.note_parents(&place, made, mode);
         let name = match &place.end {
             End::Directory => name,
             End::Leaf(name, _) | End::Missing(name) => name,

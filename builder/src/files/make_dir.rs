@@ -1,5 +1,7 @@
 //! `WORKDIR`: a directory and those above it.
 
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use super::create;
@@ -13,21 +15,25 @@ pub fn make_dir(root: &Root, path: &str, owner: Ids) -> Result<(), FilesError> {
     ensure_directory(root, Path::new(path), owner, 0o755).map(drop)
 }
 
-/// Finds the directory `path`, made with all that is missing above it; tells whether it is new.
+/// Finds the directory `path`, made with all that is missing above it; tells how many are new.
 pub(crate) fn ensure_directory(
     root: &Root,
     path: &Path,
     owner: Ids,
     mode: u32,
-) -> Result<(Place, bool), FilesError> {
-    let place =
-        root.resolve(path, Some(&mut |dir, name| create::parent(dir, name, owner, mode)))?;
+) -> Result<(Place, usize), FilesError> {
+    let mut made = 0;
+    let mut make = |dir: BorrowedFd<'_>, name: &OsStr| {
+        made += 1;
+        create::parent(dir, name, owner, mode)
+    };
+    let place = root.resolve(path, Some(&mut make))?;
     let there = Path::new("/").join(place.path());
     match &place.end {
-        End::Directory => Ok((place, false)),
+        End::Directory => Ok((place, made)),
         End::Missing(name) => {
             create::parent(place.dir(), name, owner, mode).attempt("make the directory", &there)?;
-            Ok((root.resolve(&there, None)?, true))
+            Ok((root.resolve(&there, None)?, made + 1))
         }
         End::Leaf(_, _) | End::NotADirectory(_) => Err(FilesError::NotADirectory { path: there }),
     }

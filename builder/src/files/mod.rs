@@ -11,6 +11,7 @@
 //! descriptors. Everything here blocks: callers put it on a thread for blocking work.
 
 mod archive;
+mod copied;
 mod copy;
 mod create;
 mod destination;
@@ -34,6 +35,7 @@ mod xattrs;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use copied::{Copied, differences, some_of};
 pub use copy::{CopyOptions, copy, copy_inline};
 pub use digest::{Digested, digest};
 pub use error::FilesError;

@@ -1,16 +1,15 @@
 //! COPY, ADD of local files, and WORKDIR.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use frontend::{Condition, CopyOp, CopySource, FileSource, MakeDirOp, Selection};
+use frontend::{CopyOp, CopySource, FileSource, MakeDirOp, Selection};
 use tokio_util::sync::CancellationToken;
 
 use super::commit::Workspace;
 use super::{LocalWorker, View};
 use crate::context::BuildContext;
 use crate::event::{EventKind, StepId};
-use crate::files::{self, CopyOptions, Digested, FilesError, Ids, Root};
+use crate::files::{self, Copied, CopyOptions, Digested, FilesError, Ids, Root};
 use crate::solver::{Job, Made, OpError};
 
 /// A source of a copy, ready to be read on another thread.
@@ -29,41 +28,31 @@ impl LocalWorker {
     pub(super) async fn copy(&self, copy: &CopyOp, job: Job<'_>) -> Result<Made, OpError> {
         let sources: Vec<_> =
             copy.sources.iter().map(|source| self.ready(source, &job)).collect::<Result<_, _>>()?;
-        let (copy, stop) = (copy.clone(), job.stop.clone());
+        let (copy, onto, stop) = (copy.clone(), copy.onto, job.stop.clone());
         let suspicions = self.suspicions.get(&job.vertex.digest).cloned().unwrap_or_default();
         let (events, step) = (self.events.clone(), StepId(job.vertex.digest));
+        let (noted, parents) = std::sync::mpsc::channel();
         let write = move |to: &Root| {
-            // What can't be looked at is no mistake of the Dockerfile's.
-            let tell = |holds: &dyn Fn(&Condition) -> bool| {
-                let found = suspicions.iter().filter(|(condition, _)| holds(condition));
-                found.for_each(|(_, finding)| {
-                    events.tell(step, EventKind::Finding(finding.clone()));
-                });
-            };
-            tell(&|condition| match condition {
-                Condition::OwnerIsUnknown(_) => {
-                    let owner = copy.owner.as_ref();
-                    owner.is_some_and(|owner| files::is_unknown(to, owner).unwrap_or(false))
-                }
-                Condition::DestinationIsFile(_) | Condition::IsDirectory { .. } => false,
-            });
+            let tell = |finding| events.tell(step, EventKind::Finding(finding));
+            suspicions.iter().filter_map(|suspect| suspect.before(&copy, to)).for_each(tell);
             let owner =
                 copy.owner.as_ref().map(|owner| files::resolve_owner(Some(to), owner)).transpose();
             let owner = owner.map_err(OpError::failed)?;
             let mode = copy.mode.as_ref();
+            let mut copied = Copied::default();
             for Ready { files, unpack } in &sources {
                 let options = CopyOptions { dest: &copy.dest, owner, mode, unpack: *unpack };
-                copy_one(files, to, &options, &stop).map_err(OpError::failed)?;
+                copied.extend(copy_one(files, to, &options, &stop).map_err(OpError::failed)?);
             }
-            tell(&|condition| match condition {
-                Condition::DestinationIsFile(_) => {
-                    matches!(to.file_type(Path::new(&copy.dest)), Ok(Some(kind)) if kind.is_file())
-                }
-                Condition::OwnerIsUnknown(_) | Condition::IsDirectory { .. } => false,
-            });
+            let found = suspicions.iter().filter_map(|suspect| suspect.after(&copy, to, &copied));
+            found.for_each(tell);
+            let _nobody_asks_any_more = noted.send(copied.parents);
             Ok(())
         };
-        self.write(&job, copy.onto, write).await
+        let made = self.write(&job, onto, write).await?;
+        let parents = parents.try_recv().unwrap_or_default();
+        self.note_link(job.vertex.digest, &made.snapshot, parents);
+        Ok(made)
     }
 
     pub(super) async fn make_dir(
@@ -121,7 +110,7 @@ fn copy_one(
     to: &Root,
     options: &CopyOptions<'_>,
     stop: &CancellationToken,
-) -> Result<(), FilesError> {
+) -> Result<Copied, FilesError> {
     match files {
         ReadyFiles::Context(context, selection, digested) => {
             files::copy(&context.source(stop), selection, to, options, Some(digested))

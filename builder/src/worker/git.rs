@@ -47,6 +47,7 @@ impl LocalWorker {
             };
             let options = CopyOptions { dest: "/", owner: None, mode: None, unpack: false };
             files::copy(&source, &Selection::literal("/"), workspace.root(), &options, None)
+                .map(drop)
                 .map_err(|error| OpError::failed(CheckoutError::Files(error)))?;
             workspace.commit(restamp, &stop).map_err(OpError::failed)
         };

@@ -116,6 +116,22 @@ impl LocalWorker {
         Ok(all_are_here)
     }
 
+    /// Sees to it that all layers of `snapshot` are unpacked if that takes no registry; returns
+    /// whether they are.
+    pub(super) async fn unpack_without_download(
+        &self,
+        step: StepId,
+        snapshot: &Snapshot,
+    ) -> Result<bool, UnpackError> {
+        let Some(missing) = self.missing(snapshot)? else { return Ok(false) };
+        let is_far = |missing: &Missing| matches!(missing.origin, Some(Origin::Registry(_)));
+        if missing.iter().any(is_far) {
+            return Ok(false);
+        }
+        try_join_all(missing.into_iter().map(|missing| self.unpack(step, missing))).await?;
+        Ok(true)
+    }
+
     /// The layers of `snapshot` that are not unpacked; `None` if nobody has one of them.
     fn missing(&self, snapshot: &Snapshot) -> Result<Option<Vec<Missing>>, CacheError> {
         let mut missing = vec![];

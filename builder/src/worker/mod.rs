@@ -12,6 +12,7 @@ mod fetch;
 mod git;
 mod image;
 mod mounts;
+mod suspects;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::Duration;
 
 use cache::{Cache, CacheError, RunDir, Snapshot};
-use frontend::{Condition, Dockerfile, Op, Plan, Selection, VertexId};
+use frontend::{Dockerfile, Op, Plan, Selection, VertexId};
 use oci::{DiffId, Digest};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -34,9 +35,10 @@ pub use git::CheckoutError;
 pub use image::UnpackError;
 pub use mounts::MountError;
 
+use self::suspects::{Linked, Suspect};
 use crate::build::{Request, Services};
 use crate::context::BuildContext;
-use crate::event::{Events, Finding, StepId};
+use crate::event::{Events, StepId};
 use crate::files::{self, Digested, Root, StatCache};
 use crate::layer::Compression;
 use crate::owners::Owners;
@@ -88,7 +90,9 @@ pub struct LocalWorker {
     exported: HashSet<Digest>,
     compressions: Vec<Compression>,
     /// What to tell of a vertex if a condition turns out to hold.
-    suspicions: HashMap<Digest, Vec<(Condition, Finding)>>,
+    suspicions: HashMap<Digest, Vec<Suspect>>,
+    /// The copies of this build that go on top of file systems which they did not see.
+    linked: Mutex<Vec<Linked>>,
     /// What the contexts' files were when this build first looked.
     digested: Mutex<HashMap<(String, Selection), Arc<Digested>>>,
     /// Directories of layers that are known to be where they should be.
@@ -143,6 +147,7 @@ impl LocalWorker {
             blobs,
             exported: layers_of_targets(plan),
             suspicions: suspicions(dockerfile, plan),
+            linked: Mutex::default(),
             compressions: compressions.into_iter().collect(),
             digested: Mutex::default(),
             seen: Mutex::default(),
@@ -268,18 +273,12 @@ fn load_owners(layer: &Path) -> Result<(), CacheError> {
 }
 
 /// What only the step itself can tell, by the digests of the vertices.
-fn suspicions(dockerfile: &Dockerfile, plan: &Plan) -> HashMap<Digest, Vec<(Condition, Finding)>> {
+fn suspicions(dockerfile: &Dockerfile, plan: &Plan) -> HashMap<Digest, Vec<Suspect>> {
     let mut suspicions: HashMap<_, Vec<_>> = HashMap::new();
     for suspicion in &plan.suspicions {
-        let condition = &suspicion.condition;
-        match condition {
-            Condition::OwnerIsUnknown(vertex) | Condition::DestinationIsFile(vertex) => {
-                let finding = Finding::new(&suspicion.warning, dockerfile);
-                let of_vertex = suspicions.entry(plan.graph[*vertex].digest).or_default();
-                of_vertex.push((condition.clone(), finding));
-            }
-            Condition::IsDirectory { .. } => {}
-        }
+        let Some(vertex) = suspicion.condition.vertex() else { continue };
+        let of_vertex = suspicions.entry(plan.graph[vertex].digest).or_default();
+        of_vertex.push(Suspect::new(suspicion, dockerfile));
     }
     suspicions
 }

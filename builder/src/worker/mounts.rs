@@ -333,7 +333,7 @@ fn copy_all(
     selection: &Selection,
     to: &Root,
 ) -> Result<(), MountError> {
-    Ok(files::copy(source, selection, to, &TO_ROOT, None)?)
+    Ok(files::copy(source, selection, to, &TO_ROOT, None).map(drop)?)
 }
 
 fn open_error(path: &Path, source: std::io::Error) -> MountError {

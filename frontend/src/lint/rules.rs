@@ -116,7 +116,7 @@ const RULES: [Rule; 22] = [
 ];
 
 /// Checks that no other builder makes; the README says what each is good for.
-pub(super) const OURS: [Rule; 5] = [
+pub(super) const OURS: [Rule; 7] = [
     ours("InvalidJSONForm", "A list that is no valid JSON is not run: the shell gets it as text"),
     ours(
         "CopyDirectoryContents",
@@ -124,6 +124,14 @@ pub(super) const OURS: [Rule; 5] = [
     ),
     ours("UnknownOwner", "Files that are given to an unknown user or group belong to root"),
     ours("SourcesIntoOneFile", "Of several sources that are copied to one file the last one stays"),
+    ours(
+        "LinkReplacesDirectories",
+        "--link makes the directories above its files without a look at those of the image",
+    ),
+    ours(
+        "ChmodClosesDirectories",
+        "An octal --chmod is for directories too, which can't be entered without x",
+    ),
     ours(
         "HeredocWithoutErrexit",
         "Only the last command of a heredoc decides whether RUN succeeds",

@@ -9,7 +9,7 @@ use crate::ast::{Add, Copy, Heredoc, Node, Operand};
 use crate::ignore::{Ignore, Pattern};
 use crate::{
     Condition, CopyOp, CopySource, Diagnostic, FileSource, GitSource, Mode, Op, Owner, Selection,
-    expand_heredoc,
+    VertexId, expand_heredoc,
 };
 
 /// What COPY and ADD have in common, as written.
@@ -245,22 +245,9 @@ impl<'a> StagePlanner<'_, 'a> {
         let onto = if link { self.scratch() } else { self.state.vertex };
         let copy = CopyOp { onto, sources, dest, owner, mode };
         self.suspect_contents(transfer, words, &copy);
-        let may_overwrite = copy.sources.len() > 1 && !copy.dest.ends_with('/');
-        let has_name = copy.owner.as_ref().and_then(ownership::name_to_look_up).is_some();
-        let copied = self.add(Op::Copy(Box::new(copy)), &name);
-        if let Some(chown) = words.chown.as_ref().filter(|_| has_name) {
-            let message = format!(
-                "--chown={chown}: the image has no user or group of that name, so the files belong to root"
-            );
-            self.suspect(Condition::OwnerIsUnknown(copied), "UnknownOwner", message);
-        }
-        if may_overwrite {
-            let dest = &words.dest;
-            let message = format!(
-                "`{dest}` is a file, each source overwrites the one before: write `{dest}/` for a directory"
-            );
-            self.suspect(Condition::DestinationIsFile(copied), "SourcesIntoOneFile", message);
-        }
+        let base = link.then_some(self.state.vertex);
+        let copied = self.add(Op::Copy(Box::new(copy.clone())), &name);
+        self.suspect_result(words, &copy, copied, base);
         self.state.vertex = match link {
             // What was copied onto an empty file system goes on top of the stage's own.
             true => {
@@ -271,6 +258,52 @@ impl<'a> StagePlanner<'_, 'a> {
         };
         self.record(created_by(transfer, words), Some(self.state.vertex));
         Ok(())
+    }
+
+    /// Suspects what is known once `copied` has run; with `--link` it goes on top of `base`.
+    fn suspect_result(
+        &mut self,
+        words: &Words,
+        copy: &CopyOp,
+        copied: VertexId,
+        base: Option<VertexId>,
+    ) {
+        let has_name = copy.owner.as_ref().and_then(ownership::name_to_look_up).is_some();
+        if let Some(chown) = words.chown.as_ref().filter(|_| has_name) {
+            let message = format!(
+                "--chown={chown}: the image has no user or group of that name, so the files belong to root"
+            );
+            self.suspect(Condition::OwnerIsUnknown(copied), "UnknownOwner", message);
+        }
+        if copy.sources.len() > 1 || copy.sources.iter().any(CopySource::is_pattern) {
+            self.suspect_overwriting(&words.dest, copy, copied);
+        }
+        if let Some(written) = words.chmod.as_ref()
+            && let Some(message) = copy.mode.as_ref().and_then(|mode| closing(written, mode))
+        {
+            let condition = Condition::DirectoriesAreClosed(copied);
+            self.suspect(condition, "ChmodClosesDirectories", message);
+        }
+        if let Some(base) = base {
+            let message = "--link knows nothing of the directories of the image and makes those \
+                           above its files itself: leave it out to keep them as they are";
+            let condition = Condition::DirectoriesDiffer { copied, base };
+            self.suspect(condition, "LinkReplacesDirectories", message.to_owned());
+        }
+    }
+
+    /// Suspects that sources overwrite each other.
+    fn suspect_overwriting(&mut self, dest: &str, copy: &CopyOp, copied: VertexId) {
+        const RULE: &str = "SourcesIntoOneFile";
+        if !copy.dest.ends_with('/') {
+            let message = format!(
+                "`{dest}` is a file, each source overwrites the one before: write `{dest}/` for a directory"
+            );
+            self.suspect(Condition::DestinationIsFile(copied), RULE, message);
+        }
+        let message = "of sources with one name the last one stays: copy each to a directory of \
+                       its own, or all with --parents";
+        self.suspect(Condition::SourcesShareName(copied), RULE, message.to_owned());
     }
 
     /// Suspects that a source is a directory that was meant to be copied itself. Whoever writes
@@ -375,6 +408,21 @@ impl Transfer<'_> {
             exclude: self.exclude.to_vec(),
         }
     }
+}
+
+/// What to write instead of `--chmod=<written>` if directories with that mode can't be entered by
+/// all who may read them; nothing if they can.
+fn closing(written: &str, mode: &Mode) -> Option<String> {
+    let advice = match mode {
+        Mode::Octal(mode) if ownership::is_closed_directory(*mode) => {
+            format!("write `--chmod={}`, where X is x for directories", ownership::symbolic(*mode))
+        }
+        Mode::Octal(_) => return None,
+        Mode::Symbolic(_) => "add X, which is x for directories".to_owned(),
+    };
+    Some(format!(
+        "--chmod={written} is for directories too, which can't be entered without x: {advice}"
+    ))
 }
 
 /// Whether a path has a wildcard that no backslash stands before.

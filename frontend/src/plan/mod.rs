@@ -41,6 +41,7 @@ pub(crate) mod variables;
 pub(crate) use examination::{Examination, Parameter, ParameterKind, Scope, examine};
 pub use history::quote;
 pub use names::without_passwords;
+pub use ownership::is_closed_directory;
 pub(crate) use paths::below_root;
 pub(crate) use remote::decode;
 pub use remote::{is_git, is_url};

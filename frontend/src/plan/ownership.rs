@@ -59,6 +59,33 @@ pub(crate) fn mode(text: &str) -> Result<Mode, ModeError> {
     }
 }
 
+/// Whether some who may read a directory of this mode can't enter it, or nobody but root can.
+pub fn is_closed_directory(mode: u32) -> bool {
+    let (read, search) = (mode >> 2 & 0o111, mode & 0o111);
+    search == 0 || read & !search != 0
+}
+
+/// `mode` as changes that give directories the `x` that they need: `u=rwX,g=rX,o=`.
+pub(crate) fn symbolic(mode: u32) -> String {
+    let class = |name: &str, bits: u32, special: &str| {
+        let read = if bits & 4 != 0 { "r" } else { "" };
+        let write = if bits & 2 != 0 { "w" } else { "" };
+        let execute = match bits & 7 {
+            0 => "",
+            bits if bits & 1 != 0 => "x",
+            _ => "X",
+        };
+        format!("{name}={read}{write}{execute}{special}")
+    };
+    let special = |bit: u32, letter: &'static str| if mode & bit != 0 { letter } else { "" };
+    let classes = [
+        class("u", mode >> 6, special(0o4000, "s")),
+        class("g", mode >> 3, special(0o2000, "s")),
+        class("o", mode, special(0o1000, "t")),
+    ];
+    classes.join(",")
+}
+
 /// Whether `clause` is `[ugoa]*` and then, at least once, an operator with either permissions or
 /// one of `u`, `g`, `o`.
 fn is_clause(clause: &str) -> bool {
@@ -73,6 +100,29 @@ fn is_clause(clause: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_open_to_those_who_may_read_it() {
+        for open in [0o755, 0o700, 0o711, 0o1777, 0o555, 0o550] {
+            assert!(!is_closed_directory(open), "{open:o}");
+        }
+        for closed in [0o644, 0o640, 0o600, 0, 0o744, 0o754, 0o200] {
+            assert!(is_closed_directory(closed), "{closed:o}");
+        }
+    }
+
+    #[test]
+    fn octal_modes_have_a_form_that_opens_directories() {
+        for (octal, text) in [
+            (0o640, "u=rwX,g=rX,o="),
+            (0o744, "u=rwx,g=rX,o=rX"),
+            (0o7600, "u=rwXs,g=s,o=t"),
+            (0o200, "u=wX,g=,o="),
+        ] {
+            assert_eq!(symbolic(octal), text);
+            assert_eq!(mode(text), Ok(Mode::Symbolic(text.to_owned())));
+        }
+    }
 
     #[test]
     fn owners_are_numbers_names_or_absent() {

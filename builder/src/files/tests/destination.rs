@@ -162,3 +162,27 @@ fn an_inline_file_lands_as_any_other_file() {
     super::super::copy_inline("EOF", b"text\n", &to.root(), &options).unwrap();
     assert_eq!(to.show("y"), "f 0700 0:0");
 }
+
+#[test]
+fn a_copy_tells_where_sources_went_and_which_directories_it_made() {
+    let from = Tree::new().file("a/x", "").file("b/x", "").dir("b/sub", 0o755);
+    let copy = |copy: Copy, to: &Tree| {
+        let copied = copy.noting(&from, to);
+        let shown = |paths: &[std::path::PathBuf]| {
+            paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        (shown(&copied.leaves), shown(&copied.parents), shown(&copied.closed))
+    };
+    let to = Tree::new().dir("there", 0o755).link("l", "far/away");
+    let none: Vec<String> = vec![];
+    let of = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+    let (leaves, parents, closed) = copy(Copy::new("*/x", "/there/new/d/"), &to);
+    assert_eq!(leaves, ["there/new/d/x"; 2]);
+    assert_eq!((parents, closed), (of(&["there/new", "there/new/d"]), none.clone()));
+    let (leaves, parents, _) = copy(Copy::new("a/x", "/l/f"), &to);
+    assert_eq!((leaves, parents), (of(&["far/away/f"]), of(&["far", "far/away"])));
+    let (leaves, parents, closed) =
+        copy(Copy::new("b", "/there/b").chmod(frontend::Mode::Octal(0o640)), &to);
+    assert_eq!((leaves, parents), (none, of(&["there/b"])));
+    assert_eq!(closed, ["there/b", "there/b/sub"]);
+}

@@ -257,7 +257,14 @@ impl Copy {
     ) -> Result<(), FilesError> {
         let Self { dest, owner, mode, unpack, .. } = self;
         let options = CopyOptions { dest, owner: *owner, mode: mode.as_ref(), unpack: *unpack };
-        copy(&self.source(&from.root()), &self.selection, &to.root(), &options, expected)
+        copy(&self.source(&from.root()), &self.selection, &to.root(), &options, expected).map(drop)
+    }
+
+    /// What is told of a copy.
+    pub(crate) fn noting(&self, from: &Tree, to: &Tree) -> super::Copied {
+        let Self { dest, owner, mode, unpack, .. } = self;
+        let options = CopyOptions { dest, owner: *owner, mode: mode.as_ref(), unpack: *unpack };
+        copy(&self.source(&from.root()), &self.selection, &to.root(), &options, None).unwrap()
     }
 
     /// Copies into an empty tree.

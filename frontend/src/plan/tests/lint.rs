@@ -201,10 +201,16 @@ fn what_only_files_can_tell_is_suspected() {
     for knows in
         ["COPY src/ /app", "COPY src/. /app", "COPY src /app/src/", "COPY . /app", "COPY s* /a"]
     {
-        assert_eq!(suspected(knows), [""; 0], "{knows}");
+        assert!(!suspected(knows).contains(&"CopyDirectoryContents"), "{knows}");
     }
     assert_eq!(suspected("COPY --chown=me . /"), ["UnknownOwner"]);
     assert_eq!(suspected("COPY --chown=1:me . /"), ["UnknownOwner"]);
     assert_eq!(suspected("COPY --chown=1:2 . /"), [""; 0]);
     assert_eq!(suspected("# check=skip=UnknownOwner\nCOPY --chown=me . /"), [""; 0]);
+    for overwrites in ["COPY a b /f", "COPY *.txt /f", "COPY a/x b/x /d/", "ADD a[12] /d/"] {
+        assert!(suspected(overwrites).contains(&"SourcesIntoOneFile"), "{overwrites}");
+    }
+    assert_eq!(suspected("COPY --link f /a/f"), ["LinkReplacesDirectories"]);
+    assert_eq!(suspected("COPY --chmod=640 f /a/f"), ["ChmodClosesDirectories"]);
+    assert_eq!(suspected("COPY --chmod=0755 f /a/f"), [""; 0]);
 }
