@@ -30,6 +30,7 @@
 mod broker;
 mod capabilities;
 mod container;
+mod devices;
 mod error;
 mod init;
 mod limits;
