@@ -1,1 +1,99 @@
 //! What a RUN may do to the machine that it runs on.
+
+use std::process::Command;
+
+use test_support::{Caller, Outcome, Session};
+
+/// Gives the command a `/dev` that only it has, which stands for the host's: without the defence a
+/// test would do to this machine what it wants to see refused. Tells nodes that are not as before.
+const WITH_DEVICES_OF_ITS_OWN: &str = r#"
+set -eu
+dev=$0
+mkdir -p "$dev"
+mount -t tmpfs -o mode=755 devices "$dev"
+mkdir "$dev/shm" "$dev/pts" "$dev/mqueue"
+make() { mknod -m 666 "$dev/$1" c "$2" "$3"; }
+make null 1 3; make zero 1 5; make full 1 7; make random 1 8; make urandom 1 9; make tty 5 0
+mount --bind "$dev" /dev
+look() { stat -c '%n %a %u:%g %X %Y %Z' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty; }
+before=$(look)
+"$@" || exit
+test "$before" = "$(look)" || { echo "the host's devices have changed:" >&2; look >&2; exit 99; }
+"#;
+
+/// Builds where the host's devices are others than this machine's; none of them may change.
+fn build_beside_devices(session: &Session, args: &[&str]) -> Outcome {
+    let build = session.build_command("plain", args);
+    let mut command = session.command("unshare");
+    command.args(["--mount", "--propagation=private", "sh", "-c", WITH_DEVICES_OF_ITS_OWN]);
+    command.arg(session.path("dev")).arg(build.get_program()).args(build.get_args());
+    session.run(&mut command)
+}
+
+/// Issue 9, 1.1.
+#[test]
+fn what_a_run_does_to_its_devices_is_not_done_to_the_hosts() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\n\
+         RUN chmod 600 /dev/null && chown 5:6 /dev/zero && touch -d @0 /dev/full && \
+             chmod 000 /dev/tty && chmod 641 /proc/keys && echo x > /proc/keys && \
+             chmod -R o-rwx /dev && touch /dev/null && mv /dev/ptmx /dev/moved && \
+             stat -c %a /dev/null /dev/full /proc/keys > /modes\n\
+         RUN stat -c %a:%u:%t:%T /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty > /fresh\n\
+         RUN chmod -R o-rwx /dev /proc /sys /etc || true\n\
+         RUN echo x > /dev/null && head -c 4 /dev/urandom | wc -c > /read && \
+             head -c 4 /dev/zero | wc -c >> /read && ! echo x > /dev/full\n",
+    );
+    build_beside_devices(&session, &["-t", "x"]).succeeds();
+    let image = session.image("x");
+    assert_eq!(image.text("/modes"), "600\n660\n641\n");
+    assert_eq!(
+        image.text("/fresh"),
+        "666:0:1:3\n666:0:1:5\n666:0:1:7\n666:0:1:8\n666:0:1:9\n666:0:5:0\n"
+    );
+    assert_eq!(image.text("/read"), "4\n4\n");
+}
+
+/// Issue 9, 1.1: in a user namespace no node can be made. Root of a container, where the devices are
+/// its own, must not break that; others could not anyway.
+#[test]
+fn whoever_cannot_make_devices_does_not_change_the_hosts() {
+    for caller in [Caller::RootOfContainer, Caller::WithSubordinateIds, Caller::WithOneId] {
+        let session = Session::new().run_by(caller).dockerfile(
+            "FROM busybox\n\
+             RUN chmod 600 /dev/null; chown 5 /dev/zero; chmod -R o-rwx /dev; \
+                 chmod 600 /proc/keys; echo x > /dev/null && cat /proc/keys | wc -c > /hidden && \
+                 head -c 4 /dev/urandom > /random\n",
+        );
+        build_beside_devices(&session, &["-t", "x"]).succeeds();
+        assert_eq!(session.image("x").text("/hidden"), "0\n", "{caller:?}");
+    }
+}
+
+/// The mode of a file in `/proc` as a `/proc` that is mounted now has it: others have it from before.
+fn mode_of_process_file(path: &str) -> String {
+    let script = format!("stat -c %a {path}");
+    let mut command = Command::new("unshare");
+    command.args(["--fork", "--pid", "--mount-proc", "sh", "-c", &script]);
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+/// Issue 9, 1.1: the files of `/proc` beside the processes are the same for the whole machine.
+#[test]
+fn a_run_cannot_change_what_all_share_in_proc() {
+    let file = "/proc/execdomains";
+    for caller in [Caller::Root, Caller::RootOfContainer] {
+        let session = Session::new().run_by(caller).dockerfile(&format!(
+            "FROM busybox\n\
+             RUN chmod 600 {file}; chown 5 {file}; echo 500 > /proc/self/oom_score_adj && cat {file}\n"
+        ));
+        let before = mode_of_process_file(file);
+        let outcome = session.build(&[]);
+        let after = mode_of_process_file(file);
+        let restore = format!("chmod 444 {file}; chown 0 {file}");
+        let args = ["--fork", "--pid", "--mount-proc", "sh", "-c", &restore];
+        Command::new("unshare").args(args).status().unwrap();
+        outcome.succeeds();
+        assert_eq!((&*before, &*after), ("444\n", "444\n"), "{caller:?}");
+    }
+}

@@ -4,14 +4,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use rustix::fs::{
-    FileType, Mode, OFlags, fstat, makedev, mkdirat, mknodat, open, openat, symlinkat,
+    Dev, FileType, Mode, OFlags, fstat, makedev, mkdirat, mknodat, open, openat, symlinkat,
 };
 
 use super::error::OrCannot;
-use super::rootfs::{Mount, make_file};
+use super::rootfs::{Mount, attach_over_proc, make_file};
 use super::{SandboxError, Security, mounts};
 
-/// Nodes of `/dev`: what they are, so that nothing else on the host is taken for them.
+/// Nodes of `/dev`, by their major and minor numbers.
 const NODES: &[(&str, u32, u32)] = &[
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -55,22 +55,81 @@ fn fill(directory: &OwnedFd) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// The nodes as bind mounts of the host's, the only ones that can be opened.
-pub(super) fn nodes() -> Result<Vec<Mount>, SandboxError> {
-    let node = |&(name, major, minor): &(&str, u32, u32)| {
-        let path = format!("/dev/{name}");
-        let cannot = || format!("take the host's {path}");
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = open(&*path, flags, Mode::empty()).or_cannot_with(cannot)?;
-        let found = fstat(&fd).or_cannot_with(cannot)?;
-        if found.st_rdev != makedev(major, minor)
-            || FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice
-        {
-            return Err(SandboxError::Unfit(format!("the host's {path} is not that device")));
-        }
-        Ok(Mount::new(mounts::clone_one(&fd, "").or_cannot_with(cannot)?, path))
-    };
-    NODES.iter().map(node).collect()
+/// Device nodes and masks of a container's own, in a tmpfs that no path of the container leads to.
+///
+/// The kernel lets any root `chmod` a node that it sees: bound from the host, `chmod 600 /dev/null`
+/// in an image would be for the whole machine. A read-only bind would refuse it, and with it what
+/// packages do. So each node is made here and shown by a bind mount of that one file. The tmpfs
+/// permits devices, but nothing can be made in it: the container sees only the files.
+///
+/// Whoever has no right to make nodes (in a user namespace the kernel grants it to nobody) shows the
+/// host's. An ordinary user can't change those. Root of a container could, so they are read-only
+/// where their owner is an id of ours.
+pub(super) struct Nodes {
+    directory: OwnedFd,
+}
+
+impl Nodes {
+    /// Makes the tmpfs. It covers the `/proc` of the host's tree, which is about to go: older kernels
+    /// clone only what is attached.
+    pub(super) fn new() -> Result<Self, SandboxError> {
+        let directory = mounts::node_directory()?;
+        attach_over_proc(&directory).or_cannot("attach a tmpfs for devices")?;
+        Ok(Self { directory })
+    }
+
+    /// Returns the nodes of `/dev`.
+    pub(super) fn all(&self) -> Result<Vec<Mount>, SandboxError> {
+        let node = |&(name, major, minor): &(&str, u32, u32)| {
+            let source = match self.make(name, makedev(major, minor)) {
+                Err(rustix::io::Errno::PERM) => host_node(name, makedev(major, minor))?,
+                made => made.or_cannot_with(|| format!("make /dev/{name}"))?,
+            };
+            Ok(Mount::new(source, format!("/dev/{name}")))
+        };
+        NODES.iter().map(node).collect()
+    }
+
+    /// Returns what covers hidden files: an empty file that takes what is written to it and keeps
+    /// at most a page of it.
+    pub(super) fn mask(&self) -> Result<OwnedFd, SandboxError> {
+        const NAME: &str = "mask";
+        let mask = match self.make(NAME, makedev(1, 3)) {
+            Err(rustix::io::Errno::PERM) => {
+                make_file(self.directory.as_fd(), NAME, Mode::from_raw_mode(0o666))
+                    .and_then(|_made| mounts::clone_one(&self.directory, NAME))
+            }
+            made => made,
+        };
+        mask.or_cannot("make a mask")
+    }
+
+    fn make(&self, name: &str, device: Dev) -> rustix::io::Result<OwnedFd> {
+        let mode = Mode::from_raw_mode(0o666);
+        mknodat(&self.directory, name, FileType::CharacterDevice, mode, device)?;
+        mounts::clone_one(&self.directory, name)
+    }
+}
+
+/// Binds a node of the host's.
+fn host_node(name: &str, device: Dev) -> Result<OwnedFd, SandboxError> {
+    /// How the kernel shows an id that this user namespace lacks.
+    const NO_ID_OF_OURS: u32 = 65_534;
+    let path = format!("/dev/{name}");
+    let cannot = || format!("take the host's {path}");
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = open(&*path, flags, Mode::empty()).or_cannot_with(cannot)?;
+    let found = fstat(&fd).or_cannot_with(cannot)?;
+    if found.st_rdev != device
+        || FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice
+    {
+        return Err(SandboxError::Unfit(format!("the host's {path} is not that device")));
+    }
+    let node = mounts::clone_one(&fd, "").or_cannot_with(cannot)?;
+    if found.st_uid != NO_ID_OF_OURS {
+        mounts::make_read_only(&node).or_cannot_with(cannot)?;
+    }
+    Ok(node)
 }
 
 /// Makes nodes for all devices of the host, as far as this process may.

@@ -23,7 +23,8 @@
 //! * Mounts are made detached, before the new root is entered, and attached after
 //!   `pivot_root`: no link in an image can lead a mount to the host.
 //! * Whatever a command can write is mounted `nodev`; the nodes in `/dev` are bind mounts of single
-//!   files. So root may make a device node, which belongs to the layer, but not open it.
+//!   files, made for this container. So root may make a device node, which belongs to the layer, but
+//!   not open it, and change the modes of those in `/dev`, which end with the container.
 //!
 //! [`Level`] says how much of this the machine permits; only the deepest one that works is entered.
 

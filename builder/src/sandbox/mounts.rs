@@ -195,6 +195,11 @@ pub(super) fn file_directory() -> Result<OwnedFd, SandboxError> {
     new_tmpfs(None, 0o700, NOSUID | NODEV)
 }
 
+/// A directory for device nodes that are bind mounted one by one; a file in it holds a page at most.
+pub(super) fn node_directory() -> Result<OwnedFd, SandboxError> {
+    new_tmpfs(Some(4096), 0o700, NOSUID | NOEXEC)
+}
+
 /// A directory that is empty for ever.
 pub(super) fn empty_directory() -> Result<OwnedFd, SandboxError> {
     new_tmpfs(Some(0), 0o755, NOSUID | NODEV | NOEXEC | READ_ONLY)

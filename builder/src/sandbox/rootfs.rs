@@ -11,11 +11,12 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fstatfs, open, openat,
+    CWD, Dir, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fstatfs, open, openat,
 };
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
+use super::devices::Nodes;
 use super::error::OrCannot;
 use super::message::{Incoming, MountSpec, SourceSpec, Spec};
 use super::paths::{self, Missing, Stubs};
@@ -37,8 +38,6 @@ const MASKED: &[&str] = &[
     "sys/firmware",
 ];
 
-const READ_ONLY: &[&str] = &["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
-
 /// `PROC_SUPER_MAGIC`
 const PROC: i64 = 0x9fa0;
 
@@ -48,7 +47,7 @@ pub(super) fn enter(incoming: Incoming<Spec>) -> Result<Stubs, SandboxError> {
     let mut descriptors = VecDeque::from(descriptors);
     let root = descriptors.pop_front().ok_or_else(|| missing("root"))?;
     confine(&root, spec.security).or_cannot("change the root's mount")?;
-    let system = system_mounts(&spec)?;
+    let (system, mask) = system_mounts(&spec)?;
     let own = own_mounts(&spec, &bytes[spec.filter_length..], descriptors)?;
     pivot(&root)?;
     let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -59,7 +58,7 @@ pub(super) fn enter(incoming: Incoming<Spec>) -> Result<Stubs, SandboxError> {
         mount.attach(root.as_fd(), &mut stubs)?;
     }
     match spec.security {
-        Security::Sandbox => hide(root.as_fd())?,
+        Security::Sandbox => hide(root.as_fd(), mask)?,
         Security::Insecure => (),
     }
     for mount in own {
@@ -142,14 +141,13 @@ fn confine(mount: impl AsFd, security: Security) -> rustix::io::Result<()> {
     }
 }
 
-/// What every container has, in the order of attaching.
-fn system_mounts(spec: &Spec) -> Result<Vec<Mount>, SandboxError> {
+/// What every container has, in the order of attaching, and what hides a file.
+fn system_mounts(spec: &Spec) -> Result<(Vec<Mount>, OwnedFd), SandboxError> {
     let read_only = spec.security == Security::Sandbox;
     let mut system = vec![
         Mount::new(mounts::process_files()?, "/proc"),
         Mount::new(devices::directory(spec.security)?, "/dev"),
     ];
-    system.extend(devices::nodes()?);
     system.extend([
         Mount::new(mounts::pseudo_terminals(spec.level)?, "/dev/pts"),
         Mount::new(mounts::shared_memory(spec.shm_size)?, "/dev/shm"),
@@ -159,7 +157,10 @@ fn system_mounts(spec: &Spec) -> Result<Vec<Mount>, SandboxError> {
     system.extend(
         mounts::control_groups(read_only).map(|source| Mount::new(source, "/sys/fs/cgroup")),
     );
-    Ok(system)
+    // They cover the host's /proc, which must be seen for another to be mounted.
+    let nodes = Nodes::new()?;
+    system.extend(nodes.all()?);
+    Ok((system, nodes.mask()?))
 }
 
 pub(super) fn make_file(
@@ -253,7 +254,7 @@ fn write_all(file: &OwnedFd, mut data: &[u8]) -> rustix::io::Result<()> {
 }
 
 /// Covers `/proc`, the one directory that is surely there.
-fn attach_over_proc(mount: impl AsFd) -> rustix::io::Result<()> {
+pub(super) fn attach_over_proc(mount: impl AsFd) -> rustix::io::Result<()> {
     let place = openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     mounts::attach(mount, place)
 }
@@ -286,15 +287,38 @@ fn refuse_odd_directories(root: BorrowedFd<'_>) -> Result<(), SandboxError> {
 }
 
 /// Hides what tells about the host and makes read-only what would change it.
-fn hide(root: BorrowedFd<'_>) -> Result<(), SandboxError> {
-    let mut masks = Masks::new(root)?;
+fn hide(root: BorrowedFd<'_>, mask: OwnedFd) -> Result<(), SandboxError> {
+    let mut masks =
+        Masks { root, file: Mask::new(mask), directory: Mask::new(mounts::empty_directory()?) };
     for path in MASKED {
         masks.cover(path)?;
     }
     for path in thermal_throttles() {
         masks.cover(&path)?;
     }
-    READ_ONLY.iter().try_for_each(|path| freeze(root, path))
+    let shared = shared_process_files(root).or_cannot("list /proc")?;
+    shared.iter().try_for_each(|path| freeze(root, path))
+}
+
+/// What is in `/proc` beside the processes, and not hidden. The kernel has one mode and owner of
+/// each for all that mount a `/proc`: a `chmod /proc/cpuinfo` would be for the whole machine.
+fn shared_process_files(root: BorrowedFd<'_>) -> rustix::io::Result<Vec<String>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(root, "proc", flags, Mode::empty())?;
+    let mut paths = Vec::new();
+    for entry in Dir::new(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        let is_process = name.bytes().all(|byte| byte.is_ascii_digit());
+        let path = format!("proc/{name}");
+        let is_hidden = MASKED.contains(&&*path);
+        if !(is_process || is_hidden || name.starts_with('.'))
+            && entry.file_type() != FileType::Symlink
+        {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
 }
 
 /// `/sys/devices/system/cpu/cpu*/thermal_throttle`: how hot the host is, thus what it does.
@@ -325,35 +349,42 @@ fn freeze(root: BorrowedFd<'_>, path: &str) -> Result<(), SandboxError> {
     mounts::attach(clone, place).or_cannot_with(cannot)
 }
 
-/// What is put over hidden files and directories. Both are taken by descriptor from mounts that
-/// were made here, so nothing in the image can stand in for them.
+/// What is put over hidden files and directories. Both were made here, so nothing in the image can
+/// stand in for them, and nothing of the host is changed through them.
 struct Masks<'a> {
     root: BorrowedFd<'a>,
-    null: OwnedFd,
-    empty: Option<OwnedFd>,
+    file: Mask,
+    directory: Mask,
 }
 
-impl<'a> Masks<'a> {
-    fn new(root: BorrowedFd<'a>) -> Result<Self, SandboxError> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let null =
-            openat(root, "dev/null", flags, Mode::empty()).or_cannot("open the new /dev/null")?;
-        Ok(Self { root, null, empty: None })
-    }
-
+impl Masks<'_> {
     fn cover(&mut self, path: &str) -> Result<(), SandboxError> {
         let Some(place) = open_hidden(self.root, path) else { return Ok(()) };
         let cannot = || format!("hide /{path}");
-        if !is_directory(&place).or_cannot_with(cannot)? {
-            let null = mounts::clone_one(&self.null, "").or_cannot_with(cannot)?;
-            return mounts::attach(null, place).or_cannot_with(cannot);
+        let is_directory = is_directory(&place).or_cannot_with(cannot)?;
+        let mask = if is_directory { &mut self.directory } else { &mut self.file };
+        mask.attach_to(place).or_cannot_with(cannot)
+    }
+}
+
+/// A mount for any number of places.
+struct Mask {
+    mount: OwnedFd,
+    is_attached: bool,
+}
+
+impl Mask {
+    fn new(mount: OwnedFd) -> Self {
+        Self { mount, is_attached: false }
+    }
+
+    /// The first place gets the mount itself: older kernels clone only what is attached.
+    fn attach_to(&mut self, place: OwnedFd) -> rustix::io::Result<()> {
+        if self.is_attached {
+            return mounts::attach(mounts::clone_one(&self.mount, "")?, place);
         }
-        let Some(empty) = &self.empty else {
-            mounts::attach(mounts::empty_directory()?, place).or_cannot_with(cannot)?;
-            self.empty = open_hidden(self.root, path);
-            return Ok(());
-        };
-        let empty = mounts::clone_one(empty, "").or_cannot_with(cannot)?;
-        mounts::attach(empty, place).or_cannot_with(cannot)
+        mounts::attach(&self.mount, place)?;
+        self.is_attached = true;
+        Ok(())
     }
 }
