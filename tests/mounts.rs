@@ -1,6 +1,6 @@
 //! `RUN --mount`: what a command sees, what it may do to it, and what of it counts for the cache.
 
-use test_support::Session;
+use test_support::{Caller, Session};
 
 #[test]
 fn files_of_stages_and_of_the_context_are_shown_and_never_changed() {
@@ -174,4 +174,22 @@ fn what_a_mount_shows_counts_and_what_a_cache_holds_does_not() {
     build().ran_only(&["COPY staged"]);
     session.write("staged", "changed");
     build().ran_only(&["COPY staged", "RUN --mount=from=stage"]);
+}
+
+#[test]
+fn whoever_has_one_id_has_cache_mounts_too() {
+    let session = Session::new().run_by(Caller::WithOneId).dockerfile(
+        "FROM busybox AS seed\n\
+         RUN mkdir /s && echo seed > /s/f\n\
+         FROM busybox\n\
+         RUN --mount=type=cache,target=/c echo kept > /c/f\n\
+         RUN --mount=type=cache,target=/c cp /c/f /plain\n\
+         RUN --mount=type=cache,target=/c,mode=0711,uid=5,gid=6 stat -c %a /c > /shape\n\
+         RUN --mount=type=cache,target=/c,from=seed,source=/s,sharing=locked cp /c/f /seeded\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+    let rootfs = session.image("x").rootfs();
+    for (path, content) in [("/plain", "kept\n"), ("/shape", "711\n"), ("/seeded", "seed\n")] {
+        assert_eq!(rootfs.text(path), content, "{path}");
+    }
 }

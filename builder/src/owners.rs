@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -68,7 +68,7 @@ impl Owners {
             }
             Self::Attribute => {
                 rustix::fs::fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
-                Noted::on(file).set((uid, gid))
+                Noted::on(file.as_fd()).set((uid, gid))
             }
         }
     }
@@ -89,7 +89,7 @@ impl Owners {
                 let root = (Some(Uid::ROOT), Some(Gid::ROOT));
                 let name = name.into_c_str()?;
                 rustix::fs::chownat(&dir, &*name, root.0, root.1, AtFlags::SYMLINK_NOFOLLOW)?;
-                match Noted::on_name(&dir, &*name)?.set((uid, gid)) {
+                match Noted::on_name(dir.as_fd(), &*name)?.set((uid, gid)) {
                     Err(Errno::PERM | Errno::NOTSUP) => {
                         links().give(Birth::of(dir, &*name)?, (uid, gid));
                         Ok(())
@@ -104,7 +104,7 @@ impl Owners {
     pub(crate) fn of(self, file: impl AsFd, found: Owner) -> io::Result<Owner> {
         match self {
             Self::Kernel => Ok(found),
-            Self::Attribute => Ok(Noted::on(file).get()?.unwrap_or(found)),
+            Self::Attribute => Ok(Noted::on(file.as_fd()).get()?.unwrap_or(found)),
         }
     }
 
@@ -112,7 +112,7 @@ impl Owners {
     pub(crate) fn of_name(self, dir: impl AsFd, name: impl Arg, found: Owner) -> io::Result<Owner> {
         match self {
             Self::Kernel => Ok(found),
-            Self::Attribute => Ok(Noted::on_name(dir, name)?.get()?.unwrap_or(found)),
+            Self::Attribute => Ok(Noted::on_name(dir.as_fd(), name)?.get()?.unwrap_or(found)),
         }
     }
 }
@@ -223,24 +223,26 @@ fn links() -> MutexGuard<'static, Links> {
 }
 
 /// A file by its path in `/proc`, which needs no opening and does for descriptors that are only
-/// paths.
-struct Noted {
+/// paths. It borrows the descriptor: once that is closed, the path names another file, or none.
+struct Noted<'a> {
     path: CString,
     /// The last component is a descriptor, a link of the kernel's own that must be followed.
     is_descriptor: bool,
+    _open: BorrowedFd<'a>,
 }
 
-impl Noted {
-    fn on(file: impl AsFd) -> Self {
-        let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-        Self { path: CString::new(path).expect("a number has no NUL"), is_descriptor: true }
+impl<'a> Noted<'a> {
+    fn on(file: BorrowedFd<'a>) -> Self {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let path = CString::new(path).expect("a number has no NUL");
+        Self { path, is_descriptor: true, _open: file }
     }
 
-    fn on_name(dir: impl AsFd, name: impl Arg) -> io::Result<Self> {
-        let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
+    fn on_name(dir: BorrowedFd<'a>, name: impl Arg) -> io::Result<Self> {
+        let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
         path.extend_from_slice(name.into_c_str()?.to_bytes());
         let path = CString::new(path).map_err(|_| Errno::INVAL)?;
-        Ok(Self { path, is_descriptor: false })
+        Ok(Self { path, is_descriptor: false, _open: dir })
     }
 
     fn get(&self) -> io::Result<Option<Owner>> {
@@ -321,6 +323,17 @@ mod tests {
 
         owners.give_at(&dir, c"f", (0, 0)).unwrap();
         assert_eq!(owners.of_name(&dir, c"f", found), Ok(found));
+    }
+
+    #[test]
+    fn a_descriptor_that_is_given_away_is_open_until_its_owner_is_noted() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || File::open(directory.path()).unwrap();
+        Owners::Attribute.give(open(), (5, 6)).unwrap();
+        assert_eq!(Owners::Attribute.of(open(), (0, 0)), Ok((5, 6)));
+        assert_eq!(Owners::Attribute.of_name(open(), c".", (0, 0)), Ok((5, 6)));
+        Owners::Attribute.give_at(open(), c".", (7, 8)).unwrap();
+        assert_eq!(Owners::Attribute.of(open(), (0, 0)), Ok((7, 8)));
     }
 
     #[test]
