@@ -285,7 +285,7 @@ fn a_command_that_the_kernel_kills_for_its_memory_is_told_so() {
         .fails_with(&["exit code: 137: the kernel ran out of memory and killed it"]);
 }
 
-/// Says what its argument is to the socket that `SSH_AUTH_SOCK` names, and prints the answer.
+/// Has the agent that `SSH_AUTH_SOCK` names sign its argument, and prints the answer.
 const ASK: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
@@ -295,12 +295,13 @@ const ASK: &str = r#"
 #include <unistd.h>
 int main(int argc, char **argv) {
     struct sockaddr_un address = {AF_UNIX};
-    char answer[100] = "";
+    char answer[100] = "", request[100] = {0, 0, 0, 1 + strlen(argv[1]), 13};
     int agent = socket(AF_UNIX, SOCK_STREAM, 0);
     strcpy(address.sun_path, getenv("SSH_AUTH_SOCK"));
     if (connect(agent, (struct sockaddr *)&address, sizeof address)) { perror("connect"); return 1; }
-    if (write(agent, argv[1], strlen(argv[1])) < 0 || read(agent, answer, 99) < 0) return 2;
-    puts(answer);
+    strcpy(request + 5, argv[1]);
+    if (write(agent, request, 5 + strlen(argv[1])) < 0 || read(agent, answer, 99) < 5) return 2;
+    puts(answer + 5);
     return 0;
 }
 "#;
@@ -318,8 +319,10 @@ fn a_command_talks_to_the_users_ssh_agent() {
                 let mut conversation = conversation.unwrap();
                 let mut question = [0; 100];
                 let length = conversation.read(&mut question).unwrap();
-                let answer = format!("you said {}", String::from_utf8_lossy(&question[..length]));
-                conversation.write_all(answer.as_bytes()).unwrap();
+                let said = String::from_utf8_lossy(&question[5..length]);
+                let answer = format!("\x0eyou said {said}");
+                let head = u32::try_from(answer.len()).unwrap().to_be_bytes();
+                conversation.write_all(&[&head, answer.as_bytes()].concat()).unwrap();
             }
         });
         session.write(

@@ -1,8 +1,9 @@
 //! What a RUN may do to the machine that it runs on.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use test_support::{Caller, Outcome, Session};
+use test_support::{Caller, Outcome, Session, Started};
 
 /// Gives the command a `/dev` that only it has, which stands for the host's: without the defence a
 /// test would do to this machine what it wants to see refused. Tells nodes that are not as before.
@@ -95,5 +96,115 @@ fn a_run_cannot_change_what_all_share_in_proc() {
         Command::new("unshare").args(args).status().unwrap();
         outcome.succeeds();
         assert_eq!((&*before, &*after), ("444\n", "444\n"), "{caller:?}");
+    }
+}
+
+/// Sends each argument, bytes in hexadecimal, to the agent in one conversation and prints of each
+/// answer what it is and, if that is a list, how many keys are in it.
+const ASK: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    struct sockaddr_un address = {AF_UNIX};
+    static unsigned char bytes[1 << 20];
+    int agent = socket(AF_UNIX, SOCK_STREAM, 0);
+    strcpy(address.sun_path, getenv("SSH_AUTH_SOCK"));
+    if (connect(agent, (struct sockaddr *)&address, sizeof address)) { perror("connect"); return 1; }
+    for (int i = 1; i < argc; i++) {
+        size_t length = strlen(argv[i]) / 2;
+        for (size_t at = 0; at < length; at++) sscanf(argv[i] + 2 * at, "%2hhx", bytes + at);
+        if (write(agent, bytes, length) < 0) { puts("closed"); return 0; }
+        ssize_t got = read(agent, bytes, sizeof bytes);
+        if (got <= 0) { puts("closed"); return 0; }
+        printf("%d:%d ", bytes[4], bytes[4] == 12 ? bytes[8] : 0);
+    }
+    puts("");
+    return 0;
+}
+"#;
+
+/// An ssh-agent of the caller's with one key.
+struct CallersAgent(std::process::Child, std::path::PathBuf);
+
+impl CallersAgent {
+    fn start(session: &Session) -> Self {
+        session.tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", "home/key"]);
+        let socket = session.path("callers-agent");
+        let mut command = session.command("ssh-agent");
+        let agent = command.arg("-D").arg("-a").arg(&socket).spawn().unwrap();
+        let started = Self(agent, socket);
+        while !started.1.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        started.add(session, &["home/key"]);
+        started
+    }
+
+    fn add(&self, session: &Session, args: &[&str]) -> String {
+        let mut command = session.command("ssh-add");
+        let outcome = session.run(command.env("SSH_AUTH_SOCK", &self.1).args(args));
+        outcome.succeeds().stdout
+    }
+}
+
+impl Drop for CallersAgent {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Issue 9, 1.4.
+#[test]
+fn a_run_can_list_keys_and_sign_and_do_nothing_else_to_an_agent() {
+    let session = Session::new().file("ask.c", ASK);
+    session.tool("gcc", &["-static", "-w", "-o", "context/ask", "context/ask.c"]);
+    let agent = CallersAgent::start(&session);
+    let list = "000000010b";
+    // Lock with the passphrase `p`, remove all of either version, an extension.
+    let changes = "00000006160000000170 0000000113 0000000109 000000021b00";
+    let huge = "ffffffff0b";
+    session.write(
+        "Dockerfile",
+        format!(
+            "FROM busybox\nCOPY ask /ask\n\
+             RUN --mount=type=ssh /ask {list} {changes} {list} > /seen; /ask {list}{list} >> /seen; \
+                 /ask {huge} >> /seen; for i in $(seq 99); do (/ask 0000 &) ; done; sleep 0.2\n\
+             RUN --mount=type=ssh /ask {list} > /again\n"
+        ),
+    );
+    let running = format!("--ssh=default={}", agent.1.display());
+    for (name, ssh) in [("running", &*running), ("own", "--ssh=default=home/key")] {
+        session.build(&["-t", name, "--no-cache", ssh]).succeeds();
+        let image = session.image(name);
+        assert_eq!(image.text("/seen"), "12:1 5:0 5:0 5:0 5:0 12:1 \n12:1 \nclosed\n", "{name}");
+        assert_eq!(image.text("/again"), "12:1 \n", "{name}");
+    }
+    assert_eq!(agent.add(&session, &["-l"]).lines().count(), 1);
+}
+
+/// Issue 9, section 3: a key that is never read to its end.
+#[test]
+fn an_interrupt_is_heard_while_keys_are_loaded() {
+    let session = Session::new().dockerfile("FROM busybox\n");
+    session.tool("mkfifo", &["home/key"]);
+    let build = Started::new(session.build_command("quiet", &["--ssh=default=home/key"]));
+    let waits = format!("ssh-add\0-q\0{}", session.path("home/key").display());
+    let began = Instant::now();
+    while !crate::signal::is_running(&waits) {
+        assert!(began.elapsed() < Duration::from_secs(20), "it loads no key");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let interrupted = Instant::now();
+    build.send(rustix::process::Signal::INT);
+    assert_eq!(build.wait().0.code(), Some(130));
+    assert!(interrupted.elapsed() < Duration::from_secs(2));
+    while crate::signal::is_running(&waits) {
+        assert!(interrupted.elapsed() < Duration::from_secs(5), "ssh-add lives on");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

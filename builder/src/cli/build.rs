@@ -233,7 +233,8 @@ fn ssh_agents(
             SshValue::Keys(keys) => {
                 let directory = services.cache.run_dir()?;
                 let start = KeyAgent::start(&services.sandbox, directory, &keys);
-                SshAgent::Own(Arc::new(runtime.block_on(start)?))
+                let started = runtime.block_on(services.stop.run_until_cancelled(start));
+                SshAgent::Own(Arc::new(started.ok_or(UsageError::Stopped)??))
             }
         };
         if agents.insert(id.clone(), agent).is_some() {

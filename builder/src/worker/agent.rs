@@ -1,10 +1,12 @@
 //! The user's ssh agents, for commands that mount them.
 //!
-//! A command gets a socket of its own, with the owner and mode that its mount asks for; what it says
-//! there goes to the agent and back, as long as the command runs.
+//! A command gets a socket of its own, with the owner and mode that its mount asks for. As long as the
+//! command runs, the [`proxy`] behind it passes on to the agent what a command may ask.
 //!
 //! Keys that are given as files get an agent for the time of the build: OpenSSH's, run by the
 //! [`Broker`](crate::sandbox::Broker) as the caller.
+
+mod proxy;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,6 +22,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Uid};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
+use crate::owners::Owners;
 use crate::sandbox::{BrokerCommand, BrokerOutput, Sandbox, SandboxError};
 
 /// Agents, by the names that Dockerfiles give them.
@@ -169,19 +172,43 @@ pub(super) fn forward(
     (mode, uid, gid): (u32, u32, u32),
 ) -> io::Result<Forwarded> {
     let listener = bind(path)?;
-    let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    rustix::fs::chownat(CWD, path, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+    // Where there is one id, the command has it.
+    if Owners::here() == Owners::Kernel {
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::chownat(CWD, path, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    let agent = agent.to_owned();
-    let task = tokio::spawn(async move {
-        // They end with this task.
-        let mut conversations = JoinSet::new();
-        while let Ok((near, _)) = listener.accept().await {
-            conversations.spawn(talk(near, agent.clone()));
-            while conversations.try_join_next().is_some() {}
-        }
-    });
+    let task = tokio::spawn(serve(listener, agent.to_owned()));
     Ok(Forwarded(task.abort_handle()))
+}
+
+/// How many conversations one command may have at once: what they hold in memory and open files
+/// must not depend on it. Another one waits for one of its own to end.
+const CONVERSATIONS: usize = 32;
+
+/// Lets commands talk to `agent`. All conversations end with this future.
+async fn serve(listener: UnixListener, agent: PathBuf) {
+    /// After a failure that is not the command's, such as too many open files.
+    const PAUSE: Duration = Duration::from_millis(50);
+    let mut conversations = JoinSet::new();
+    loop {
+        while conversations.try_join_next().is_some() {}
+        if conversations.len() >= CONVERSATIONS {
+            conversations.join_next().await;
+        }
+        match listener.accept().await {
+            Ok((near, _)) => {
+                let agent = agent.clone();
+                conversations.spawn(proxy::talk(near, async move || connect(&agent).await));
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn connect(agent: &Path) -> io::Result<UnixStream> {
+    let (_directory, short) = shortened(agent)?;
+    UnixStream::connect(short).await
 }
 
 /// Binds a socket to `path`, however long that is.
@@ -200,10 +227,30 @@ fn shortened(path: &Path) -> io::Result<(File, PathBuf)> {
     Ok((directory, short))
 }
 
-/// Whoever hangs up ends it; the command sees that its agent has gone.
-async fn talk(mut near: UnixStream, agent: PathBuf) -> io::Result<()> {
-    let (_directory, short) = shortened(&agent)?;
-    let mut far = UnixStream::connect(short).await?;
-    tokio::io::copy_bidirectional(&mut near, &mut far).await?;
-    Ok(())
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_that_holds_conversations_open_only_keeps_itself_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _forwarded = forward(Path::new("/no/agent"), &socket, (0o600, 0, 0)).unwrap();
+        let mut open = Vec::new();
+        for _ in 0..CONVERSATIONS {
+            let mut conversation = UnixStream::connect(&socket).await.unwrap();
+            conversation.write_all(&[0, 0]).await.unwrap();
+            open.push(conversation);
+        }
+        let mut last = UnixStream::connect(&socket).await.unwrap();
+        last.write_all(&[0, 0, 0, 1, 22]).await.unwrap();
+        let mut answer = [0; 5];
+        let soon = Duration::from_millis(200);
+        assert!(tokio::time::timeout(soon, last.read_exact(&mut answer)).await.is_err());
+        open.pop();
+        last.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, [0, 0, 0, 1, 5]);
+    }
 }
