@@ -8,7 +8,7 @@
 //!
 //! * [`solver`] decides which vertices must run, with [`cache`] alone as long as that answers;
 //! * [`worker`] runs an op: [`files`] copies, [`sandbox`] runs commands, [`snapshot`] mounts what
-//!   they start from, [`layer`] turns what they wrote into a tar and back;
+//!   they start from, [`layer`] turns what they wrote into a tar and back, [`archive`] reads tars;
 //! * [`pin`] looks sources up, [`download`] fetches those that are elsewhere on the web,
 //!   [`context`] is the directory that COPY reads,
 //!   [`image`] and [`export`] make of a snapshot what the user asked for;
@@ -20,6 +20,7 @@
 const MAKE_ROOM: &str =
     "`rbuild prune` deletes what builds can do without, --root names another place for the store";
 
+pub mod archive;
 pub mod build;
 pub mod cli;
 pub mod context;

@@ -13,6 +13,7 @@ use cache::{BrokenImage, Cache, CacheError, StoredLayer};
 use oci::{DiffId, Digest};
 use tokio_util::sync::CancellationToken;
 
+use crate::archive;
 use crate::layer::{self, ApplyError, TarError};
 use crate::owners::Owners;
 
@@ -156,7 +157,8 @@ fn compare(cache: &Cache, stored: &StoredLayer) -> Result<Comparison, CheckError
     let directory = open(&copy)?;
     let path = cache.blob_path(&blob.digest);
     let mut reader = cache.open_blob(&blob.digest)?;
-    let tar = layer::decompress(&mut reader).map_err(unreadable(&path))?;
+    let tar =
+        archive::decompress(&mut reader, &CancellationToken::new()).map_err(unreadable(&path))?;
     let applied = layer::unpack(tar, directory.as_fd(), &layer::Options::default())?;
     if stored.by_chain {
         // Their metadata came from the layers below; whose it is the tar does not say.

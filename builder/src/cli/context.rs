@@ -108,7 +108,7 @@ fn from_stdin(
         return Err(UsageError::StdinTwice);
     }
     let cache = &remote.downloads.cache;
-    match received::receive(cache, "standard input", Stdin { stop: remote.stop })? {
+    match received::receive(cache, "standard input", Stdin { stop: remote.stop }, remote.stop)? {
         Received::Context(context) => {
             let found = context.read_dockerfile(Path::new(file.unwrap_or(DEFAULT_NAME)))?;
             Ok((named(file, found), context))
@@ -242,7 +242,8 @@ impl Remote<'_> {
         let file = self.runtime.block_on(download).ok_or(UsageError::Stopped)??;
         let blob = self.downloads.cache.open_blob(&file.digest)?;
         let blob = Stoppable::new(blob, self.stop);
-        Ok(match received::receive(&self.downloads.cache, &download::shown(url), blob)? {
+        let name = download::shown(url);
+        Ok(match received::receive(&self.downloads.cache, &name, blob, self.stop)? {
             Received::Context(context) => Received::Context(context.made_at(file.modified)),
             dockerfile => dockerfile,
         })

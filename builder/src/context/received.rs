@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 use cache::{Cache, RunDir};
+use tokio_util::sync::CancellationToken;
 
 use super::{BuildContext, ContextError};
 use crate::files::{Root, Stream};
@@ -22,14 +23,19 @@ pub enum Received {
     Dockerfile(String),
 }
 
-/// Reads all of `bytes`, which people know as `name`.
-pub fn receive(cache: &Cache, name: &str, bytes: impl Read) -> Result<Received, ContextError> {
+/// Reads all of `bytes`, which people know as `name`; fails soon once `stop` is cancelled.
+pub fn receive(
+    cache: &Cache,
+    name: &str,
+    bytes: impl Read + Send,
+    stop: &CancellationToken,
+) -> Result<Received, ContextError> {
     let stream = Stream::new(Path::new(name), bytes)?;
     if !stream.is_archive() {
         return Ok(Received::Dockerfile(stream.text()?));
     }
     let (run_dir, root) = new_directory(cache)?;
-    stream.unpack(&root)?;
+    stream.unpack(&root, stop)?;
     let label = format!("the build context from {name}");
     Ok(Received::Context(BuildContext::unpacked(root, label, run_dir)))
 }
@@ -50,8 +56,6 @@ fn new_directory(cache: &Cache) -> Result<(RunDir, Root), ContextError> {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
-
     use super::*;
 
     fn store() -> (tempfile::TempDir, Cache) {
@@ -77,7 +81,8 @@ mod tests {
     fn an_archive_is_a_context_that_hides_nothing_and_keeps_owners() {
         let (_dir, cache) = store();
         let tar = tar(&[("Dockerfile", "FROM a"), (".dockerignore", "*")]);
-        let received = receive(&cache, "standard input", &tar[..]).unwrap();
+        let received =
+            receive(&cache, "standard input", &tar[..], &CancellationToken::new()).unwrap();
         let Received::Context(context) = received else { panic!("no context") };
         let stop = CancellationToken::new();
         assert!(context.ignore().is_none() && context.source(&stop).keep_owner);
@@ -88,7 +93,9 @@ mod tests {
     #[test]
     fn an_unpacked_context_is_gone_with_its_last_user() {
         let (_dir, cache) = store();
-        let received = receive(&cache, "standard input", &tar(&[("f", "")])[..]).unwrap();
+        let received =
+            receive(&cache, "standard input", &tar(&[("f", "")])[..], &CancellationToken::new())
+                .unwrap();
         let run = cache.root().join("run");
         let entries = || std::fs::read_dir(&run).unwrap().count();
         assert_eq!(entries(), 1);
@@ -99,10 +106,15 @@ mod tests {
     #[test]
     fn what_is_no_archive_is_a_dockerfile() {
         let (_dir, cache) = store();
-        let received = receive(&cache, "standard input", &b"FROM scratch\n"[..]).unwrap();
+        let received =
+            receive(&cache, "standard input", &b"FROM scratch\n"[..], &CancellationToken::new())
+                .unwrap();
         let Received::Dockerfile(text) = received else { panic!("no Dockerfile") };
         assert_eq!(text, "FROM scratch\n");
-        assert!(receive(&cache, "standard input", &b"FROM \xff"[..]).is_err());
+        assert!(
+            receive(&cache, "standard input", &b"FROM \xff"[..], &CancellationToken::new())
+                .is_err()
+        );
         let context = empty(&cache).unwrap();
         let missing = context.read_dockerfile(Path::new("Dockerfile")).unwrap_err();
         assert!(matches!(missing, ContextError::NoDockerfile { .. }));

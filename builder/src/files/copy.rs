@@ -35,7 +35,7 @@ use super::select::{Entry, Pick, Source, select};
 use super::stat_cache::Identity;
 use super::transfer::{Transfer, transfer};
 use super::xattrs::{self, Xattr};
-use crate::stop::{Stoppable, go_on};
+use crate::stop::go_on;
 
 /// How files are copied.
 #[derive(Clone, Copy, Debug)]
@@ -204,20 +204,14 @@ impl Copier<'_> {
     fn unpacked(&mut self, pick: &Pick) -> Result<bool, FilesError> {
         let path = &pick.path;
         let file = File::from(self.open(path, READ_FILE)?);
-        let Some(format) = archive::detect(&file).attempt("read", path)? else {
+        if !archive::detect(&file, self.source.stop).attempt("read", path)? {
             return Ok(false);
-        };
+        }
         let xattrs = xattrs::read(&file).attempt("read the attributes of", path)?;
         let identity = Identity::from(&Meta::of(&file).attempt("look at", path)?);
         let dest = Root::new(self.dest.as_directory(0o755)?.dir);
         let hash = self.expected.is_some();
-        let content = archive::unpack(
-            Stoppable::new(file, self.source.stop),
-            format,
-            &dest,
-            self.dest.owner,
-            hash,
-        );
+        let content = archive::unpack(file, &dest, self.dest.owner, hash, self.source.stop);
         let content = content.map_err(|failure| failure.of(path))?;
         self.check(content, &identity, path);
         self.facts.push(Facts { content, xattrs: xattrs::digest(&xattrs) });

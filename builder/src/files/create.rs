@@ -9,12 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timestamps};
 use rustix::io::{self, Errno};
+use tokio_util::sync::CancellationToken;
 
 use super::meta::{self, Kind, Meta, Time, timespec};
 use super::owner::Ids;
 use super::root::READ_DIRECTORY;
 use super::xattrs::{self, Xattr};
 use crate::owners::{Owner, Owners};
+use crate::stop::go_on;
 
 /// The metadata that something made gets.
 #[derive(Clone, Debug)]
@@ -110,14 +112,15 @@ fn dress_at(dir: impl AsFd, name: &OsStr, attributes: &Attributes) -> io::Result
 }
 
 /// Removes `name` and, if it is a directory, all that is below it. Missing is fine.
-pub(crate) fn remove_all(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+pub(crate) fn remove_all(dir: impl AsFd, name: &OsStr, stop: &CancellationToken) -> io::Result<()> {
     let Some(found) = Meta::find(&dir, name)? else { return Ok(()) };
     if found.kind() != Kind::Directory {
         return rustix::fs::unlinkat(dir, name, AtFlags::empty());
     }
     let below = rustix::fs::openat(&dir, name, READ_DIRECTORY, Mode::empty())?;
     for name in meta::names(&below)? {
-        remove_all(&below, &name)?;
+        go_on(stop)?;
+        remove_all(&below, &name, stop)?;
     }
     rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
 }

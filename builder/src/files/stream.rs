@@ -3,45 +3,40 @@
 use std::io::{self, Chain, Cursor, Read};
 use std::path::Path;
 
-use super::archive::{self, Format};
+use tokio_util::sync::CancellationToken;
+
+use super::archive;
 use super::error::{Attempt as _, FilesError};
 use super::root::{Root, SMALL, unfit};
-use crate::layer::looks_like_tar;
-
-/// How many bytes tell what a stream is: those of a tar header.
-const HEAD: u64 = 512;
+use crate::archive::{BLOCK, is_compressed, looks_like_tar};
 
 /// A stream of which the beginning is known.
 #[derive(Debug)]
 pub struct Stream<'a, R> {
     name: &'a Path,
-    format: Option<Format>,
+    is_archive: bool,
     bytes: Chain<Cursor<Vec<u8>>, R>,
 }
 
-impl<'a, R: Read> Stream<'a, R> {
+impl<'a, R: Read + Send> Stream<'a, R> {
     /// Looks at the beginning of `bytes`, which people know as `name`. Whatever is compressed
     /// counts as an archive, else what has a tar header.
     pub fn new(name: &'a Path, mut bytes: R) -> Result<Self, FilesError> {
         let mut head = vec![];
-        bytes.by_ref().take(HEAD).read_to_end(&mut head).attempt("read", name)?;
-        let format = match archive::format_of(&head) {
-            Format::Plain => looks_like_tar(&head).then_some(Format::Plain),
-            compressed => Some(compressed),
-        };
-        Ok(Self { name, format, bytes: Cursor::new(head).chain(bytes) })
+        bytes.by_ref().take(BLOCK as u64).read_to_end(&mut head).attempt("read", name)?;
+        let is_archive = is_compressed(&head) || looks_like_tar(&head);
+        Ok(Self { name, is_archive, bytes: Cursor::new(head).chain(bytes) })
     }
 
     /// Whether it is an archive.
     pub fn is_archive(&self) -> bool {
-        self.format.is_some()
+        self.is_archive
     }
 
     /// Unpacks it into an empty directory, as ADD would; its files belong to whom the archive says.
-    /// All of it is read, so that whoever writes it can end.
-    pub fn unpack(self, into: &Root) -> Result<(), FilesError> {
-        let format = self.format.unwrap_or(Format::Plain);
-        let unpacked = archive::unpack(self.bytes, format, into, None, false);
+    /// All of it is read, so that whoever writes it can end; fails soon once `stop` is cancelled.
+    pub fn unpack(self, into: &Root, stop: &CancellationToken) -> Result<(), FilesError> {
+        let unpacked = archive::unpack(self.bytes, into, None, false, stop);
         unpacked.map(drop).map_err(|failure| failure.of(self.name))
     }
 

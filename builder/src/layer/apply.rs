@@ -16,11 +16,12 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
+use super::hash::Hashed;
 use super::normalise::reset_root;
 use super::place::{Inside, Root, open_inside, open_plain};
-use super::read::{Kind, Member, Members, ReadError};
 use super::walk::{self, Meta};
 use super::{CAPABILITY, DESCRIBES_ROOT, OPAQUE, WHITEOUT, WHITEOUT_META, WHITEOUT_OPAQUE};
+use crate::archive::{Kind, Member, Members, ReadError};
 use crate::owners::{Owner, Owners};
 
 /// How an archive is unpacked.
@@ -93,7 +94,7 @@ pub fn unpack(
     into: BorrowedFd<'_>,
     options: &Options<'_>,
 ) -> Result<Applied, ApplyError> {
-    let mut members = Members::new(tar);
+    let mut members = Members::new(Hashed::new(tar));
     let mut unpacker = Unpacker::new(into, options);
     if options.whiteouts == Whiteouts::Apply {
         reset_root(into).map_err(on("prepare", b"/"))?;
@@ -101,7 +102,7 @@ pub fn unpack(
     while let Some(member) = members.next()? {
         unpacker.member(&member, &mut members)?;
     }
-    let (digest, size) = members.finish()?;
+    let (_, digest, size) = members.finish()?.finish();
     let skipped_devices = unpacker.skipped_devices;
     let implied_directories = unpacker.finish()?;
     Ok(Applied { diff_id: DiffId(digest), size, implied_directories, skipped_devices })
@@ -308,7 +309,7 @@ impl<'a> Unpacker<'a> {
                 rustix::fs::ftruncate(&file, member.size)?;
             }
             set_owner_and_mode(file.as_fd(), self.owner(member), member.mode)?;
-            if let Some(capability) = &member.capability {
+            if let Some(capability) = member.xattr(CAPABILITY.to_bytes()) {
                 rustix::fs::fsetxattr(&file, CAPABILITY, capability, XattrFlags::empty())?;
             }
             rustix::fs::futimens(&file, &walk::whole_second(member.mtime))

@@ -9,13 +9,13 @@ use oci::{DiffId, Digest};
 use rustix::fd::BorrowedFd;
 use tokio_util::sync::CancellationToken;
 
-use super::BUFFER;
 use super::hash::Hashed;
 use super::header::Header;
 use super::normalise::normalise;
 use super::tar::{self, Sink, TarError};
 use super::times::{Times, Window};
 use super::walk::TreeError;
+use crate::archive::BUFFER;
 use crate::stop::{Stoppable, go_on};
 
 /// Why a directory could not become a layer.

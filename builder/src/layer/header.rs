@@ -5,8 +5,7 @@
 //! key. The choices where the formats leave one are those of Go's `archive/tar`, which wrote most
 //! layers that exist, so that equal files tend to give equal DiffIds.
 
-/// Length of a header and of the unit that contents are padded to.
-pub(crate) const BLOCK: usize = 512;
+use crate::archive::{BLOCK, padding};
 
 const NAME: usize = 100;
 const PREFIX: usize = 155;
@@ -164,12 +163,6 @@ fn records_name(name: &[u8]) -> Vec<u8> {
 /// Appends the zeros that fill the last block of `size` bytes of content.
 pub(crate) fn pad(size: u64, out: &mut Vec<u8>) {
     out.resize(out.len() + padding(size), 0);
-}
-
-/// How many zeros follow `size` bytes of content.
-pub(crate) fn padding(size: u64) -> usize {
-    let used = (size % BLOCK as u64) as usize;
-    if used == 0 { 0 } else { BLOCK - used }
 }
 
 /// Splits a name that is too long at a `/`, if ustar's two fields can hold it.

@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | an overlay upper directory | a layer, its DiffId | [`commit`] |
 //! | a layer's directory | its tar | [`write_tree`] |
-//! | a blob | its directory, its DiffId | [`decompress`], then [`unpack`] |
+//! | a blob | its directory, its DiffId | [`decompress`](crate::archive::decompress()), then [`unpack`] |
 //! | a tar being written | a blob | [`Compressor`] |
 //!
 //! All of it blocks and is meant for `spawn_blocking`. Directories are walked by descriptor, one
@@ -22,7 +22,6 @@
 mod apply;
 mod compare;
 mod compress;
-mod decompress;
 mod diff;
 mod gzip;
 mod hash;
@@ -30,7 +29,6 @@ mod header;
 mod links;
 mod normalise;
 mod place;
-mod read;
 mod tar;
 mod times;
 mod walk;
@@ -40,12 +38,10 @@ pub(crate) mod samples;
 
 pub use apply::{Applied, ApplyError, Options, Whiteouts, inherit, unpack};
 pub use compress::{Compressed, Compression, Compressor};
-pub use decompress::decompress;
 pub use diff::{Changes, Committed, DiffError, commit, diff_id};
 pub use hash::Hashed;
 pub use links::save_owners;
 pub(crate) use normalise::reset_root;
-pub use read::{Kind, Member, Members, ReadError, looks_like_tar};
 pub use tar::{TarError, write_named_trees, write_tree};
 pub use times::{Times, TimesError, Window, restamp};
 pub use walk::{TreeError, copy_metadata};
@@ -71,6 +67,3 @@ const WHITEOUT_META: &[u8] = b".wh..wh.";
 
 /// Name of an empty file in a tar that makes its directory opaque.
 const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";
-
-/// How much is read and written at a time.
-const BUFFER: usize = 256 * 1024;

@@ -10,9 +10,10 @@ use std::io::{self, BufWriter, Write};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::FileType;
 
-use super::header::{BLOCK, Header, padding};
+use super::header::Header;
 use super::walk::{self, Meta, TreeError, Visit, Walk};
-use super::{BUFFER, CAPABILITY, OPAQUE, WHITEOUT, WHITEOUT_OPAQUE};
+use super::{CAPABILITY, OPAQUE, WHITEOUT, WHITEOUT_OPAQUE};
+use crate::archive::{BLOCK, BUFFER, padding};
 
 /// Why a layer's tar could not be written.
 #[derive(Debug, thiserror::Error)]

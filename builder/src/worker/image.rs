@@ -14,6 +14,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 
 use super::{LocalWorker, ViewError, lock};
+use crate::archive;
 use crate::event::{EventKind, StepId};
 use crate::layer::{self, Applied, ApplyError};
 use crate::solver::OpError;
@@ -282,7 +283,7 @@ fn stage(
     let applied = match reader {
         Reader::Stored(stored) => {
             let mut stored = Watched::new(Stoppable::new(stored, stop), progress);
-            let applied = apply(layer, &mut stored, directory.as_fd());
+            let applied = apply(layer, &mut stored, directory.as_fd(), stop);
             // If the blob is damaged, that is what is wrong with its archive.
             io::copy(&mut stored, &mut io::sink())
                 .map_err(|source| UnpackError::Read { layer, source })?;
@@ -291,7 +292,7 @@ fn stage(
         Reader::New(reader) => {
             let reader = Watched::new(Stoppable::new(reader, stop), progress);
             let mut saving = Saving { reader, writer: cache.write_blob()? };
-            let applied = apply(layer, &mut saving, directory.as_fd())?;
+            let applied = apply(layer, &mut saving, directory.as_fd(), stop)?;
             // The digest is that of the whole blob, also of what lies behind the archive's end.
             io::copy(&mut saving, &mut io::sink())
                 .map_err(|source| UnpackError::Read { layer, source })?;
@@ -307,8 +308,10 @@ fn apply(
     layer: DiffId,
     reader: &mut (impl Read + Send),
     into: BorrowedFd<'_>,
+    stop: &CancellationToken,
 ) -> Result<Applied, UnpackError> {
-    let tar = layer::decompress(reader).map_err(|source| UnpackError::Read { layer, source })?;
+    let tar = archive::decompress(reader, stop);
+    let tar = tar.map_err(|source| UnpackError::Read { layer, source })?;
     let applied = layer::unpack(tar, into, &layer::Options::default());
     let applied = applied.map_err(|source| UnpackError::Apply { layer, source })?;
     if applied.diff_id != layer {

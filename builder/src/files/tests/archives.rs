@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use tokio_util::sync::CancellationToken;
+
 use super::super::Stream;
 use super::{Copy, Tree};
 
@@ -282,9 +284,89 @@ fn a_truncated_archive_is_an_error() {
 }
 
 #[test]
-fn a_sparse_map_that_would_be_taken_for_content_is_refused() {
-    let archive = Archive::new().pax("GNU.sparse.major", b"1").file("f", "1\n0\n1\nx");
-    assert!(add(archive.bytes(), "/x", &Tree::new()).is_err());
+fn a_sparse_file_is_unpacked_with_its_holes() {
+    let map = "2\n1048576\n1\n8388608\n0\n";
+    let content = format!("{map:\0<512}x");
+    let archive = [
+        ("GNU.sparse.major", &b"1"[..]),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"holes"),
+        ("GNU.sparse.realsize", b"8388608"),
+    ];
+    let mut tar = tar::Builder::new(vec![]);
+    tar.append_pax_extensions(archive).unwrap();
+    let to = added(Archive(tar).file("GNUSparseFile.1/holes", &content), "/x");
+    assert_eq!(to.list(), ["x", "x/holes"]);
+    let read = std::fs::read(to.at("x/holes")).unwrap();
+    assert_eq!((read.len(), read[1 << 20]), (8 << 20, b'x'));
+    assert_eq!(read.iter().filter(|byte| **byte != 0).count(), 1);
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&to.at("x/holes").metadata().unwrap());
+    assert!(blocks * 512 < 1 << 20, "{blocks} blocks are on the disk");
+}
+
+/// Issue 9, 1.8: an xz header of a few bytes took gigabytes.
+#[test]
+fn an_archive_that_asks_for_too_much_memory_is_an_error() {
+    let options = lzma_rust2::XzOptions::with_preset(0);
+    let mut xz = lzma_rust2::XzWriter::new(vec![], options).unwrap();
+    xz.write_all(&Archive::new().file("f", "x").bytes()).unwrap();
+    let mut xz = xz.finish().unwrap();
+    // The block header: its size, flags, the filter's id, the size of its properties, and these.
+    assert_eq!(&xz[12..16], [2, 0, 0x21, 1]);
+    xz[16] = 40;
+    let checksum = crc32fast::hash(&xz[12..20]);
+    xz[20..24].copy_from_slice(&checksum.to_le_bytes());
+    let to = Tree::new();
+    let error = add(&xz, "/x", &to).unwrap_err();
+    assert!(format!("{error:?}").contains("memory"), "{error:?}");
+    let error = stream(&xz).unpack(&to.root(), &CancellationToken::new()).unwrap_err();
+    assert!(format!("{error:?}").contains("memory"), "{error:?}");
+    assert!(to.list().is_empty());
+}
+
+/// Issue 9, 1.8: PAX records of any size went to memory.
+#[test]
+fn an_archive_with_a_huge_header_is_an_error() {
+    let huge = vec![b'x'; 2 << 20];
+    let archive = Archive::new().pax("comment", &huge).file("f", "x");
+    let error = add(archive.bytes(), "/x", &Tree::new()).unwrap_err();
+    assert!(format!("{error:?}").contains("1 MiB"), "{error:?}");
+}
+
+/// Issue 9, 1.8: a name of 60 kB did not end in minutes.
+#[test]
+fn an_entry_with_a_name_beyond_what_the_kernel_takes_is_an_error() {
+    for length in [30_000, 2040] {
+        let name = "d/".repeat(length) + "f";
+        let archive = Archive::new().pax("path", name.as_bytes()).file("f", "x").bytes();
+        let to = Tree::new();
+        let started = std::time::Instant::now();
+        assert_eq!(add(archive, "/x", &to).is_ok(), length == 2040, "{length}");
+        assert!(started.elapsed().as_secs() < 10, "{length}: {:?}", started.elapsed());
+    }
+}
+
+/// Issue 9, 1.8: Ctrl-C was not heard.
+#[test]
+fn unpacking_ends_when_it_is_stopped() {
+    let bomb = {
+        let mut zstd = zstd::stream::write::Encoder::new(vec![], 1).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(64 << 30);
+        header.set_cksum();
+        zstd.write_all(header.as_bytes()).unwrap();
+        std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 1 << 30), &mut zstd).unwrap();
+        zstd.finish().unwrap()
+    };
+    let (stop, to) = (CancellationToken::new(), Tree::new());
+    let unpacked = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            stop.cancel();
+        });
+        stream(&bomb).unpack(&to.root(), &stop)
+    });
+    assert!(format!("{unpacked:?}").contains("125"), "stopped, not at its end: {unpacked:?}");
 }
 
 #[test]
@@ -324,7 +406,7 @@ fn a_stream_is_an_archive_if_it_is_compressed_or_begins_with_a_header() {
 fn a_stream_is_unpacked_with_its_owners_and_within_its_directory() {
     let tar = Archive::new().dir("d", 0o750).file("d/../f", "x").file("/abs", "y").bytes();
     let to = Tree::new();
-    stream(&tar).unpack(&to.root()).unwrap();
+    stream(&tar).unpack(&to.root(), &CancellationToken::new()).unwrap();
     assert_eq!(to.list(), ["abs", "d", "f"]);
     assert_eq!(to.show("f"), "f 0640 12:34");
 }
@@ -335,7 +417,9 @@ fn a_stream_that_breaks_off_is_an_error() {
     let mut packed = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
     packed.write_all(&tar).unwrap();
     let packed = packed.finish().unwrap();
-    let error = stream(&packed[..packed.len() / 2]).unpack(&Tree::new().root()).unwrap_err();
+    let error = stream(&packed[..packed.len() / 2])
+        .unpack(&Tree::new().root(), &CancellationToken::new())
+        .unwrap_err();
     assert!(error.to_string().starts_with("cannot unpack `standard input`"), "{error}");
 }
 

@@ -15,6 +15,7 @@ use super::{CopyOptions, Digested, FilesError, Ids, Root, Source, StatCache, cop
 mod archives;
 mod destination;
 mod digests;
+mod doors;
 mod metadata;
 mod parents;
 mod selection;

@@ -3,10 +3,12 @@
 use std::io::Read;
 use std::process::{Command, Stdio};
 
+use tokio_util::sync::CancellationToken;
+
 use super::super::gzip::CHUNK;
 use super::super::samples::Dice;
 use super::*;
-use crate::layer::decompress;
+use crate::archive::decompress;
 
 const ALL: [Compression; 3] = [Compression::None, Compression::GZIP, Compression::ZSTD];
 
@@ -35,7 +37,7 @@ fn compressed(input: &[u8], compression: Compression, threads: usize, write: usi
 
 fn plain(bytes: &[u8]) -> Vec<u8> {
     let mut plain = vec![];
-    decompress(bytes).unwrap().read_to_end(&mut plain).unwrap();
+    decompress(bytes, &CancellationToken::new()).unwrap().read_to_end(&mut plain).unwrap();
     plain
 }
 

@@ -70,7 +70,8 @@ fn members(bytes: &[u8]) -> Result<Vec<Member>, ReadError> {
 }
 
 fn names(bytes: &[u8]) -> Vec<String> {
-    members(bytes).unwrap().iter().map(|member| lossy(&member.name)).collect()
+    let name = |member: &Member| String::from_utf8_lossy(&member.name).into_owned();
+    members(bytes).unwrap().iter().map(name).collect()
 }
 
 fn names_by_gnu_tar(bytes: &[u8]) -> Vec<String> {
@@ -173,24 +174,21 @@ fn what_readers_disagree_on_is_refused() {
     }
 }
 
-#[test]
-fn pax_sparse_files_are_refused_by_name() {
-    let versions: [&[(&str, &str)]; 3] = [
-        &[("GNU.sparse.size", "10"), ("GNU.sparse.numblocks", "1")],
-        &[("GNU.sparse.map", "0,1"), ("GNU.sparse.name", "real"), ("GNU.sparse.size", "10")],
-        &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "10")],
-    ];
-    for records in versions {
-        let bytes = Archive::default().records(records).file("holes", b"x").end();
-        assert_eq!(
-            problem(&bytes),
-            "`holes` in the archive: sparse files in PAX format are not supported"
-        );
-    }
+/// What the first member of an archive holds, and its name.
+fn first_content(bytes: &[u8]) -> Result<(String, Vec<u8>), ReadError> {
+    let mut members = Members::new(bytes);
+    let member = members.next()?.expect("a member");
+    let mut read = vec![0; member.size as usize];
+    members.content(&member, |offset, bytes| {
+        read[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    })?;
+    assert_eq!(members.next()?, None);
+    Ok((lossy(&member.name), read))
 }
 
 #[test]
-fn old_gnu_sparse_files_read_as_they_were() {
+fn sparse_files_in_every_format_of_gnu_tar_read_as_they_were() {
     let dir = tempfile::tempdir().unwrap();
     let file = std::fs::File::create(dir.path().join("holes")).unwrap();
     let mut content = vec![0; 2_000_000];
@@ -199,23 +197,159 @@ fn old_gnu_sparse_files_read_as_they_were() {
         rustix::io::pwrite(&file, b"abc", at as u64).unwrap();
     }
     file.set_len(2_000_000).unwrap();
-    let tar = Command::new("tar")
-        .args(["--format=gnu", "--sparse", "-cf", "-", "holes"])
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    assert!(tar.stdout.len() < 400_000, "the archive is sparse");
-    let mut members = Members::new(&tar.stdout[..]);
-    let member = members.next().unwrap().unwrap();
-    let mut read = vec![0; member.size as usize];
-    members
-        .content(&member, |offset, bytes| {
-            read[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-            Ok(())
-        })
-        .unwrap();
-    assert!(read == content);
-    assert_eq!(members.next().unwrap(), None);
+    let formats: [&[&str]; 4] = [
+        &["--format=gnu"],
+        &["--format=posix", "--sparse-version=0.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=1.0"],
+    ];
+    for format in formats {
+        let tar = Command::new("tar")
+            .args(format)
+            .args(["--sparse", "-cf", "-", "holes"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(tar.stdout.len() < 400_000, "the archive is sparse: {format:?}");
+        let (name, read) = first_content(&tar.stdout).unwrap();
+        assert_eq!(name, "holes", "{format:?}");
+        assert!(read == content, "{format:?}");
+    }
+}
+
+#[test]
+fn sparse_files_that_are_all_hole_or_begin_or_end_with_one_read_as_they_were() {
+    for (pieces, size) in [(&[][..], 100_000), (&[4096][..], 100_000), (&[0][..], 5000)] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(dir.path().join("f")).unwrap();
+        let mut content = vec![0; size];
+        for &at in pieces {
+            content[at..at + 1000].fill(b'x');
+            rustix::io::pwrite(&file, &[b'x'; 1000], at as u64).unwrap();
+        }
+        file.set_len(size as u64).unwrap();
+        for version in ["0.0", "0.1", "1.0"] {
+            let tar = Command::new("tar")
+                .args(["--format=posix", "--sparse-version", version, "--sparse", "-cf-", "f"])
+                .current_dir(dir.path())
+                .output()
+                .unwrap();
+            let (name, read) = first_content(&tar.stdout).unwrap();
+            assert_eq!((name.as_str(), read == content), ("f", true), "{version} {pieces:?}");
+        }
+    }
+}
+
+/// A sparse file of the format 1.0 that holds `content`.
+fn version_1(real_size: &str, content: &[u8]) -> Vec<u8> {
+    let records = [
+        ("GNU.sparse.major", "1"),
+        ("GNU.sparse.minor", "0"),
+        ("GNU.sparse.name", "real"),
+        ("GNU.sparse.realsize", real_size),
+    ];
+    Archive::default().records(&records).file("GNUSparseFile.1/real", content).end()
+}
+
+/// A block that begins with `map`, and a block of content.
+fn map_and_block(map: &str) -> Vec<u8> {
+    let mut bytes = map.as_bytes().to_vec();
+    bytes.resize(BLOCK, 0);
+    bytes.resize(2 * BLOCK, b'x');
+    bytes
+}
+
+/// CVE-2017-14992, CVE-2025-58183: the map itself is what fills memory.
+#[test]
+fn a_sparse_map_before_the_content_has_a_limit() {
+    assert!(first_content(&version_1("2000", &map_and_block("1\n512\n512\n"))).is_ok());
+    let endless = [&b"40000\n"[..], &vec![b'1'; 2 << 20]].concat();
+    for (map, told) in [
+        (map_and_block("99999999999\n"), "too long"),
+        (map_and_block("18446744073709551615\n"), "too long"),
+        (endless, "does not end"),
+        (vec![b'1'; 2 << 20], "does not end"),
+        (map_and_block("2\n0\n"), "does not end"),
+        (map_and_block("1\n0\n-5\n"), "no numbers"),
+        (map_and_block("x\n"), "no numbers"),
+        (map_and_block("1\n0\n511\n"), "does not fit"),
+        (map_and_block("1\n1500\n512\n"), "does not fit"),
+        (map_and_block("2\n512\n256\n600\n256\n"), "overlap"),
+        (map_and_block("1\n18446744073709551615\n512\n"), "too long"),
+    ] {
+        let problem = problem(&version_1("2000", &map));
+        assert!(problem.contains(told), "{problem} instead of {told}");
+    }
+    for size in ["-1", "x", "99999999999999999999"] {
+        assert!(problem(&version_1(size, &map_and_block("1\n0\n512\n"))).contains("no number"));
+    }
+    let huge = version_1("18446744073709551615", &map_and_block("1\n0\n512\n"));
+    assert!(problem(&huge).contains("does not fit"));
+}
+
+#[test]
+fn sparse_maps_in_records_are_refused_where_they_contradict_themselves() {
+    let good = [("GNU.sparse.size", "10"), ("GNU.sparse.map", "3,1"), ("GNU.sparse.name", "n")];
+    let archive =
+        |records: &[(&str, &str)]| Archive::default().records(records).file("f", b"x").end();
+    let (name, content) = first_content(&archive(&good)).unwrap();
+    assert_eq!((name.as_str(), &content[..]), ("n", &b"\0\0\0x\0\0\0\0\0\0"[..]));
+    let bad: [(&[(&str, &str)], &str); 9] = [
+        (&[("GNU.sparse.map", "3,1")], "without its size"),
+        (&[("GNU.sparse.size", "10")], "does not fit"),
+        (&[("GNU.sparse.size", "10"), ("GNU.sparse.map", "3,1,")], "no numbers"),
+        (&[("GNU.sparse.size", "10"), ("GNU.sparse.map", "3")], "half a piece"),
+        (&[("GNU.sparse.size", "3"), ("GNU.sparse.map", "3,1")], "does not fit"),
+        (&[("GNU.sparse.size", "10"), ("GNU.sparse.numbytes", "3")], "malformed"),
+        (
+            &[("GNU.sparse.size", "10"), ("GNU.sparse.map", "3,1"), ("GNU.sparse.numblocks", "2")],
+            "another length",
+        ),
+        (&[("GNU.sparse.size", "10"), ("GNU.sparse.major", "2")], "not known"),
+        (
+            &[("GNU.sparse.size", "9"), ("GNU.sparse.realsize", "8"), ("GNU.sparse.map", "3,1")],
+            "two different sizes",
+        ),
+    ];
+    for (records, told) in bad {
+        let problem = problem(&archive(records));
+        assert!(problem.contains(told), "{problem} instead of {told}");
+    }
+    let link = Archive::default().records(&good).named(b'2', "l", 0).end();
+    assert!(problem(&link).contains("no plain file"));
+}
+
+/// Issue 9, 1.8: a name of 60 kB kept us busy for minutes.
+#[test]
+fn names_and_targets_are_no_longer_than_paths_can_be() {
+    for (key, kind) in [("path", b'0'), ("linkpath", b'2'), ("linkpath", b'1')] {
+        let longest = "d/".repeat(2047) + "f";
+        let named = |name: &str| Archive::default().records(&[(key, name)]).named(kind, "f", 0);
+        assert_eq!(members(&named(&longest).end()).unwrap().len(), 1, "{key}");
+        let problem = problem(&named(&(longest + "f")).end());
+        assert!(problem.len() < 1000 && problem.contains("in the archive"), "{problem}");
+    }
+}
+
+/// As Go reads them: writers leave blank what does not matter.
+#[test]
+fn blank_number_fields_are_0() {
+    let blank = |fill: u8| {
+        let archive = Archive::default().header(false, |header| {
+            let old = header.as_old_mut();
+            old.name[0] = b'f';
+            for field in [&mut old.mode, &mut old.uid, &mut old.gid] {
+                field.fill(fill);
+            }
+            old.size.fill(fill);
+            old.mtime.fill(fill);
+        });
+        members(&archive.end()).unwrap()
+    };
+    for fill in [0, b' '] {
+        let found = &blank(fill)[0];
+        assert_eq!((found.mode, found.uid, found.gid, found.mtime), (0, 0, 0, 0));
+    }
 }
 
 #[test]
@@ -264,7 +398,7 @@ fn a_record_may_have_a_newline_in_its_value() {
     let bytes =
         Archive::default().records(&records).named(b'0', "f", 0).bytes(b"x").file("g", b"").end();
     let found = members(&bytes).unwrap();
-    assert_eq!(found[0].capability.as_deref(), Some(value.as_bytes()));
+    assert_eq!(found[0].xattr(b"security.capability"), Some(value.as_bytes()));
     assert_eq!(found.len(), 2);
 }
 
@@ -275,6 +409,16 @@ fn times_are_rounded_down_and_may_be_negative() {
     {
         let bytes = Archive::default().records(&[("mtime", value)]).file("f", b"").end();
         assert_eq!(members(&bytes).unwrap()[0].mtime, seconds, "{value}");
+    }
+    for (value, time) in [
+        ("5.25", (5, 250_000_000)),
+        ("-5.25", (-6, 750_000_000)),
+        ("5.1234567899", (5, 123_456_789)),
+        ("-1.0000000001", (-2, 999_999_999)),
+    ] {
+        let bytes = Archive::default().records(&[("mtime", value)]).file("f", b"").end();
+        let found = &members(&bytes).unwrap()[0];
+        assert_eq!((found.mtime, found.nanoseconds), time, "{value}");
     }
     let negative =
         Archive::default().header(true, |header| header.as_old_mut().mtime = [0xff; 12]).end();
@@ -296,7 +440,11 @@ fn big_numbers_in_base_256_are_read() {
 
 #[test]
 fn damaged_archives_are_errors_and_never_panics() {
-    let good = Archive::default()
+    let sparse = [("GNU.sparse.size", "9"), ("GNU.sparse.map", "3,1"), ("GNU.sparse.name", "n")];
+    let version_1 = version_1("2000", &map_and_block("1\n512\n512\n"));
+    let good = Archive(version_1[..version_1.len() - 2 * BLOCK].to_vec())
+        .records(&sparse)
+        .file("s", b"x")
         .records(&[("path", "long"), ("mtime", "1.5")])
         .file("a", &[3; 700])
         .named(b'L', "x", 3)

@@ -2,6 +2,10 @@
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
+use tokio_util::sync::CancellationToken;
+
+use crate::stop::Stoppable;
+
 /// The longest magic number, xz's.
 const MAGIC: usize = 6;
 
@@ -10,23 +14,42 @@ const INPUT_BUFFER: usize = 128 * 1024;
 /// Four times what `xz -9` needs; a stream can ask for gigabytes.
 const XZ_MEMORY_KIB: u32 = 256 * 1024;
 
-/// Reads `input` plain, whatever it is compressed with: gzip, zstd, xz, bzip2 or nothing.
+/// The largest window of zstd in bytes, as a power of two: what its program allows too, unless it
+/// is told otherwise.
+const ZSTD_WINDOW_LOG: u32 = 27;
+
+/// Reads `input` plain, whatever it is compressed with: gzip, zstd, xz, bzip2 or nothing. Once
+/// `stop` is cancelled, reading fails.
 ///
 /// The first bytes decide, as they do for containerd and Docker: media types are often wrong.
 /// Several streams in a row are read as one.
-pub fn decompress<'r>(mut input: impl Read + Send + 'r) -> io::Result<Box<dyn Read + Send + 'r>> {
+pub fn decompress<'r>(
+    mut input: impl Read + Send + 'r,
+    stop: &CancellationToken,
+) -> io::Result<Box<dyn Read + Send + 'r>> {
     let mut start = Vec::with_capacity(MAGIC);
     input.by_ref().take(MAGIC as u64).read_to_end(&mut start)?;
     let format = Format::of(&start);
     let whole = Cursor::new(start).chain(input);
     let buffered = BufReader::with_capacity(INPUT_BUFFER, whole);
-    Ok(match format {
+    let plain: Box<dyn Read + Send + 'r> = match format {
         Format::Plain => Box::new(buffered),
         Format::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
-        Format::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(buffered)?),
+        Format::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
         Format::Xz => Box::new(xz(buffered)),
         Format::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered)),
-    })
+    };
+    // A few bytes of input may be gigabytes of output: the source is not asked often enough.
+    Ok(Box::new(Stoppable::new(plain, stop)))
+}
+
+/// Whether a file that begins like this is compressed.
+pub fn is_compressed(start: &[u8]) -> bool {
+    Format::of(start) != Format::Plain
 }
 
 fn xz<'r>(input: impl BufRead + Send + 'r) -> impl Read + Send + 'r {
@@ -77,8 +100,13 @@ mod tests {
 
     fn plain(bytes: &[u8]) -> Vec<u8> {
         let mut plain = vec![];
-        decompress(bytes).unwrap().read_to_end(&mut plain).unwrap();
+        decompress(bytes, &CancellationToken::new()).unwrap().read_to_end(&mut plain).unwrap();
         plain
+    }
+
+    fn failure(bytes: &[u8]) -> Option<String> {
+        let mut plain = decompress(bytes, &CancellationToken::new()).unwrap();
+        plain.read_to_end(&mut vec![]).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -109,9 +137,28 @@ mod tests {
         let mut compressed = piped("gzip", &[], &b"hello".repeat(1000));
         let middle = compressed.len() / 2;
         compressed[middle] ^= 0xff;
-        let read = decompress(&compressed[..]).unwrap().read_to_end(&mut vec![]);
-        assert!(read.is_err());
+        assert!(failure(&compressed).is_some());
         let cut = &piped("gzip", &[], b"hello")[..12];
-        assert!(decompress(cut).unwrap().read_to_end(&mut vec![]).is_err());
+        assert!(failure(cut).is_some());
+    }
+
+    /// Issue 9, 1.8: a header of a few bytes asks for gigabytes.
+    #[test]
+    fn a_stream_that_asks_for_too_much_memory_is_an_error() {
+        let xz = piped("xz", &["--lzma2=dict=512MiB"], b"x");
+        assert!(failure(&xz).unwrap().contains("memory"), "{:?}", failure(&xz));
+        let zstd = piped("zstd", &["--ultra", "--long=30", "--no-content-size"], &[b'x'; 1 << 20]);
+        assert!(failure(&zstd).unwrap().contains("memory"), "{:?}", failure(&zstd));
+    }
+
+    /// Issue 9, 1.8: a bomb's few bytes are read long before what they become.
+    #[test]
+    fn a_bomb_is_stopped_between_two_reads_of_its_input() {
+        let bomb = zstd::encode_all(io::repeat(0).take(1 << 30), 1).unwrap();
+        let stop = CancellationToken::new();
+        let mut plain = decompress(&bomb[..], &stop).unwrap();
+        plain.read_exact(&mut [0; 1000]).unwrap();
+        stop.cancel();
+        assert!(plain.read(&mut [0; 1000]).is_err());
     }
 }
