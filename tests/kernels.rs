@@ -32,7 +32,7 @@ USER 33
 RUN id -u > /tmp/id
 ";
 
-/// Runs `script` in the machine, with rbuild on its `PATH`; returns what its console showed.
+/// Runs `script` in the machine, which has rbuild; returns what its console showed.
 fn boot(script: &str) -> String {
     let session = Session::new()
         .file("file", "content\n")
@@ -40,7 +40,8 @@ fn boot(script: &str) -> String {
         .file("one", DOCKERFILE)
         .file("all", format!("{DOCKERFILE}{OTHER_IDS}"));
     let path = session.path("script");
-    std::fs::write(&path, format!("PATH=$PATH:/files\n{script}")).unwrap();
+    let program = rbuild().file_name().unwrap().to_str().unwrap();
+    std::fs::write(&path, format!("ln -s /files/{program} /bin/rbuild\n{script}")).unwrap();
     let base = Base::Busybox.layout();
     let output = Command::new(workspace().join("fixtures/vm/boot.sh"))
         .args([&path, rbuild(), &session.context(), &base])
@@ -67,7 +68,7 @@ fn the_kernel_of_debian_builds_for_root_and_for_users() {
     {
         let _infallible = writeln!(
             script,
-            "su {caller} -c 'cd /files/context && PATH=/bin:/usr/bin:/files SOURCE_DATE_EPOCH=1 rbuild -q \
+            "su {caller} -c 'cd /files/context && PATH=/bin:/usr/bin SOURCE_DATE_EPOCH=1 rbuild -q \
              --root $HOME/store --build-context busybox=oci-layout:///files/busybox \
              --secret id=secret,src=secret -f {dockerfile} .' > /tmp/digest && \
              echo {caller}-{dockerfile} built $(cat /tmp/digest)",
