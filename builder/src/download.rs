@@ -8,6 +8,7 @@
 use std::io::Write as _;
 
 use cache::{Cache, CacheError};
+use frontend::RemoteUrl;
 use jiff::fmt::rfc2822::DateTimeParser;
 use oci::Digest;
 use registry_client::{Web, WebAnswer, WebFile, WebRequest};
@@ -39,14 +40,14 @@ pub struct Downloaded {
     etag: Option<String>,
 }
 
-/// Why a file could not be downloaded. URLs are shown without user and password.
+/// Why a file could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     /// The server says no.
     #[error("cannot download {url}: invalid response status {status}")]
     Status {
         /// The URL.
-        url: String,
+        url: RemoteUrl,
         /// The HTTP status.
         status: u16,
     },
@@ -54,7 +55,7 @@ pub enum DownloadError {
     #[error("cannot download {url}")]
     Web {
         /// The URL.
-        url: String,
+        url: RemoteUrl,
         /// Why.
         source: Box<registry_client::Error>,
     },
@@ -62,7 +63,7 @@ pub enum DownloadError {
     #[error("digest mismatch for {url}: {found} (expected: {expected})")]
     Digest {
         /// The URL.
-        url: String,
+        url: RemoteUrl,
         /// What came.
         found: Digest,
         /// What should have come.
@@ -72,7 +73,7 @@ pub enum DownloadError {
     #[error("cannot write {path}, downloaded from {url}", path = .path.display())]
     Write {
         /// The URL.
-        url: String,
+        url: RemoteUrl,
         /// The file.
         path: std::path::PathBuf,
         /// Why not.
@@ -92,7 +93,7 @@ const PROGRESS_STEP: u64 = 1 << 20;
 /// One download.
 struct Job<'a> {
     downloader: &'a Downloader,
-    url: &'a str,
+    url: &'a RemoteUrl,
     step: StepId,
     checksum: Option<Digest>,
 }
@@ -101,7 +102,7 @@ impl Downloader {
     /// Brings what is at `url` into the store, unless it is there.
     pub async fn download(
         &self,
-        url: &str,
+        url: &RemoteUrl,
         checksum: Option<Digest>,
     ) -> Result<Downloaded, DownloadError> {
         if let Some(wanted) = checksum
@@ -110,7 +111,7 @@ impl Downloader {
         {
             return Ok(known);
         }
-        let title = format!("[internal] download {}", shown(url));
+        let title = format!("[internal] download {url}");
         let step = StepId::named(&name_of(url, checksum));
         self.events.tell(step, EventKind::Planned { name: title, inputs: vec![] });
         self.events.tell(step, EventKind::Started);
@@ -140,7 +141,7 @@ impl Downloader {
     }
 
     /// Remembers `file` as what is at `url` now, and as what has been there with its checksum.
-    fn remember(&self, url: &str, file: &Downloaded) -> Result<(), CacheError> {
+    fn remember(&self, url: &RemoteUrl, file: &Downloaded) -> Result<(), CacheError> {
         let document = serde_json::to_vec(file).expect("plain data serialises");
         let digest = Digest::of(&document);
         self.cache.remember_document(&digest, &document)?;
@@ -149,8 +150,8 @@ impl Downloader {
     }
 
     /// The `Authorization` for the host of `url`; a token wins over a whole header.
-    fn authorization(&self, url: &str) -> Result<Option<String>, DownloadError> {
-        let host = host(url);
+    fn authorization(&self, url: &RemoteUrl) -> Result<Option<String>, DownloadError> {
+        let host = host(url.reveal());
         for (kind, scheme) in [("TOKEN", "Bearer "), ("HEADER", "")] {
             let id = format!("HTTP_AUTH_{kind}_{host}");
             if let Some(secret) = self.secrets.get(&id) {
@@ -178,8 +179,7 @@ impl Job<'_> {
             {
                 let told = format!(
                     "{source}; taking {} as it was when last asked: {}",
-                    shown(self.url),
-                    known.digest
+                    self.url, known.digest
                 );
                 self.downloader.events.tell(self.step, EventKind::Warning(told));
                 Ok((known, true))
@@ -192,7 +192,7 @@ impl Job<'_> {
     async fn fetch(&self, known: Option<&Downloaded>) -> Result<Option<Downloaded>, DownloadError> {
         let authorization = self.downloader.authorization(self.url)?;
         let request = WebRequest {
-            url: self.url,
+            url: self.url.reveal(),
             etag: known.and_then(|known| known.etag.as_deref()),
             authorization: authorization.as_deref(),
         };
@@ -228,7 +228,7 @@ impl Job<'_> {
         while let Some(chunk) = file.chunk().await.map_err(|error| self.broke(error))? {
             let before = writer.size();
             writer.write_all(&chunk).map_err(|source| DownloadError::Write {
-                url: shown(self.url),
+                url: self.url.clone(),
                 path: writer.path().to_owned(),
                 source,
             })?;
@@ -251,25 +251,25 @@ impl Job<'_> {
     fn verify(&self, found: Digest) -> Result<(), DownloadError> {
         match self.checksum {
             Some(expected) if expected != found => {
-                Err(DownloadError::Digest { url: shown(self.url), found, expected })
+                Err(DownloadError::Digest { url: self.url.clone(), found, expected })
             }
             Some(_) | None => Ok(()),
         }
     }
 
     fn progress(&self, current: u64, total: u64, done: bool) {
-        let id = shown(self.url);
+        let id = self.url.to_string();
         self.downloader.events.tell(self.step, EventKind::Progress { id, current, total, done });
     }
 
     /// An error that another try may mend.
     fn broke(&self, source: registry_client::Error) -> DownloadError {
-        DownloadError::Web { url: shown(self.url), source: Box::new(source) }
+        DownloadError::Web { url: self.url.clone(), source: Box::new(source) }
     }
 
     /// An error that none will.
     fn failed(&self, source: registry_client::Error) -> DownloadError {
-        let url = shown(self.url);
+        let url = self.url.clone();
         match source.answer().map(|answer| answer.status) {
             Some(status) => DownloadError::Status { url, status },
             None => DownloadError::Web { url, source: Box::new(source) },
@@ -278,8 +278,8 @@ impl Job<'_> {
 }
 
 /// The name that is pinned. It is a digest because a URL may hold a password.
-fn name_of(url: &str, checksum: Option<Digest>) -> String {
-    let url = Digest::of(url);
+fn name_of(url: &RemoteUrl, checksum: Option<Digest>) -> String {
+    let url = Digest::of(url.reveal());
     match checksum {
         Some(checksum) => format!("download {url} as {checksum}"),
         None => format!("download {url}"),
@@ -291,26 +291,11 @@ fn seconds(date: &str) -> Option<i64> {
     Some(DateTimeParser::new().parse_timestamp(date).ok()?.as_second())
 }
 
-/// Splits a URL into what is before its authority, the user information, and the rest.
-fn split(url: &str) -> (&str, &str, &str) {
-    let start = url.find("://").map_or(0, |colon| colon + 3);
-    let (scheme, rest) = url.split_at(start);
-    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-    let user = authority.rfind('@').map_or(0, |at| at + 1);
-    let (user, rest) = rest.split_at(user);
-    (scheme, user, rest)
-}
-
-/// `url` without user and password.
-pub(crate) fn shown(url: &str) -> String {
-    let (scheme, _, rest) = split(url);
-    format!("{scheme}{rest}")
-}
-
 /// The host that `url` names, without its port.
 fn host(url: &str) -> &str {
-    let (_, _, rest) = split(url);
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         Some(_) | None => authority,

@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use frontend::Dockerfile;
+use frontend::{Dockerfile, without_secrets};
 use oci::Digest;
 
 /// Something that happened. Times are taken where it happened, not where it is read.
@@ -75,6 +75,27 @@ pub enum EventKind {
     Failed(String),
 }
 
+impl EventKind {
+    /// What a step prints is its own; whatever we say ourselves has no secrets.
+    fn without_secrets(mut self) -> Self {
+        let text = match &mut self {
+            Self::Planned { name: text, .. }
+            | Self::Progress { id: text, .. }
+            | Self::Reason(text)
+            | Self::Warning(text)
+            | Self::Finding(Finding { text, .. })
+            | Self::Failed(text) => text,
+            Self::Started | Self::Cached | Self::Output { .. } | Self::Done | Self::Stopped => {
+                return self;
+            }
+        };
+        if text.contains("://") {
+            *text = without_secrets(text);
+        }
+        self
+    }
+}
+
 /// What a build check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -113,8 +134,9 @@ impl Events {
         (Self(sender), receiver)
     }
 
-    /// Tells `kind` of `step`, now. Nobody listening is no error.
+    /// Tells `kind` of `step`, now, without the secrets of URLs in it. Nobody listening is no error.
     pub fn tell(&self, step: StepId, kind: EventKind) {
+        let kind = kind.without_secrets();
         let _nobody_listens = self.0.send(Event { at: SystemTime::now(), step, kind });
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use frontend::{GitOp, shown_remote};
+use frontend::{GitOp, RemoteUrl, without_secrets};
 
 use crate::sandbox::{BrokerCommand, Sandbox, SandboxError};
 use crate::worker::{Secrets, SshAgents};
@@ -33,7 +33,7 @@ pub enum GitError {
     #[error("cannot run git, which fetches {remote}: {source}")]
     NoGit {
         /// The repository.
-        remote: String,
+        remote: RemoteUrl,
         /// Why.
         source: SandboxError,
     },
@@ -46,7 +46,7 @@ pub enum GitError {
         /// What was attempted.
         action: &'static str,
         /// The repository.
-        remote: String,
+        remote: RemoteUrl,
         /// What it said.
         said: String,
     },
@@ -54,7 +54,7 @@ pub enum GitError {
     #[error("repository {remote} has no branch, tag or commit `{reference}`")]
     NoRef {
         /// The repository.
-        remote: String,
+        remote: RemoteUrl,
         /// What was asked for.
         reference: String,
     },
@@ -62,7 +62,7 @@ pub enum GitError {
     #[error("expected a commit with checksum {expected} in {remote}, got {found}")]
     Checksum {
         /// The repository.
-        remote: String,
+        remote: RemoteUrl,
         /// What it must begin with.
         expected: String,
         /// What it is.
@@ -72,7 +72,7 @@ pub enum GitError {
     #[error("`{subdir}` is no directory of {remote}")]
     NoSubdir {
         /// The repository.
-        remote: String,
+        remote: RemoteUrl,
         /// The directory.
         subdir: String,
     },
@@ -80,7 +80,7 @@ pub enum GitError {
     #[error("cannot read the checkout of {remote}")]
     Read {
         /// The repository.
-        remote: String,
+        remote: RemoteUrl,
         /// Why.
         source: io::Error,
     },
@@ -111,7 +111,7 @@ impl Git {
     /// The commit that `reference` stands for today; without one that of the default branch.
     pub async fn resolve(
         &self,
-        remote: &str,
+        remote: &RemoteUrl,
         reference: Option<&str>,
         checksum: Option<&str>,
     ) -> Result<String, GitError> {
@@ -126,18 +126,19 @@ impl Git {
             return Ok(commit);
         }
         let expected = checksum.unwrap_or_default().to_owned();
-        Err(GitError::Checksum { remote: shown_remote(remote), expected, found: commit })
+        Err(GitError::Checksum { remote: remote.clone(), expected, found: commit })
     }
 
     /// The object that a name stands for, if that is a tag's own, and the commit behind it.
     async fn look_up(
         &self,
-        remote: &str,
+        remote: &RemoteUrl,
         reference: &str,
     ) -> Result<(Option<String>, String), GitError> {
         let pattern = reference.strip_prefix("refs/").unwrap_or(reference);
         let peeled = format!("{pattern}^{{}}");
-        let args = ["ls-remote", "--", remote, pattern, &peeled];
+        let address = remote.without_user();
+        let args = ["ls-remote", "--", &*address, pattern, &peeled];
         let listed = self.run("look into", remote, &args).await?;
         let refs: Vec<_> = listed.lines().filter_map(Advertised::parse).collect();
         let find = |name: &str| refs.iter().find(|found| found.name == name);
@@ -151,7 +152,7 @@ impl Git {
             })
         });
         found.ok_or_else(|| GitError::NoRef {
-            remote: shown_remote(remote),
+            remote: remote.clone(),
             reference: reference.to_owned(),
         })
     }
@@ -160,8 +161,8 @@ impl Git {
     /// caller's umask is.
     pub async fn check_out(&self, git: &GitOp, into: &Path) -> Result<Checkout, GitError> {
         let directory = into.to_str().unwrap_or_default();
-        let remote = &*git.remote;
-        let unreadable = |source| GitError::Read { remote: shown_remote(remote), source };
+        let (remote, address) = (&git.remote, git.remote.without_user());
+        let unreadable = |source| GitError::Read { remote: remote.clone(), source };
         fs::create_dir(into).map_err(unreadable)?;
         let run = async |action, args: &[&str]| {
             self.run(action, remote, &[&["-C", directory], args].concat()).await
@@ -169,7 +170,7 @@ impl Git {
         let format = if git.commit.len() == 64 { "sha256" } else { "sha1" };
         let format = format!("--object-format={format}");
         run("prepare a checkout of", &["init", "-q", &format]).await?;
-        run("prepare a checkout of", &["remote", "add", "origin", "--", remote]).await?;
+        run("prepare a checkout of", &["remote", "add", "origin", "--", &address]).await?;
         let fetch = ["fetch", "-q", "--depth=1", "--no-tags", "origin", "--"];
         let fetched = run("fetch", &[&fetch[..], &[&git.commit]].concat()).await;
         if let Err(error) = fetched {
@@ -188,7 +189,7 @@ impl Git {
         let seconds = Duration::from_secs(seconds.trim().parse().unwrap_or(0));
         let part = match &git.subdir {
             Some(subdir) => real_directory(into, subdir).ok_or_else(|| GitError::NoSubdir {
-                remote: shown_remote(remote),
+                remote: remote.clone(),
                 subdir: subdir.clone(),
             })?,
             None => into.to_owned(),
@@ -201,7 +202,7 @@ impl Git {
     async fn run(
         &self,
         action: &'static str,
-        remote: &str,
+        remote: &RemoteUrl,
         args: &[&str],
     ) -> Result<String, GitError> {
         const SAFE: [&str; 9] = [
@@ -222,19 +223,20 @@ impl Git {
             hidden_env: OF_ANOTHER_REPOSITORY.map(str::to_owned).to_vec(),
             stdin: vec![],
         };
-        let remote = shown_remote(remote);
+        let remote = remote.clone();
         let output = broker.run(&command).await;
         let output = output.map_err(|source| GitError::NoGit { remote: remote.clone(), source })?;
         if output.code == Some(0) {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().replace('\n', "; ");
+        let said = without_secrets(&said.trim().replace('\n', "; "));
         Err(GitError::Failed { action, remote, said })
     }
 
-    /// No question is ever asked; a token goes into the environment, where `ps` does not show it.
-    fn environment(&self, remote: &str) -> Vec<(String, String)> {
+    /// No question is ever asked. Tokens and passwords go into the environment, where `ps` does not
+    /// show them.
+    fn environment(&self, remote: &RemoteUrl) -> Vec<(String, String)> {
         let mut env = vec![
             ("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned()),
             ("LC_ALL".to_owned(), "C".to_owned()),
@@ -242,24 +244,50 @@ impl Git {
         if let Some(agent) = self.ssh.get("default") {
             env.push(("SSH_AUTH_SOCK".to_owned(), agent.to_string_lossy().into_owned()));
         }
+        let mut config = vec![];
         if let Some((origin, header)) = authorization(&self.secrets, remote) {
-            let pairs = [
-                ("GIT_CONFIG_COUNT", "1".to_owned()),
-                ("GIT_CONFIG_KEY_0", format!("http.{origin}/.extraHeader")),
-                ("GIT_CONFIG_VALUE_0", format!("Authorization: {header}")),
-            ];
-            env.extend(pairs.map(|(name, value)| (name.to_owned(), value)));
+            config
+                .push((format!("http.{origin}/.extraHeader"), format!("Authorization: {header}")));
         }
+        if let (Some(origin), Some((user, password))) = (origin(remote), remote.user()) {
+            config.push((format!("credential.{origin}.helper"), TELL_USER.to_owned()));
+            env.push(("RBUILD_GIT_USER".to_owned(), user));
+            env.push(("RBUILD_GIT_PASSWORD".to_owned(), password));
+        }
+        env.extend(as_environment(config));
         env
     }
 }
 
+/// A credential helper that tells the user of a URL. Git asks it for nothing but the host that the
+/// URL names, also where a server sends it elsewhere. What no line can hold is not told.
+const TELL_USER: &str = r#"!f() {
+    test "$1" = get || exit 0
+    case $RBUILD_GIT_USER$RBUILD_GIT_PASSWORD in *[[:cntrl:]]*) exit 0;; esac
+    printf 'username=%s\npassword=%s\n' "$RBUILD_GIT_USER" "$RBUILD_GIT_PASSWORD"
+}; f"#;
+
+/// Configuration as git takes it from its environment.
+fn as_environment(config: Vec<(String, String)>) -> impl Iterator<Item = (String, String)> {
+    let count = ("GIT_CONFIG_COUNT".to_owned(), config.len().to_string());
+    let pairs = config.into_iter().enumerate().flat_map(|(index, (key, value))| {
+        [(format!("GIT_CONFIG_KEY_{index}"), key), (format!("GIT_CONFIG_VALUE_{index}"), value)]
+    });
+    std::iter::once(count).chain(pairs)
+}
+
+/// Scheme, host and port of a repository on the web.
+fn origin(remote: &RemoteUrl) -> Option<String> {
+    let address = remote.without_user();
+    let (scheme @ ("http" | "https"), rest) = address.split_once("://")? else { return None };
+    Some(format!("{scheme}://{}", rest.split('/').next().unwrap_or_default()))
+}
+
 /// The origin that a secret is for, and what it says there. A secret for the host goes before one
 /// for all hosts.
-fn authorization(secrets: &Secrets, remote: &str) -> Option<(String, String)> {
-    let remote = shown_remote(remote);
-    let (scheme @ ("http" | "https"), rest) = remote.split_once("://")? else { return None };
-    let host = rest.split('/').next().unwrap_or_default();
+fn authorization(secrets: &Secrets, remote: &RemoteUrl) -> Option<(String, String)> {
+    let origin = origin(remote)?;
+    let (_, host) = origin.split_once("://")?;
     let secret = |id: &str| Some(String::from_utf8_lossy(secrets.get(id)?).trim().to_owned());
     let basic = |token| STANDARD.encode(format!("x-access-token:{token}"));
     let header = [format!(".{host}"), String::new()].iter().find_map(|whose| {
@@ -267,7 +295,7 @@ fn authorization(secrets: &Secrets, remote: &str) -> Option<(String, String)> {
         let of_token = || Some(format!("basic {}", basic(token()?)));
         secret(&format!("GIT_AUTH_HEADER{whose}")).or_else(of_token)
     })?;
-    Some((format!("{scheme}://{host}"), header))
+    Some((origin, header))
 }
 
 /// Variables that git gives to its hooks: where they are set, a build would take the repository of the
@@ -370,9 +398,9 @@ mod tests {
         for (first, expected) in shown.into_iter().enumerate() {
             let secret = |(id, value): &(&str, &str)| ((*id).to_owned(), value.as_bytes().to_vec());
             let secrets = Secrets::new(all[first..].iter().map(secret).collect());
-            let found = authorization(&secrets, "https://me@h.org:8443/a.git").unwrap();
+            let found = authorization(&secrets, &"https://me@h.org:8443/a.git".into()).unwrap();
             assert_eq!(found, ("https://h.org:8443".to_owned(), expected));
-            assert_eq!(authorization(&secrets, "ssh://git@h.org/a"), None);
+            assert_eq!(authorization(&secrets, &"ssh://git@h.org/a".into()), None);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use crate::url::{without_secrets, without_secrets_at};
 use crate::{Source, Span};
 
 /// What is wrong, where, and what to do about it.
@@ -33,29 +34,27 @@ struct Excerpt {
 }
 
 impl Diagnostic {
-    /// Reports `message` at `span` of `source`.
+    /// Reports `message` at `span` of `source`. Neither shows what is secret in a URL.
     pub fn new(source: &Source, span: Span, message: impl Into<String>) -> Self {
         let text = &source.text;
         let mut start = span.start.min(text.len());
         while !text.is_char_boundary(start) {
             start -= 1;
         }
-        let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line = text[line_start..].lines().next().unwrap_or_default();
-        let before = text[line_start..start].chars().count();
-        let rest = line.chars().count().saturating_sub(before);
         let spanned = text.get(start..span.end.min(text.len())).unwrap_or_default();
-        let width = spanned.lines().next().map_or(0, |first| first.trim_end().chars().count());
+        let spanned = spanned.lines().next().map_or(0, |first| first.trim_end().len());
+        let (line, [from, to]) = shown_line(text, start, start + spanned);
+        let width = line.get(from..to).map_or(0, |marked| marked.chars().count());
         let excerpt = Excerpt {
             file: source.name.clone(),
-            line: line.to_owned(),
             number: source.line_of(start),
-            column: before,
-            width: width.min(rest).max(1),
+            column: line.get(..from).map_or(0, |before| before.chars().count()),
+            width: width.max(1),
             lines: Some(source.lines_of(&span)),
+            line,
         };
-        let excerpt = Box::new(excerpt);
-        Self { message: message.into(), span, help: None, suggestion: None, excerpt }
+        let (message, excerpt) = (without_secrets(&message.into()), Box::new(excerpt));
+        Self { message, span, help: None, suggestion: None, excerpt }
     }
 
     /// Says which lines are those of the instruction, of which the span may be but a word.
@@ -72,7 +71,7 @@ impl Diagnostic {
 
     /// Adds what to do about it.
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(without_secrets(&help.into()));
         self
     }
 
@@ -136,6 +135,33 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// The line of `text` that `start` is in without the secrets of its URLs, and where the bytes from
+/// `start` to `end` are in it.
+fn shown_line(text: &str, start: usize, end: usize) -> (String, [usize; 2]) {
+    let first = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+    let goes_on = |line: &str| line.trim_end_matches('\r').ends_with(['\\', '`']);
+    // A URL may begin lines before and end lines after: those of one instruction belong together.
+    let mut whole = first;
+    while whole > 0 && goes_on(&text[..whole - 1]) {
+        whole = text[..whole - 1].rfind('\n').map_or(0, |newline| newline + 1);
+    }
+    let mut lines = text[first..].split_inclusive('\n');
+    let mut length = 0;
+    for line in &mut lines {
+        length += line.len();
+        if !goes_on(line.trim_end_matches('\n')) {
+            break;
+        }
+    }
+    let mut places = [start - whole, end.min(first + length) - whole];
+    let number = text[whole..first].matches('\n').count();
+    let shown = without_secrets_at(&text[whole..first + length], &mut places);
+    let before: usize = shown.split_inclusive('\n').take(number).map(str::len).sum();
+    let line = shown[before..].lines().next().unwrap_or_default().to_owned();
+    let places = places.map(|place| place.saturating_sub(before).min(line.len()));
+    (line, places)
+}
+
 /// Returns the candidate that `word` was probably meant to be: the one with the fewest edits, at
 /// most two, as BuildKit suggests.
 pub fn did_you_mean<'a>(
@@ -178,6 +204,24 @@ mod tests {
             .to_string();
         let expected = "unknown instruction: COPPY\n --> Dockerfile:2:1\n  |\n2 | COPPY . /app\n  | ^^^^^\nhelp: did you mean `COPY`?";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn passwords_of_urls_are_shown_neither_in_the_line_nor_in_the_message() {
+        let text = "FROM a\nADD https://me:secret@h/f?sig=secret /d\n";
+        let source = Source::new("Dockerfile", text);
+        let at = |word: &str| text.find(word).unwrap();
+        let shown = |span| Diagnostic::new(&source, span, "no http://me:secret@h").to_string();
+        let url = shown(at("https")..at(" /d"));
+        let expected = "no http://h\n --> Dockerfile:2:5\n  |\n2 | ADD https://h/f?sig=**** /d\n  |     ^^^^^^^^^^^^^^^^^^^^";
+        assert_eq!(url, expected);
+        assert!(shown(at("/d")..at("/d") + 2).ends_with("|                          ^^"));
+        let text = "ADD http://me:sec\\\nret@h/f /x \\\n /d\n";
+        let source = Source::new("Dockerfile", text);
+        let shown = |at: usize| Diagnostic::new(&source, at..at + 1, "x").excerpt();
+        assert!(shown(0).contains("1 | ADD http://\\\n"), "{}", shown(0));
+        let second = text.find("/x").unwrap();
+        assert!(shown(second).ends_with("2 | h/f /x \\\n  |     ^"), "{}", shown(second));
     }
 
     #[test]

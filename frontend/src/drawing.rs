@@ -18,9 +18,10 @@
 use std::collections::HashSet;
 
 use oci::{Digest, ImageConfig};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
-use crate::{FileSource, Input, Op, Plan, Source, Vertex, VertexId};
+use crate::{FileSource, Input, Op, Plan, Source, Vertex, VertexId, without_secrets};
 
 /// What a build would do about a vertex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -207,6 +208,7 @@ struct JsonPlan<'a> {
 struct JsonTarget<'a> {
     platform: String,
     vertex: VertexId,
+    #[serde(serialize_with = "config_without_secrets")]
     config: &'a ImageConfig,
 }
 
@@ -221,6 +223,25 @@ struct JsonVertex<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<Expected>,
     op: &'a Op,
+}
+
+/// Environment, labels and commands may have URLs, too.
+fn config_without_secrets<S: Serializer>(
+    config: &ImageConfig,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut value = serde_json::to_value(config).expect("plain data serialises");
+    hide_secrets(&mut value);
+    value.serialize(serializer)
+}
+
+fn hide_secrets(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = without_secrets(text),
+        Value::Array(values) => values.iter_mut().for_each(hide_secrets),
+        Value::Object(members) => members.values_mut().for_each(hide_secrets),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 #[cfg(test)]

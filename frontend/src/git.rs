@@ -6,13 +6,13 @@
 //! git@host:team/app#main
 //! ```
 
-use crate::GitOp;
+use crate::{GitOp, RemoteUrl};
 
 /// A git repository and the part of it that is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GitSource {
-    /// Where it is, as git takes it.
-    pub remote: String,
+    /// Where it is.
+    pub remote: RemoteUrl,
     /// A branch, a tag, a full ref or a whole commit; `None`: the default branch.
     pub reference: Option<String>,
     /// A directory of it.
@@ -35,7 +35,7 @@ impl GitSource {
             Some((remote, query)) if address.contains("://") => (remote, query),
             _ => (address, ""),
         };
-        let mut source = Self { remote: remote.to_owned(), ..Self::default() };
+        let mut source = Self { remote: remote.into(), ..Self::default() };
         let wanted = Query::parse(query)?;
         source.apply(wanted)?;
         let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
@@ -48,8 +48,8 @@ impl GitSource {
     }
 
     /// What becomes words of git's command line.
-    fn words(&self) -> impl Iterator<Item = &String> {
-        self.reference.iter().chain([&self.remote])
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.reference.as_deref().into_iter().chain([self.remote.reveal()])
     }
 
     fn apply(&mut self, query: Query) -> Result<(), String> {
@@ -90,16 +90,6 @@ impl GitSource {
         check_hex(checksum)?;
         agree("checksum", &mut self.checksum, Some(checksum.to_owned()))
     }
-}
-
-/// The address of a repository without user and password.
-pub fn shown_remote(remote: &str) -> String {
-    let Some((scheme @ ("http" | "https"), rest)) = remote.split_once("://") else {
-        return remote.to_owned();
-    };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
 }
 
 /// What stands behind the question mark.
@@ -215,11 +205,11 @@ mod tests {
     #[test]
     fn a_fragment_names_a_ref_and_a_directory() {
         let source = parsed("https://x.org/a.git#main:docs/../img");
-        assert_eq!(source.remote, "https://x.org/a.git");
+        assert_eq!(source.remote.reveal(), "https://x.org/a.git");
         assert_eq!(source.reference.as_deref(), Some("main"));
         assert_eq!(source.subdir.as_deref(), Some("img"));
         let source = parsed("git@x.org:a/b#:sub");
-        assert_eq!((source.remote.as_str(), source.reference), ("git@x.org:a/b", None));
+        assert_eq!((source.remote.reveal(), source.reference), ("git@x.org:a/b", None));
         assert_eq!(source.subdir.as_deref(), Some("sub"));
         assert_eq!(parsed("ssh://x/a").subdir, None);
     }
@@ -239,12 +229,6 @@ mod tests {
         assert_eq!((source.submodules, source.commit_times), (Some(true), false));
         let both = parsed("https://x.org/a.git?tag=v1#refs/tags/v1");
         assert_eq!(both.reference.as_deref(), Some("refs/tags/v1"));
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(shown_remote("https://u:p@x.org/a@b.git"), "https://x.org/a@b.git");
-        assert_eq!(shown_remote("ssh://git@x.org/a"), "ssh://git@x.org/a");
     }
 
     #[test]

@@ -31,12 +31,13 @@ mod source;
 mod stages;
 #[cfg(test)]
 mod test_data;
+mod url;
 
 pub use ast::Dockerfile;
 pub use csv::{CsvError, csv_fields};
 pub use diagnostic::{Diagnostic, did_you_mean};
 pub use expand::{Expansion, ExpansionError, expand, expand_heredoc, expand_words};
-pub use git::{GitSource, shown_remote};
+pub use git::GitSource;
 pub use graph::{Graph, Vertex, VertexId};
 pub use lint::{Condition, Suspicion, Warning, is_secret_name};
 pub use ops::{
@@ -47,9 +48,10 @@ pub use parse::{parse, parse_trigger, parse_until_error, refuse_foreign_syntax};
 pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
 pub use plan::{
     HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, is_closed_directory, is_git,
-    is_url, plan, quote, without_passwords,
+    is_url, plan, quote,
 };
 pub use source::{Source, Span};
+pub use url::{RemoteUrl, without_secrets};
 
 #[cfg(test)]
 use test_data::test_data;

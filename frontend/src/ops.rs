@@ -6,7 +6,7 @@
 use oci::{Digest, Digester, Platform};
 use serde::{Serialize, Serializer};
 
-use crate::{PinnedImage, VertexId, is_secret_name, without_passwords};
+use crate::{PinnedImage, RemoteUrl, VertexId, is_secret_name, without_secrets};
 
 /// What to do to make one snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -41,10 +41,10 @@ pub struct ExecOp {
     /// The root filesystem it starts from.
     pub root: VertexId,
     /// The command line.
-    #[serde(serialize_with = "words_without_passwords")]
+    #[serde(serialize_with = "words_without_secrets")]
     pub args: Vec<String>,
     /// Its environment, in order.
-    #[serde(serialize_with = "variables_without_passwords")]
+    #[serde(serialize_with = "variables_without_secrets")]
     pub env: Vec<(String, String)>,
     /// Proxy variables: in the environment, but never in the key, nor shown to anybody: addresses
     /// of proxies have passwords.
@@ -308,8 +308,7 @@ pub struct MakeDirOp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FetchOp {
     /// Where it was downloaded from, for people.
-    #[serde(serialize_with = "without_password")]
-    pub url: String,
+    pub url: RemoteUrl,
     /// The blob that holds it.
     pub digest: Digest,
     /// Its name: one path segment.
@@ -322,8 +321,7 @@ pub struct FetchOp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GitOp {
     /// Where the repository is.
-    #[serde(serialize_with = "without_password")]
-    pub remote: String,
+    pub remote: RemoteUrl,
     /// What was asked for; a server may give nothing but that. Not in the key.
     pub reference: Option<String>,
     /// The commit.
@@ -415,7 +413,9 @@ impl Op {
             Self::Git(git) => {
                 let GitOp { remote, reference: _, commit, subdir, keep_git_dir, submodules } =
                     &**git;
-                let digest = op("git").field(remote).field(commit).optional(subdir.as_ref());
+                // A commit has the same files for everyone who may read it.
+                let digest =
+                    op("git").field(remote.without_user()).field(commit).optional(subdir.as_ref());
                 digest.flag(*keep_git_dir).flag(*submodules)
             }
             Self::MakeDir(MakeDirOp { onto: _, path, owner }) => {
@@ -549,27 +549,23 @@ fn as_text<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok,
 }
 
 fn as_lossy_text<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+    serializer.serialize_str(&without_secrets(&String::from_utf8_lossy(bytes)))
 }
 
-fn without_password<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&without_passwords(url))
-}
-
-fn words_without_passwords<S: Serializer>(
+fn words_without_secrets<S: Serializer>(
     words: &[String],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(words.iter().map(|word| without_passwords(word)))
+    serializer.collect_seq(words.iter().map(|word| without_secrets(word)))
 }
 
-fn variables_without_passwords<S: Serializer>(
+fn variables_without_secrets<S: Serializer>(
     variables: &[(String, String)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let shown = |(name, value): &(String, String)| match is_secret_name(name) {
         true => (name.clone(), "****".to_owned()),
-        false => (name.clone(), without_passwords(value)),
+        false => (name.clone(), without_secrets(value)),
     };
     serializer.collect_seq(variables.iter().map(shown))
 }

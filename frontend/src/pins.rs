@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use oci::{Descriptor, DiffId, Digest, ImageConfig, Platform, Reference};
 use serde::Serialize;
 
+use crate::RemoteUrl;
+
 /// Something a Dockerfile names whose content can change from day to day.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceRef {
@@ -32,14 +34,14 @@ pub enum SourceRef {
     /// A file by URL.
     Http {
         /// Where it is.
-        url: String,
+        url: RemoteUrl,
         /// The checksum that it must have.
         checksum: Option<Digest>,
     },
     /// A commit of a git repository.
     Git {
         /// Where the repository is.
-        remote: String,
+        remote: RemoteUrl,
         /// Which one: a branch, a tag, a full ref, a commit; `None`: the default branch's.
         reference: Option<String>,
         /// What it must begin with.
@@ -48,7 +50,7 @@ pub enum SourceRef {
     /// When a commit was made; the members are those of [`SourceRef::Git`].
     GitTime {
         /// Where the repository is.
-        remote: String,
+        remote: RemoteUrl,
         /// Which one.
         reference: Option<String>,
         /// What it must begin with.

@@ -135,6 +135,9 @@ pub enum Error {
     /// A name makes no URL.
     #[error("`{0}` is not a valid address")]
     Address(String),
+    /// What should be a URL is none. It is not shown, for it may hold a password.
+    #[error("the address is not a valid URL: {0}")]
+    NoUrl(String),
     /// The bytes to push could not be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -198,6 +201,7 @@ impl Error {
             | Self::Credentials { .. }
             | Self::Blocked { .. }
             | Self::Address(_)
+            | Self::NoUrl(_)
             | Self::Read { .. }
             | Self::Setup(_)
             | Self::Hosts { .. } => None,

@@ -96,6 +96,7 @@ fn is_temporary(error: &Error) -> bool {
         | Error::Credentials { .. }
         | Error::Blocked { .. }
         | Error::Address(_)
+        | Error::NoUrl(_)
         | Error::Read { .. }
         | Error::Setup(_)
         | Error::Hosts { .. } => false,

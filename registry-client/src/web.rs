@@ -79,7 +79,7 @@ impl Web {
 
     /// Asks once. A status that is no success is an error.
     pub async fn get(&self, request: &WebRequest<'_>) -> Result<WebAnswer, Error> {
-        let url = Url::parse(request.url).map_err(|_| Error::Address(request.url.to_owned()))?;
+        let url = Url::parse(request.url).map_err(|why| Error::NoUrl(why.to_string()))?;
         let call = Call::new(&Method::GET, &url);
         let headers = headers(request).map_err(|header| Error::Protocol {
             call: call.clone(),

@@ -1,1 +1,255 @@
 //! Git repositories and URLs: nothing of the caller leaks into them, nothing of theirs leads out.
+
+use std::fs;
+use std::path::Path;
+
+use test_support::{Outcome, Session, WebServer};
+
+/// The password, and the signature, that must not be found anywhere.
+const PASSWORD: &str = "pa55wordmarker";
+const SIGNATURE: &str = "s1gnaturemarker";
+
+/// Makes `repositories/app.git` with a branch, a lightweight tag `v1`, an annotated one `v2`, and a file.
+const MAKE_REPOSITORY: &str = r#"
+set -e
+export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a \
+    GIT_COMMITTER_EMAIL=a@b GIT_AUTHOR_DATE='1700000000 +0000' GIT_COMMITTER_DATE='1700000000 +0000'
+mkdir -p repositories && cd repositories && git init -q -b main app.git && cd app.git
+mkdir sub && echo one > file && echo deep > sub/deep
+printf 'FROM scratch\nCOPY file /\n' > Dockerfile && echo 'file content' > ../plain
+git add . && git commit -qm one && git tag v1
+echo two > file && git commit -qam two && git tag -a -m annotated v2
+"#;
+
+fn session() -> Session {
+    let session = Session::new();
+    session.tool("sh", &["-c", MAKE_REPOSITORY]);
+    session
+}
+
+/// A server that wants the password, and the URL of its root with the password in it.
+fn with_password(session: &Session) -> (WebServer, String) {
+    let login = format!("ann:{PASSWORD}");
+    let server = WebServer::start(&session.path("repositories"), Some(&login));
+    let url = format!("http://{login}@{}", server.host());
+    (server, url)
+}
+
+/// Demands that neither marker is in what was said.
+fn says_nothing(what: &str, outcome: &Outcome) {
+    for said in [&outcome.stdout, &outcome.stderr] {
+        for marker in [PASSWORD, SIGNATURE] {
+            assert!(!said.contains(marker), "{what} says {marker}:\n{outcome}");
+        }
+    }
+}
+
+/// Demands that neither marker is in a file below `directory`, unpacked where it is compressed. The
+/// history keeps queries as BuildKit's does.
+fn keeps_nothing(directory: &Path) {
+    let count = |bytes: &[u8], marker: &str| {
+        bytes.windows(marker.len()).filter(|window| *window == marker.as_bytes()).count()
+    };
+    let in_history = format!("{SIGNATURE}&x=1 /a # buildkit");
+    let mut todo = vec![directory.to_owned()];
+    let mut seen = 0;
+    while let Some(directory) = todo.pop() {
+        for entry in fs::read_dir(&directory).unwrap().flatten() {
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            if kind.is_dir() {
+                todo.push(path);
+            } else if kind.is_file() {
+                let bytes = fs::read(&path).unwrap();
+                let unpacked = unpacked(&bytes);
+                for bytes in [&bytes, &unpacked] {
+                    assert_eq!(count(bytes, PASSWORD), 0, "{}", path.display());
+                    let known = count(bytes, &in_history);
+                    assert_eq!(count(bytes, SIGNATURE), known, "{}", path.display());
+                }
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 0, "{} has files", directory.display());
+}
+
+fn unpacked(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let program = match bytes {
+        [0x1f, 0x8b, ..] => "gzip",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        _ => return vec![],
+    };
+    let mut child = Command::new(program)
+        .args(["-dc"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let bytes = bytes.to_vec();
+    std::thread::spawn(move || stdin.write_all(&bytes));
+    child.wait_with_output().unwrap().stdout
+}
+
+/// Runs every way of building and of looking at the Dockerfile; each must succeed and say nothing.
+fn looked_at_from_all_sides(session: &Session, args: &[&str], context: &str) {
+    let metadata = session.path("metadata.json");
+    let metadata_file = format!("--metadata-file={}", metadata.display());
+    for progress in ["plain", "rawjson", "quiet", "auto"] {
+        let progress = format!("--progress={progress}");
+        let fixed = ["build", &progress, "--explain", "--no-cache", "-t", "x", &metadata_file];
+        let outcome = session.rbuild(&[&fixed[..], args, &[context]].concat()).succeeds();
+        says_nothing(&progress, &outcome);
+        let metadata = fs::read_to_string(&metadata).unwrap();
+        assert!(!metadata.contains(PASSWORD) && !metadata.contains(SIGNATURE), "{metadata}");
+    }
+    for form in ["text", "dot", "json"] {
+        let form = format!("--format={form}");
+        let outcome = session.rbuild(&[&["graph", &form][..], args, &[context]].concat());
+        let mut outcome = outcome.succeeds();
+        // A config has the history, which keeps queries as BuildKit's does.
+        outcome.stdout = outcome.stdout.replace(&format!("sig={SIGNATURE}"), "");
+        says_nothing(&form, &outcome);
+    }
+    for call in ["check", "check,format=json", "outline", "outline,format=json", "targets"] {
+        let call = format!("--call={call}");
+        let outcome = session.rbuild(&[&["build", &call][..], args, &[context]].concat());
+        says_nothing(&call, &outcome);
+        for word in outcome.stdout.split('"') {
+            use base64::Engine as _;
+            let decoded = base64::engine::general_purpose::STANDARD.decode(word);
+            let decoded = String::from_utf8(decoded.unwrap_or_default()).unwrap_or_default();
+            assert!(!decoded.contains(PASSWORD), "{call} has it encoded: {decoded}");
+        }
+    }
+    session.image("x");
+    keeps_nothing(&session.store());
+}
+
+/// Demands that git ran, and that no command line but rbuild's own had the password.
+fn no_command_line_had_it(server: &WebServer) {
+    let requests = server.requests();
+    let lines = || requests.iter().flat_map(|request| &request.processes);
+    assert!(lines().any(|line| line.contains("git") && line.contains("127.0.0.1")), "git ran");
+    for line in lines() {
+        let is_ours = line.contains("rbuild build") || line.contains("rbuild graph");
+        assert!(is_ours || !line.contains(PASSWORD), "{line}");
+    }
+}
+
+/// Issue 9, 1.2; CVE-2023-26054.
+#[test]
+fn the_password_of_a_downloads_url_is_not_kept_or_shown() {
+    let session = session();
+    let (server, url) = with_password(&session);
+    let text = format!(
+        "FROM scratch\nARG U\nADD {url}/plain?sig={SIGNATURE}&x=1 /a\nADD ${{U}}/plain /b\n\
+         add  \"{url}/plain\" /c\n"
+    );
+    session.write("Dockerfile", text);
+    looked_at_from_all_sides(&session, &[&format!("--build-arg=U={url}")], "context");
+    let image = session.image("x");
+    let history: Vec<_> = image.config.history.iter().map(|entry| &entry.created_by).collect();
+    let shown = format!("ADD http://{}/plain?sig={SIGNATURE}&x=1 /a # buildkit", server.host());
+    assert!(history.iter().any(|line| line.contains(&shown)), "{history:?}");
+    assert_eq!(image.text("/b"), "file content\n");
+}
+
+/// Issue 9, 1.2; CVE-2023-26054.
+#[test]
+fn the_password_of_a_repositorys_url_is_not_kept_or_shown() {
+    let session = session();
+    let (server, url) = with_password(&session);
+    let text = format!(
+        "FROM scratch\nARG U={url}\nADD --keep-git-dir {url}/app.git#v2 /a\nADD $U/app.git /b\n"
+    );
+    session.write("Dockerfile", text);
+    looked_at_from_all_sides(&session, &[], "context");
+    let image = session.image("x");
+    let config = image.text("/a/.git/config");
+    assert!(config.contains(&format!("http://{}/app.git", server.host())), "{config}");
+    assert_eq!(image.text("/b/file"), "two\n");
+    no_command_line_had_it(&server);
+}
+
+/// Issue 9, 1.2; CVE-2023-26054.
+#[test]
+fn the_password_of_a_contexts_url_is_not_kept_or_shown() {
+    let session = session();
+    let (server, url) = with_password(&session);
+    let repository = format!("{url}/app.git");
+    looked_at_from_all_sides(
+        &session,
+        &["--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"],
+        &repository,
+    );
+    no_command_line_had_it(&server);
+    session.write(
+        "Dockerfile",
+        "FROM scratch\nCOPY --from=file /context /f\nCOPY --from=git file /g\n",
+    );
+    let signed = format!("--build-context=file={url}/plain?X-Amz-Signature={SIGNATURE}");
+    let named = format!("--build-context=git={repository}");
+    looked_at_from_all_sides(&session, &[&signed, &named], "context");
+    let file = format!("{url}/app.git.dockerfile?token={SIGNATURE}");
+    fs::write(session.path("repositories/app.git.dockerfile"), "FROM scratch\nLABEL a=b\n")
+        .unwrap();
+    looked_at_from_all_sides(&session, &["-f", &file], "context");
+    looked_at_from_all_sides(&session, &[], &file);
+}
+
+/// Issue 9, 1.2: also where something is wrong.
+#[test]
+fn errors_do_not_show_the_password_of_a_url() {
+    let session = session();
+    let (_server, url) = with_password(&session);
+    let wrong = url.replace("127.0.0.1", "127.0.0.2");
+    for line in [
+        format!("ADD {url}/nosuch?sig={SIGNATURE} /"),
+        format!("ADD {wrong}/nosuch?access_token={SIGNATURE} /"),
+        format!("ADD {url}/nosuch.git /"),
+        format!("ADD {url}/app.git#nosuch /"),
+        format!("ADD {url}/app.git?nosuch=1&key={SIGNATURE} /"),
+        format!("ADD {wrong}/app.git /"),
+        format!("ADD --checksum=sha256:{} {url}/plain?sig={SIGNATURE} /", "0".repeat(64)),
+        format!("COPY {url}/plain /"),
+        format!("COPPY {url}/plain /"),
+        format!("ADD http://ann:a/{PASSWORD}@h/f /"),
+        format!("ADD http://ann:{PASSWORD}@h:port/f /"),
+        format!("ADD --nosuch {url}/plain \\\n  {url}/other /"),
+        format!("RUN --mount=type=nosuch curl {url}/plain"),
+        format!("ARG U={url}\nADD ${{U}}/nosuch /"),
+        format!("ARG U={url}\nADD ${{U}}/nosuch.git /"),
+    ] {
+        session.write("Dockerfile", format!("FROM scratch\n{line}\n"));
+        for progress in ["plain", "rawjson"] {
+            let outcome = session.run(&mut session.build_command(progress, &["--explain"]));
+            assert!(!outcome.status.success(), "{line}\n{outcome}");
+            says_nothing(&line, &outcome);
+        }
+        says_nothing(&line, &session.rbuild(&["build", "--check", "context"]));
+        says_nothing(&line, &session.rbuild(&["graph", "context"]));
+    }
+    session.write("Dockerfile", "FROM scratch\n");
+    let (file, git) = (format!("{url}/nosuch?sig={SIGNATURE}"), format!("{url}/nosuch.git"));
+    let upper = file.replace("http", "HTTP");
+    for args in [
+        &[&*file][..],
+        &[&*git],
+        &[&*upper],
+        &[&git, &git],
+        &["-f", &*file, "context"],
+        &["--build-context", &file, "context"],
+        &["--build-context", &format!("a={upper}"), "context"],
+        &["--build-context", &format!("a=ftp://ann:{PASSWORD}@h/f"), "context"],
+        &["--build-context", &format!("a={git}#-x"), "context"],
+        &["--build-arg=SOURCE_DATE_EPOCH=a", &format!("--build-context=a={git}"), "context"],
+    ] {
+        let outcome = session.rbuild(&[&["build"], args].concat());
+        assert!(!outcome.status.success(), "{args:?}\n{outcome}");
+        says_nothing(&format!("{args:?}"), &outcome);
+    }
+    keeps_nothing(&session.store());
+}

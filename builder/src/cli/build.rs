@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cache::CacheError;
 use clap::ValueEnum;
-use frontend::{NamedContext, NetworkMode, PlanRequest};
+use frontend::{NamedContext, NetworkMode, PlanRequest, RemoteUrl};
 use oci::{Digest, Digester, Platform, Reference};
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -55,7 +55,7 @@ pub(crate) enum UsageError {
     DockerfileTwice,
     /// An archive came where a Dockerfile was expected.
     #[error("{0} is an archive, not a Dockerfile")]
-    ArchiveAsDockerfile(String),
+    ArchiveAsDockerfile(RemoteUrl),
     /// Context or Dockerfile can't be downloaded.
     #[error(transparent)]
     Download(#[from] DownloadError),

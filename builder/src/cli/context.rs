@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use frontend::{GitSource, Source, shown_remote};
+use frontend::{GitSource, RemoteUrl, Source};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
@@ -13,7 +13,7 @@ use super::args::BuildArgs;
 use super::build::UsageError;
 use crate::context::received::{self, Received};
 use crate::context::{self, BuildContext, DockerfileText};
-use crate::download::{self, Downloader};
+use crate::download::Downloader;
 use crate::files::Root;
 use crate::git::{self, Git, GitError};
 use crate::stop::{self, Stoppable};
@@ -26,7 +26,7 @@ const STDIN: &str = "-";
 enum Place<'a> {
     Stdin,
     Directory(&'a Path),
-    Url(&'a str),
+    Url(RemoteUrl),
     Git(GitSource),
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn read(
     match Place::of(&args.context)? {
         Place::Stdin => from_stdin(file, remote),
         Place::Directory(directory) => from_directory(directory, file, remote),
-        Place::Url(url) => from_url(url, file, remote),
+        Place::Url(url) => from_url(&url, file, remote),
         Place::Git(mut source) => {
             source.keep_git_dir = source.keep_git_dir.or(Some(keeps_git_dir(args)));
             from_git(&source, file, remote)
@@ -93,7 +93,7 @@ impl<'a> Place<'a> {
             let source = GitSource::parse(&format!("https://{text}"));
             Ok(Self::Git(source.map_err(UsageError::GitContext)?))
         } else if frontend::is_url(text) {
-            Ok(Self::Url(text))
+            Ok(Self::Url(text.into()))
         } else {
             Err(UsageError::NoContext(text.to_owned()))
         }
@@ -135,7 +135,7 @@ fn from_directory(
 }
 
 fn from_url(
-    url: &str,
+    url: &RemoteUrl,
     file: Option<&str>,
     remote: &Remote<'_>,
 ) -> Result<(Source, BuildContext), UsageError> {
@@ -200,10 +200,13 @@ fn dockerfile_from_elsewhere(
             read.map_err(|source| UsageError::Dockerfile { path: STDIN.to_owned(), source })?;
             Ok(Some(Source::new(DEFAULT_NAME, text)))
         }
-        Some(url) if frontend::is_url(url) => match remote.receive(url)? {
-            Received::Dockerfile(text) => Ok(Some(Source::new(DEFAULT_NAME, text))),
-            Received::Context(_) => Err(UsageError::ArchiveAsDockerfile(download::shown(url))),
-        },
+        Some(url) if frontend::is_url(url) => {
+            let url = RemoteUrl::from(url);
+            match remote.receive(&url)? {
+                Received::Dockerfile(text) => Ok(Some(Source::new(DEFAULT_NAME, text))),
+                Received::Context(_) => Err(UsageError::ArchiveAsDockerfile(url)),
+            }
+        }
         Some(_) | None => Ok(None),
     }
 }
@@ -224,7 +227,7 @@ impl Remote<'_> {
         let run_dir = self.downloads.cache.run_dir()?;
         let into = run_dir.path().join("context");
         let unreadable = |error| {
-            let remote = shown_remote(remote);
+            let remote = remote.clone();
             UsageError::Git(GitError::Read { remote, source: error })
         };
         let checkout = self.git.check_out(&source.at(commit), &into).await?;
@@ -232,17 +235,17 @@ impl Remote<'_> {
             git::set_times(&checkout.part, checkout.committed).map_err(unreadable)?;
         }
         let root = Root::open(&checkout.part).map_err(unreadable)?;
-        let label = format!("the build context from {}", shown_remote(remote));
+        let label = format!("the build context from {}", remote);
         let time = worker::seconds(checkout.committed);
         Ok(BuildContext::checked_out(root, label, run_dir).made_at(time))
     }
 
-    fn receive(&self, url: &str) -> Result<Received, UsageError> {
+    fn receive(&self, url: &RemoteUrl) -> Result<Received, UsageError> {
         let download = self.stop.run_until_cancelled(self.downloads.download(url, None));
         let file = self.runtime.block_on(download).ok_or(UsageError::Stopped)??;
         let blob = self.downloads.cache.open_blob(&file.digest)?;
         let blob = Stoppable::new(blob, self.stop);
-        let name = download::shown(url);
+        let name = url.to_string();
         Ok(match received::receive(&self.downloads.cache, &name, blob, self.stop)? {
             Received::Context(context) => Received::Context(context.made_at(file.modified)),
             dockerfile => dockerfile,

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use cache::Rebuilt;
-use frontend::{Diagnostic, Source};
+use frontend::{Diagnostic, Source, without_secrets};
 
 use crate::MAKE_ROOM;
 use crate::build::BuildError;
@@ -77,7 +77,7 @@ pub(crate) fn rebuilt(rebuilt: &Rebuilt) -> String {
     text
 }
 
-/// An error and its causes, each once.
+/// An error and its causes, each once, without the secrets of URLs that the user typed.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -88,7 +88,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
-    text
+    without_secrets(&text)
 }
 
 fn pin_help(error: &PinError) -> Option<String> {

@@ -241,7 +241,7 @@ pub(crate) fn named_context(text: &str) -> Result<(String, ContextValue), ValueE
     } else if frontend::is_git(value) {
         ContextValue::Other(NamedContext::Git(GitSource::parse(value).map_err(refused)?))
     } else if frontend::is_url(value) {
-        ContextValue::Other(NamedContext::Http(value.to_owned()))
+        ContextValue::Other(NamedContext::Http(value.into()))
     } else if value.contains("://") {
         return Err(refused(format!("`{value}` is not supported")));
     } else {

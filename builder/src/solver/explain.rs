@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use cache::{Cache, CacheError, CacheKey, SeenStep};
 use frontend::{
     CopyOp, CopySource, ExecOp, FetchOp, FileSource, Input, MakeDirOp, MountSource, Op, Selection,
-    Vertex, is_secret_name, without_passwords,
+    Vertex, is_secret_name, without_secrets,
 };
 use oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -326,7 +326,7 @@ struct Fields(BTreeMap<String, String>);
 
 impl Fields {
     fn add(&mut self, name: impl Into<String>, value: &impl ToString) {
-        self.0.insert(name.into(), without_passwords(&value.to_string()));
+        self.0.insert(name.into(), without_secrets(&value.to_string()));
     }
 
     fn add_json(&mut self, name: impl Into<String>, value: &impl Serialize) {

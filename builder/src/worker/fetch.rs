@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use cache::Snapshot;
-use frontend::FetchOp;
+use frontend::{FetchOp, RemoteUrl};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 
 use super::LocalWorker;
@@ -18,7 +18,7 @@ use crate::stop::Stoppable;
 #[error("cannot write `{name}`, downloaded from {url}")]
 pub struct FetchError {
     name: String,
-    url: String,
+    url: RemoteUrl,
     source: io::Error,
 }
 

@@ -33,8 +33,10 @@ fn pin(source: &SourceRef) -> Pinned {
     match source {
         SourceRef::Image { reference, platform, .. } => image(&reference.familiar(), platform),
         SourceRef::OciLayout { tag, platform, .. } => image(tag, platform),
-        SourceRef::Http { url, .. } => Pinned::File { digest: Digest::of(url), modified: 5 },
-        SourceRef::Git { remote, .. } => Pinned::Commit(Digest::of(remote).hex()),
+        SourceRef::Http { url, .. } => {
+            Pinned::File { digest: Digest::of(url.reveal()), modified: 5 }
+        }
+        SourceRef::Git { remote, .. } => Pinned::Commit(Digest::of(remote.reveal()).hex()),
         SourceRef::GitTime { .. } => Pinned::Time(7),
     }
 }

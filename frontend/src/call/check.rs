@@ -13,6 +13,7 @@ use crate::plan::{Examination, Scope};
 use crate::stages::{Base, Named, Stages};
 use crate::{
     Condition, Diagnostic, Dockerfile, Pins, PlanRequest, Source, Span, Suspicion, Warning,
+    without_secrets,
 };
 
 /// What was found.
@@ -116,7 +117,7 @@ impl Finding {
             rule_name: warning.rule,
             description: warning.description(),
             url: warning.url(),
-            detail: warning.message.clone(),
+            detail: without_secrets(&warning.message),
             location: lines.into(),
             is_ours: warning.is_ours(),
         }

@@ -28,7 +28,7 @@ use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use crate::plan::{Examination, Scope, examine};
-use crate::{Dockerfile, Pinned, Pins, PlanRequest, Source, SourceRef, Span};
+use crate::{Dockerfile, Pinned, Pins, PlanRequest, Source, SourceRef, Span, without_secrets};
 
 /// One step of answering.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Serialize for Location {
 
 /// The text of a Dockerfile as JSON holds it.
 fn encoded(source: &Source) -> String {
-    BASE64.encode(&source.text)
+    BASE64.encode(without_secrets(&source.text))
 }
 
 /// As [`examine`], for any file that would be downloaded: only its content is not known.
@@ -108,10 +108,10 @@ fn examine_without_downloads(
 fn any_file(source: &SourceRef) -> Option<(SourceRef, Pinned)> {
     match source {
         SourceRef::Http { url, .. } => {
-            Some((source.clone(), Pinned::File { digest: Digest::of(url), modified: 0 }))
+            Some((source.clone(), Pinned::File { digest: Digest::of(url.reveal()), modified: 0 }))
         }
         SourceRef::Git { remote, .. } => {
-            Some((source.clone(), Pinned::Commit(Digest::of(remote).hex())))
+            Some((source.clone(), Pinned::Commit(Digest::of(remote.reveal()).hex())))
         }
         SourceRef::GitTime { .. } => Some((source.clone(), Pinned::Time(0))),
         SourceRef::Image { .. } | SourceRef::OciLayout { .. } => None,

@@ -15,7 +15,7 @@ use crate::ast::{From, Instruction};
 use crate::plan::contexts::NamedContexts;
 use crate::plan::{Examination, Parameter, ParameterKind, Scope};
 use crate::stages::{Base, GlobalArg, Named, Stages};
-use crate::{Diagnostic, Dockerfile, Pins, PlanRequest, expand};
+use crate::{Diagnostic, Dockerfile, Pins, PlanRequest, expand, without_secrets};
 
 /// What a target takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -182,7 +182,7 @@ impl Collector<'_> {
                     continue;
                 }
                 ParameterKind::Arg { value, description, inherited: false } => {
-                    let (description, value) = (description.clone(), value.clone());
+                    let (description, value) = (description.clone(), without_secrets(value));
                     let arg = OutlinedArg { name: name.clone(), description, value, location };
                     own.insert(name, arg);
                     continue;
@@ -207,7 +207,7 @@ impl Collector<'_> {
         let names: BTreeSet<&String> = used.iter().chain(parts).collect();
         let arg = |name: &String| {
             let Global { value, description, lines, parts: _ } = globals.get(name)?;
-            let (value, description) = (value.clone(), description.clone());
+            let (value, description) = (without_secrets(value), description.clone());
             let location = Location::from(lines.clone());
             Some((name.clone(), OutlinedArg { name: name.clone(), description, value, location }))
         };

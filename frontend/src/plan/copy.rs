@@ -8,8 +8,8 @@ use super::{history, ownership, paths, remote};
 use crate::ast::{Add, Copy, Heredoc, Node, Operand};
 use crate::ignore::{Ignore, Pattern};
 use crate::{
-    Condition, CopyOp, CopySource, Diagnostic, FileSource, GitSource, Mode, Op, Owner, Selection,
-    VertexId, expand_heredoc,
+    Condition, CopyOp, CopySource, Diagnostic, FileSource, GitSource, Mode, Op, Owner, RemoteUrl,
+    Selection, VertexId, expand_heredoc,
 };
 
 /// What COPY and ADD have in common, as written.
@@ -131,7 +131,7 @@ impl<'a> StagePlanner<'_, 'a> {
         checksum: Option<Digest>,
     ) -> Result<(FileSource, Selection), Diagnostic> {
         let span = self.span();
-        let (vertex, name) = match self.platform.download(url, checksum, &span)? {
+        let (vertex, name) = match self.platform.download(&url.into(), checksum, &span)? {
             Some(fetch) => {
                 let name = fetch.name.clone();
                 (self.platform.fetch_vertex(fetch, &span), name)
@@ -451,7 +451,9 @@ fn created_by(transfer: &Transfer<'_>, words: &Words) -> String {
         }
     }
     for path in &words.paths {
-        text.extend([" ", path]);
+        text += " ";
+        // BuildKit's history has the user of a URL, ours does not.
+        text += &RemoteUrl::from(&**path).without_user();
     }
     for (name, _) in &words.heredocs {
         text.extend([" <<", name]);

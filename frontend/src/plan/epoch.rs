@@ -10,7 +10,7 @@ use super::variables::Variables;
 use super::{Facts, NamedContext, PlanRequest, Planning, remote};
 use crate::ast::{Add, Instruction, Node, Operand};
 use crate::stages::{Base, Stage, Stages};
-use crate::{Diagnostic, GitSource, Pinned, SourceRef, Span, expand};
+use crate::{Diagnostic, GitSource, Pinned, RemoteUrl, SourceRef, Span, expand};
 
 const NAME: &str = "SOURCE_DATE_EPOCH";
 
@@ -91,7 +91,7 @@ impl<'a> Facts<'a> {
         let source = if remote::is_git(&url) {
             commit(GitSource::parse(&url).ok()?)
         } else if remote::is_url(&url) {
-            download(url)
+            download(url.as_str().into())
         } else {
             return None;
         };
@@ -133,7 +133,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn download(url: String) -> SourceRef {
+fn download(url: RemoteUrl) -> SourceRef {
     SourceRef::Http { url, checksum: None }
 }
 

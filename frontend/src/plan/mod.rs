@@ -40,7 +40,6 @@ pub(crate) mod variables;
 
 pub(crate) use examination::{Examination, Parameter, ParameterKind, Scope, examine};
 pub use history::quote;
-pub use names::without_passwords;
 pub use ownership::is_closed_directory;
 pub(crate) use paths::below_root;
 pub(crate) use remote::decode;
@@ -57,8 +56,8 @@ use self::platform::PlatformPlanner;
 use crate::lint::Checks;
 use crate::stages::Stages;
 use crate::{
-    Diagnostic, Dockerfile, GitSource, Graph, NetworkMode, Pinned, Pins, SourceRef, Span,
-    Suspicion, VertexId, Warning,
+    Diagnostic, Dockerfile, GitSource, Graph, NetworkMode, Pinned, Pins, RemoteUrl, SourceRef,
+    Span, Suspicion, VertexId, Warning,
 };
 
 /// What the caller wants built, beside the Dockerfile.
@@ -138,7 +137,7 @@ pub enum NamedContext {
         digest: Option<Digest>,
     },
     /// A file by URL.
-    Http(String),
+    Http(RemoteUrl),
     /// A git repository.
     Git(GitSource),
 }

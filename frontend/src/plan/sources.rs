@@ -13,7 +13,7 @@ use crate::ast::{Instruction, Operand};
 use crate::stages::{Base, Named, Stage};
 use crate::{
     CopyOp, CopySource, Diagnostic, FetchOp, FileSource, GitOp, GitSource, Op, Pinned, PinnedImage,
-    Selection, SourceRef, Span, VertexId, did_you_mean, shown_remote,
+    RemoteUrl, Selection, SourceRef, Span, VertexId, did_you_mean,
 };
 
 /// The build context without a name of its own.
@@ -134,17 +134,17 @@ impl<'a> PlatformPlanner<'a> {
     /// Pins what is at `url`; `None`, and one need more, if that can't be done yet.
     pub(super) fn download(
         &mut self,
-        url: &str,
+        url: &RemoteUrl,
         checksum: Option<Digest>,
         span: &Span,
     ) -> Result<Option<FetchOp>, Diagnostic> {
-        match self.pin(SourceRef::Http { url: url.to_owned(), checksum }, span) {
+        match self.pin(SourceRef::Http { url: url.clone(), checksum }, span) {
             None => Ok(None),
             // The name follows from the URL alone: what a server suggests never names a file.
             Some(Pinned::File { digest, modified }) => Ok(Some(FetchOp {
-                url: url.to_owned(),
+                url: url.clone(),
                 digest: *digest,
-                name: remote::file_name(url),
+                name: remote::file_name(url.reveal()),
                 modified: *modified,
             })),
             Some(Pinned::Image(_) | Pinned::Commit(_) | Pinned::Time(_)) => {
@@ -239,7 +239,7 @@ impl<'a> PlatformPlanner<'a> {
                     && remote::is_url(url)
                     && !remote::is_git(url)
                 {
-                    self.download(url, checksum, &node.span)?;
+                    self.download(&url.as_str().into(), checksum, &node.span)?;
                 }
             }
         }
@@ -272,14 +272,14 @@ impl<'a> PlatformPlanner<'a> {
 
     /// A file system with nothing but a download.
     pub(super) fn fetch_vertex(&mut self, fetch: FetchOp, span: &Span) -> VertexId {
-        let name = shown_remote(&fetch.url);
+        let name = fetch.url.to_string();
         self.add(Op::Fetch(fetch), name, span)
     }
 
     /// A file system with the files of a commit.
     pub(super) fn git_vertex(&mut self, git: GitOp, span: &Span) -> VertexId {
         let reference = git.reference.as_deref().unwrap_or(&git.commit);
-        let name = format!("[internal] load git source {}#{reference}", shown_remote(&git.remote));
+        let name = format!("[internal] load git source {}#{reference}", git.remote);
         self.add(Op::Git(Box::new(git)), name, span)
     }
 

@@ -241,7 +241,7 @@ impl<'p, 'a> StagePlanner<'p, 'a> {
             let is_secret = secrets.iter().any(|secret| secret == name);
             if is_secret { Some("****") } else { self.state.env.get(name) }
         });
-        let text = names::without_passwords(&text);
+        let text = crate::without_secrets(&text);
         if self.is_trigger { format!("ONBUILD {text}") } else { text }
     }
 
@@ -286,6 +286,7 @@ impl<'p, 'a> StagePlanner<'p, 'a> {
 
     /// Adds a line to the history.
     pub(super) fn record(&mut self, created_by: String, layer: Option<VertexId>) {
+        let created_by = crate::url::without_users(&created_by);
         self.state.history.push(HistoryStep { created_by, layer });
     }
 

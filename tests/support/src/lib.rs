@@ -11,6 +11,7 @@ mod services;
 mod session;
 mod started;
 mod validate;
+mod web_server;
 
 /// By how much a test that repeats things does it more often than usual: `ROUNDS`.
 pub fn rounds() -> usize {
@@ -28,3 +29,4 @@ pub use services::DebianRegistry;
 pub use session::{Outcome, Session};
 pub use started::Started;
 pub use validate::validate_image;
+pub use web_server::{WebRequest, WebServer};

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use frontend::Source;
 use frontend::call::{BuildError, Finding, Location, Outline, OutlinedMount, Targets};
+use frontend::{Source, without_secrets};
 
 const RULER: &str = "--------------------";
 
@@ -41,7 +41,8 @@ pub(super) fn build_error(error: &BuildError, dockerfile: &Source) -> String {
 fn excerpt(location: &Location, dockerfile: &Source) -> String {
     let Some(marked) = &location.0 else { return String::new() };
     // A line end at the end of the file is followed by one more line.
-    let lines: Vec<&str> = dockerfile.text.split('\n').collect();
+    let shown = without_secrets(&dockerfile.text);
+    let lines: Vec<&str> = shown.split('\n').collect();
     let around = if marked.start() == marked.end() { 2 } else { 1 };
     let first = marked.start().saturating_sub(around).max(1);
     let last = (marked.end() + around).min(lines.len());

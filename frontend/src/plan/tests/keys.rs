@@ -63,13 +63,13 @@ fn what_may_make_a_difference_makes_one_to_the_key() {
 #[test]
 fn a_download_is_its_bytes_its_name_and_its_time() {
     let fetch = FetchOp {
-        url: "https://h/f".to_owned(),
+        url: "https://h/f".into(),
         digest: Digest::of("one"),
         name: "f".to_owned(),
         modified: 1,
     };
     let key = |fetch: &FetchOp| Op::Fetch(fetch.clone()).definition();
-    let same = FetchOp { url: "https://elsewhere/f".to_owned(), ..fetch.clone() };
+    let same = FetchOp { url: "https://elsewhere/f".into(), ..fetch.clone() };
     assert_eq!(key(&same), key(&fetch));
     for other in [
         FetchOp { digest: Digest::of("two"), ..fetch.clone() },

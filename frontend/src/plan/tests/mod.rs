@@ -104,9 +104,11 @@ impl Case {
             SourceRef::Image { reference, platform, .. } => (reference.familiar(), platform),
             SourceRef::OciLayout { path, platform, .. } => (path.display().to_string(), platform),
             SourceRef::Http { url, .. } => {
-                return Pinned::File { digest: Digest::of(url), modified: 5 };
+                return Pinned::File { digest: Digest::of(url.reveal()), modified: 5 };
             }
-            SourceRef::Git { remote, .. } => return Pinned::Commit(Digest::of(remote).hex()),
+            SourceRef::Git { remote, .. } => {
+                return Pinned::Commit(Digest::of(remote.reveal()).hex());
+            }
             SourceRef::GitTime { .. } => return Pinned::Time(7),
         };
         let config = match self.images.get(&name) {
@@ -139,7 +141,7 @@ impl Case {
             SourceRef::OciLayout { path, tag, platform, .. } => {
                 format!("{}:{tag} {platform}", path.display())
             }
-            SourceRef::Http { url, .. } => url,
+            SourceRef::Http { url, .. } => url.to_string(),
             SourceRef::Git { remote, reference, .. } => {
                 format!("{remote}#{}", reference.unwrap_or_default())
             }

@@ -142,7 +142,7 @@ fn a_named_context_replaces_an_image_or_a_stage() {
 
 #[test]
 fn only_a_context_that_is_an_image_brings_a_config() {
-    let http = NamedContext::Http("https://h/a".to_owned());
+    let http = NamedContext::Http("https://h/a".into());
     for context in [NamedContext::Directory, NamedContext::Scratch, http] {
         let text = "FROM alpine AS a\nUSER u\nLABEL l=1\nFROM a\n";
         let plan = case(text).context("a", context).plan();
@@ -185,7 +185,7 @@ fn files_of_a_directory_are_read_in_place() {
 
 #[test]
 fn a_context_by_url_is_a_file_system_with_one_file() {
-    let http = || NamedContext::Http("https://h/a.tar".to_owned());
+    let http = || NamedContext::Http("https://h/a.tar".into());
     let plan = case("FROM file\nRUN x\n").context("file", http()).plan();
     let Op::Fetch(fetch) = &plan.vertex(plan.execs()[0].root).op else { panic!("no download") };
     assert_eq!((fetch.name.as_str(), fetch.modified), ("context", 5));
@@ -211,7 +211,7 @@ fn the_epoch_can_be_the_time_of_something_else() {
     let nothing = |_: &mut PlanRequest| {};
     assert_eq!(epoch("FROM scratch", "context", &nothing), None);
     assert_eq!(epoch("FROM scratch", "context", &|r| r.context_time = Some(7)), Some(7));
-    let context = NamedContext::Http("https://x.org/a".to_owned());
+    let context = NamedContext::Http("https://x.org/a".into());
     let named = |r: &mut PlanRequest| drop(r.contexts.insert("src".to_owned(), context.clone()));
     assert_eq!(epoch("FROM scratch", "src", &named), Some(5), "its Last-Modified");
     let stage = "FROM scratch AS src\nADD https://x.org/a /\nFROM scratch";
