@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use test_support::{Caller, Outcome, Session, Started};
+use test_support::{Base, Caller, Outcome, Session, Started};
 
 /// Gives the command a `/dev` that only it has, which stands for the host's: without the defence a
 /// test would do to this machine what it wants to see refused. Tells nodes that are not as before.
@@ -207,4 +207,16 @@ fn an_interrupt_is_heard_while_keys_are_loaded() {
         assert!(interrupted.elapsed() < Duration::from_secs(5), "ssh-add lives on");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Issue 9, 1.6: they ask the kernel's audit over netlink, and give up if it says EPERM.
+#[test]
+fn users_and_groups_are_added_on_debian() {
+    let session = Session::new().base(Base::Debian).dockerfile(
+        "FROM debian\n\
+         RUN groupadd --system --gid 4243 team && useradd --create-home --uid 4242 --gid team someone && \
+             usermod -aG audio someone && id -G someone > /groups && userdel someone && groupdel team\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+    assert_eq!(session.image("x").text("/groups"), "4243 29\n");
 }

@@ -5,11 +5,16 @@
 //!
 //! * `always` is allowed, and so is what `architecture` adds for one table of calls; a name that a
 //!   table lacks is skipped;
-//! * `allowed_when` is allowed if all conditions of one of its rules hold: socket families other
-//!   than `AF_ALG` (38) and `AF_VSOCK` (40), harmless personalities, `clone` without namespaces;
+//! * `allowed_when` is allowed if all conditions of one of its rules hold: the socket families unix
+//!   (1), internet (2, 10) and netlink (16) for routes, harmless personalities, `clone` without
+//!   namespaces;
+//! * `allowed_without_the_host_network_when` adds packet sockets (17): they read and send the frames
+//!   of the whole machine;
+//! * `unsupported_otherwise` answers `EAFNOSUPPORT`, as a kernel without that family does. Programs
+//!   can live with that: `useradd` asks for the kernel's audit by netlink, and gives up at `EPERM`;
 //! * `absent` answers `ENOSYS`, so that a C library takes the older call whose flags can be seen;
-//! * `refused_on_the_host_network_when` comes first on the host's network: no packet sockets, raw
-//!   sockets for ICMP only. `CAP_NET_RAW` stays, because a `ping` with that file capability could
+//! * `…_on_the_host_network_when` comes first on the host's network: no packet sockets the old way,
+//!   raw sockets for ICMP only. `CAP_NET_RAW` stays, because a `ping` with that file capability could
 //!   not even be started without it, but it does not let a command read the host's packets;
 //! * everything else answers `EPERM`, except calls newer than the profile, which answer `ENOSYS` as
 //!   on an older kernel.
@@ -75,6 +80,9 @@ struct Profile {
     architecture: BTreeMap<String, Vec<String>>,
     absent: Vec<String>,
     allowed_when: Vec<Rule>,
+    allowed_without_the_host_network_when: Vec<Rule>,
+    unsupported_otherwise: Vec<String>,
+    unsupported_on_the_host_network_when: Vec<Rule>,
     refused_on_the_host_network_when: Vec<Rule>,
 }
 
@@ -142,6 +150,7 @@ const X32_BIT: u32 = 0x4000_0000;
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+const UNSUPPORTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
 const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
 const OFFSET_OF_NUMBER: u32 = 0;
@@ -170,8 +179,8 @@ fn compile_table(profile: &Profile, table: &Table, network: Network) -> Vec<sock
     if table.has_x32 {
         program.extend([jump(BPF_JGE, X32_BIT, 0, 1), answer(ABSENT)]);
     }
-    for (number, rules) in conditional(profile, table, network) {
-        let body = compile_rules(&rules);
+    for (number, call) in conditional(profile, table, network) {
+        let body = compile_rules(&call);
         program.extend([jump(BPF_JEQ, number, 1, 0), skip(body.len())]);
         program.extend(body);
     }
@@ -182,25 +191,43 @@ fn compile_table(profile: &Profile, table: &Table, network: Network) -> Vec<sock
     program
 }
 
-/// Rules of the calls that depend on arguments, those that refuse before those that allow.
-fn conditional(
-    profile: &Profile,
-    table: &Table,
-    network: Network,
-) -> BTreeMap<u32, Vec<(Rule, u32)>> {
-    let refused: &[Rule] = match network {
-        Network::Host => &profile.refused_on_the_host_network_when,
-        Network::None => &[],
-    };
-    let refused = refused.iter().map(|rule| (rule, REFUSE));
-    let allowed = profile.allowed_when.iter().map(|rule| (rule, ALLOW));
-    let mut calls: BTreeMap<u32, Vec<(Rule, u32)>> = BTreeMap::new();
-    for (rule, action) in refused.chain(allowed) {
+/// A call that depends on its arguments.
+struct Conditional {
+    /// With the answer of each; the first that fits decides.
+    rules: Vec<(Rule, u32)>,
+    otherwise: u32,
+}
+
+/// The calls that depend on arguments; rules that refuse come before those that allow.
+fn conditional(profile: &Profile, table: &Table, network: Network) -> BTreeMap<u32, Conditional> {
+    let mut calls: BTreeMap<u32, Conditional> = BTreeMap::new();
+    for (rule, action) in rules(profile, network) {
+        let otherwise =
+            if profile.unsupported_otherwise.contains(&rule.call) { UNSUPPORTED } else { REFUSE };
         if let Some(number) = (table.number)(&rule.call) {
-            calls.entry(number).or_default().push((rule.clone(), action));
+            let call = calls.entry(number).or_insert(Conditional { rules: Vec::new(), otherwise });
+            call.rules.push((rule.clone(), action));
         }
     }
     calls
+}
+
+fn rules(profile: &Profile, network: Network) -> Vec<(&Rule, u32)> {
+    let lists = match network {
+        Network::Host => [
+            (&profile.unsupported_on_the_host_network_when, UNSUPPORTED),
+            (&profile.refused_on_the_host_network_when, REFUSE),
+            (&profile.allowed_when, ALLOW),
+        ]
+        .to_vec(),
+        Network::None => [
+            (&profile.allowed_when, ALLOW),
+            (&profile.allowed_without_the_host_network_when, ALLOW),
+        ]
+        .to_vec(),
+    };
+    let rules = lists.into_iter();
+    rules.flat_map(|(list, action)| list.iter().map(move |rule| (rule, action))).collect()
 }
 
 fn unconditional(profile: &Profile, table: &Table) -> BTreeMap<u32, u32> {
@@ -213,10 +240,9 @@ fn unconditional(profile: &Profile, table: &Table) -> BTreeMap<u32, u32> {
         .collect()
 }
 
-/// The first rule whose conditions all hold decides; none refuses.
-fn compile_rules(rules: &[(Rule, u32)]) -> Vec<sock_filter> {
+fn compile_rules(call: &Conditional) -> Vec<sock_filter> {
     let mut program = Vec::new();
-    for (rule, action) in rules {
+    for (rule, action) in &call.rules {
         // Each condition is load, mask, test: on failure go behind the rest of them and the answer.
         let mut behind = 3 * rule.when.len();
         for condition in &rule.when {
@@ -227,7 +253,7 @@ fn compile_rules(rules: &[(Rule, u32)]) -> Vec<sock_filter> {
         }
         program.push(answer(*action));
     }
-    program.push(answer(REFUSE));
+    program.push(answer(call.otherwise));
     program
 }
 

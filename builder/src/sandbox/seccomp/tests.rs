@@ -99,9 +99,32 @@ fn clone_makes_processes_but_no_namespaces() {
 }
 
 #[test]
-fn sockets_of_the_kernel_crypto_and_of_virtual_machines_are_refused() {
-    for (family, expected) in [(1, ALLOW), (2, ALLOW), (38, REFUSE), (39, ALLOW), (40, REFUSE)] {
-        assert_eq!(native(Network::None, "socket", [family, 1, 0]), expected, "{family}");
+fn a_command_gets_the_socket_families_of_a_list_and_no_others() {
+    const UNIX: u64 = 1;
+    const PACKET: u64 = 17;
+    let listed = [UNIX, 2, 10, 16];
+    for family in 0..=64 {
+        let expected = |allowed: bool| if allowed { ALLOW } else { UNSUPPORTED };
+        let is_listed = listed.contains(&family);
+        let host = native(Network::Host, "socket", [family, 1, 0]);
+        assert_eq!(host, expected(is_listed), "{family}");
+        let none = native(Network::None, "socket", [family, 1, 0]);
+        assert_eq!(none, expected(is_listed || family == PACKET), "{family}");
+        for network in [Network::Host, Network::None] {
+            let pair = native(network, "socketpair", [family, 1, 0]);
+            assert_eq!(pair, expected(family == UNIX), "{family}");
+        }
+    }
+}
+
+#[test]
+fn netlink_is_for_routes_alone() {
+    for network in [Network::Host, Network::None] {
+        for protocol in 1..=32 {
+            let answer = native(network, "socket", [16, 3, protocol]);
+            assert_eq!(answer, UNSUPPORTED, "{protocol}");
+        }
+        assert_eq!(native(network, "socket", [16, 3, 0]), ALLOW);
     }
 }
 
@@ -111,13 +134,13 @@ fn on_the_host_network_raw_sockets_only_ping() {
     let cases = [
         ([2, 3 | CLOEXEC, 1], ALLOW),  // ICMP
         ([10, 3, 58], ALLOW),          // ICMPv6
-        ([16, 3, 0], ALLOW),           // netlink
         ([2, 1, 6], ALLOW),            // TCP
         ([2, 3 | CLOEXEC, 6], REFUSE), // all TCP packets
         ([2, 3, 255], REFUSE),         // any packet
         ([10, 3, 17], REFUSE),         // all UDP packets
-        ([17, 3, 3], REFUSE),          // packet socket
-        ([2, 10, 3], REFUSE),          // packet socket, the old way
+        ([17, 3, 3], UNSUPPORTED),     // packet socket
+        ([2, 10, 3], UNSUPPORTED),     // packet socket, the old way
+        ([2, 10 | CLOEXEC, 3], UNSUPPORTED),
     ];
     for (arguments, expected) in cases {
         assert_eq!(native(Network::Host, "socket", arguments), expected, "{arguments:?}");
@@ -127,7 +150,8 @@ fn on_the_host_network_raw_sockets_only_ping() {
 
 #[test]
 fn the_high_half_of_an_argument_hides_nothing() {
-    assert_eq!(native(Network::Host, "socket", [0xffff_ffff_0000_0026, 3, 0]), REFUSE);
+    assert_eq!(native(Network::Host, "socket", [0xffff_ffff_0000_0026, 3, 0]), UNSUPPORTED);
+    assert_eq!(native(Network::Host, "socket", [2, 0xffff_ffff_0000_0003, 6]), REFUSE);
 }
 
 #[test]
@@ -141,6 +165,7 @@ fn i386_has_a_table_and_x32_has_none() {
     let (x86_64, x86) = (TABLES[0].audit_architecture, TABLES[1].audit_architecture);
     assert_eq!(decide(Network::Host, x86, 3, [0; 3]), ALLOW, "read");
     assert_eq!(decide(Network::Host, x86, 102, [0; 3]), REFUSE, "socketcall");
-    assert_eq!(decide(Network::Host, x86, 359, [38, 0, 0]), REFUSE, "socket(AF_ALG)");
+    assert_eq!(decide(Network::Host, x86, 359, [38, 0, 0]), UNSUPPORTED, "AF_ALG");
+    assert_eq!(decide(Network::Host, x86, 360, [17, 3, 0]), UNSUPPORTED, "a pair of AF_PACKET");
     assert_eq!(decide(Network::Host, x86_64, X32_BIT, [0; 3]), ABSENT, "x32 read");
 }
