@@ -21,6 +21,7 @@ mod expand;
 mod git;
 mod glob;
 mod graph;
+mod id;
 pub mod ignore;
 mod lint;
 mod ops;
@@ -39,6 +40,7 @@ pub use diagnostic::{Diagnostic, did_you_mean};
 pub use expand::{Expansion, ExpansionError, expand, expand_heredoc, expand_words};
 pub use git::GitSource;
 pub use graph::{Graph, Vertex, VertexId};
+pub use id::{IdError, id, id_of_command};
 pub use lint::{Condition, Suspicion, Warning, is_secret_name};
 pub use ops::{
     CacheMount, CacheSharing, CopyOp, CopySource, ExecOp, FetchOp, FileSource, GitOp, Input,

@@ -220,3 +220,32 @@ fn users_and_groups_are_added_on_debian() {
     session.build(&["-t", "x"]).succeeds();
     assert_eq!(session.image("x").text("/groups"), "4243 29\n");
 }
+
+/// Issue 9, 1.13; CVE-2024-40635, CVE-2026-46680: numbers that wrap to root, or that a file of the
+/// image has as the name of an account.
+#[test]
+fn a_number_that_is_no_id_is_refused_wherever_an_id_may_be() {
+    let passwd =
+        "root:x:0:0::/:/bin/sh\n4294967296:x:0:0::/:/bin/sh\nevil:x:4294967295:0::/:/bin/sh\n";
+    let session = Session::new().file("passwd", passwd).file("f", "");
+    for instruction in [
+        "COPY --chown=4294967296 f /f",
+        "COPY --chown=4294967295 f /f",
+        "COPY --chown=0:4294967295 f /f",
+        "COPY --link --chown=-1 f /f",
+        "ADD --chown=99999999999999999999 f /f",
+        "ARG ID=4294967296\nCOPY --chown=$ID f /f",
+        "USER 4294967296\nRUN true",
+        "USER 0:4294967295\nRUN true",
+        "USER 2147483648\nRUN true",
+        "USER evil\nRUN true",
+        "USER 4294967295\nWORKDIR /new",
+        "RUN --mount=type=cache,target=/c,uid=4294967295 true",
+        "RUN --mount=type=secret,id=x,gid=4294967296 true",
+        "RUN --mount=type=ssh,uid=-1 true",
+    ] {
+        session
+            .write("Dockerfile", format!("FROM busybox\nCOPY passwd /etc/passwd\n{instruction}\n"));
+        session.build(&[]).fails_with(&["error: "]);
+    }
+}

@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use frontend::{IdError, id_of_command};
+
 use super::error::FilesError;
 use super::root::Root;
 
@@ -32,8 +34,8 @@ pub enum UserError {
     #[error("unable to find group {0}: no matching entries in group file")]
     UnknownGroup(String),
     /// A number that is no id.
-    #[error("`{0}` is no user or group: ids must be in range 0-2147483647")]
-    OutOfRange(String),
+    #[error(transparent)]
+    OutOfRange(#[from] IdError),
     /// The files could not be read.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -66,7 +68,7 @@ pub fn resolve_user(root: &Root, spec: &str) -> Result<User, UserError> {
         None => (spec, None),
     };
     let accounts = accounts(root)?;
-    let (uid, account) = match number(user)? {
+    let (uid, account) = match id_of_command(user)? {
         _ if user.is_empty() => (0, accounts.iter().find(|account| account.uid == 0)),
         Some(uid) => (uid, accounts.iter().find(|account| account.uid == uid)),
         None => {
@@ -75,6 +77,7 @@ pub fn resolve_user(root: &Root, spec: &str) -> Result<User, UserError> {
             (account.uid, Some(account))
         }
     };
+    id_of_command(&uid.to_string())?;
     let home = account.map(|account| account.home.clone()).filter(|home| !home.is_empty());
     let gid = match group {
         Some(group) => group_id(root, group)?,
@@ -94,7 +97,7 @@ pub fn resolve_user(root: &Root, spec: &str) -> Result<User, UserError> {
 }
 
 fn group_id(root: &Root, group: &str) -> Result<u32, UserError> {
-    if let Some(gid) = number(group)? {
+    if let Some(gid) = id_of_command(group)? {
         return Ok(gid);
     }
     find_group(root, group)?.ok_or_else(|| UserError::UnknownGroup(group.to_owned()))
@@ -111,22 +114,17 @@ pub(crate) fn find_group(root: &Root, name: &str) -> Result<Option<u32>, FilesEr
     Ok(groups(root)?.into_iter().find(|group| group.name == name).map(|group| group.gid))
 }
 
-/// Reads an id; `None` if `text` is a name.
-fn number(text: &str) -> Result<Option<u32>, UserError> {
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(None);
-    }
-    let id = text.parse::<i32>().ok().and_then(|id| u32::try_from(id).ok());
-    id.map(Some).ok_or_else(|| UserError::OutOfRange(text.to_owned()))
+/// Reads an id in one of the files. A file may have it, a command perhaps not.
+fn id(text: &str) -> Option<u32> {
+    frontend::id(text).ok().flatten()
 }
 
 fn accounts(root: &Root) -> Result<Vec<Account>, FilesError> {
     lines(root, "etc/passwd", |fields| match fields {
         [name, _, uid, gid, rest @ ..] => Some(Account {
             name: (*name).to_owned(),
-            uid: uid.parse().ok()?,
-            gid: gid.parse().ok()?,
+            uid: id(uid)?,
+            gid: id(gid)?,
             home: rest.get(1).copied().unwrap_or_default().to_owned(),
         }),
         _ => None,
@@ -137,7 +135,7 @@ fn groups(root: &Root) -> Result<Vec<Group>, FilesError> {
     lines(root, "etc/group", |fields| match fields {
         [name, _, gid, rest @ ..] => Some(Group {
             name: (*name).to_owned(),
-            gid: gid.parse().ok()?,
+            gid: id(gid)?,
             members: rest.first().map_or(vec![], |members| {
                 members.split(',').map(|member| member.trim().to_owned()).collect()
             }),
@@ -167,7 +165,9 @@ mod tests {
         app:x:1000:1001:App:/home/app:/bin/sh\n\
         4294967296:x:0:0::/:/bin/sh\n\
         broken\n\
-        77:x:5:5::/:/bin/sh\n";
+        77:x:5:5::/:/bin/sh\n\
+        unchanged:x:4294967295:4294967295::/:/bin/sh\n\
+        nobody:x:4294967294:5::/:/bin/sh\n";
     const GROUP: &str =
         "root:x:0:root\nwheel:x:10:root,app\nextra:x:11:other, app\nappgroup:x:1001:\n";
 
@@ -225,6 +225,15 @@ mod tests {
             assert!(matches!(user(spec), Err(UserError::OutOfRange(_))), "{spec}");
         }
         assert_eq!(user("77").unwrap().uid, 77);
+    }
+
+    /// To the system calls that change ids, the highest number means to stay root.
+    #[test]
+    fn an_account_whose_id_is_out_of_range_is_none() {
+        assert!(matches!(user("unchanged"), Err(UserError::UnknownUser(_))));
+        assert!(matches!(user("nobody"), Err(UserError::OutOfRange(_))));
+        let owner = find_user(&image().root(), "nobody").unwrap();
+        assert_eq!(owner, Some((4_294_967_294, 5)), "but its files can be there");
     }
 
     #[test]

@@ -277,7 +277,8 @@ impl StagePlanner<'_, '_> {
         path: String,
     ) -> Result<crate::VertexId, Diagnostic> {
         let user = &self.state.config.config.user;
-        let owner = Some(ownership::owner(user)).filter(|owner| !ownership::is_root(owner));
+        let owner = ownership::owner(user).map_err(|error| self.error(error.to_string()))?;
+        let owner = Some(owner).filter(|owner| !ownership::is_root(owner));
         if let Some(name) = owner.as_ref().and_then(ownership::name_to_look_up)
             && self.is_empty()
         {

@@ -352,7 +352,8 @@ impl<'a> StagePlanner<'_, 'a> {
 
     /// Who owns the copies. Names need files to be looked up in.
     fn owner(&self, text: &str, link: bool) -> Result<Owner, Diagnostic> {
-        let owner = ownership::owner(text);
+        let owner = ownership::owner(text)
+            .map_err(|error| self.error_at("--chown", format!("--chown={text}: {error}")))?;
         match ownership::name_to_look_up(&owner) {
             Some(name) if link || self.is_empty() => {
                 let message = format!(

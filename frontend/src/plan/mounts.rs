@@ -5,7 +5,7 @@
 //! [`MountSpec::parse`].
 
 use crate::csv::{CsvError, csv_fields};
-use crate::{CacheSharing, did_you_mean};
+use crate::{CacheSharing, did_you_mean, id};
 
 /// An option as written.
 #[derive(Debug, PartialEq, Eq)]
@@ -197,9 +197,9 @@ impl MountSpec {
                 }
                 "id" => spec.id = Some(text),
                 "sharing" => sharing = Some(parse_sharing(&text)?),
-                "mode" => spec.mode = Some(field.number(8)?),
-                "uid" => spec.uid = Some(field.number(10)?),
-                "gid" => spec.gid = Some(field.number(10)?),
+                "mode" => spec.mode = Some(field.mode()?),
+                "uid" => spec.uid = Some(field.id()?),
+                "gid" => spec.gid = Some(field.id()?),
                 "env" => spec.env = Some(text),
                 _ => {
                     return Err(MountError::Key { key: key.clone(), field: field.to_string() });
@@ -268,10 +268,19 @@ impl Field {
         }
     }
 
-    fn number(&self, radix: u32) -> Result<u32, MountError> {
+    fn mode(&self) -> Result<u32, MountError> {
         let value = self.value.clone().unwrap_or_default();
-        u32::from_str_radix(&value, radix)
-            .map_err(|_| MountError::Number { key: self.key.clone(), value })
+        u32::from_str_radix(&value, 8).map_err(|_| self.no_number())
+    }
+
+    fn id(&self) -> Result<u32, MountError> {
+        let value = self.value.as_deref().unwrap_or_default();
+        id(value).ok().flatten().ok_or_else(|| self.no_number())
+    }
+
+    fn no_number(&self) -> MountError {
+        let value = self.value.clone().unwrap_or_default();
+        MountError::Number { key: self.key.clone(), value }
     }
 
     fn bad_value(&self) -> MountError {
@@ -393,6 +402,8 @@ mod tests {
             ("type=cache,mode=9", "invalid value 9 for mode"),
             ("type=cache,uid=x", "invalid value x for uid"),
             ("type=secret,id=x,gid=-1", "invalid value -1 for gid"),
+            ("type=ssh,gid=4294967295", "invalid value 4294967295 for gid"),
+            ("type=cache,uid=4294967296", "invalid value 4294967296 for uid"),
             ("target=/x,gid=1", "gid not allowed for \"bind\" type mounts"),
             ("type=ssh,source=x", "ssh mounts do not support source"),
             ("type=ssh,size=1", "unexpected key 'size' for mount type 'ssh'"),

@@ -1,21 +1,21 @@
 //! `--chown`, `--chmod` and USER: who owns what a step makes, and with which permissions.
 
-use crate::{Mode, Owner, UserSpec};
+use crate::{IdError, Mode, Owner, UserSpec, id};
 
-/// Reads `user[:group]`. Never fails: what is no number is a name.
-pub(crate) fn owner(text: &str) -> Owner {
-    match text.split_once(':') {
-        Some((user, group)) => Owner { user: id_or_name(user), group: Some(id_or_name(group)) },
-        None => Owner { user: id_or_name(text), group: None },
-    }
+/// Reads `user[:group]`: what is no number is a name.
+pub(crate) fn owner(text: &str) -> Result<Owner, IdError> {
+    Ok(match text.split_once(':') {
+        Some((user, group)) => Owner { user: id_or_name(user)?, group: Some(id_or_name(group)?) },
+        None => Owner { user: id_or_name(text)?, group: None },
+    })
 }
 
 /// `root` and an absent part are 0 without a look into any file.
-fn id_or_name(text: &str) -> UserSpec {
-    match text {
+fn id_or_name(text: &str) -> Result<UserSpec, IdError> {
+    Ok(match text {
         "" | "root" => UserSpec::Id(0),
-        text => text.parse().map_or_else(|_| UserSpec::Name(text.to_owned()), UserSpec::Id),
-    }
+        text => id(text)?.map_or_else(|| UserSpec::Name(text.to_owned()), UserSpec::Id),
+    })
 }
 
 /// The first name that must be looked up in `/etc/passwd` or `/etc/group`.
@@ -133,12 +133,18 @@ mod tests {
             (":5", UserSpec::Id(0), Some(UserSpec::Id(5))),
             ("1000:", UserSpec::Id(1000), Some(UserSpec::Id(0))),
             ("root", UserSpec::Id(0), None),
-            ("-1", name("-1"), None),
         ] {
-            assert_eq!(owner(text), Owner { user, group }, "{text}");
+            assert_eq!(owner(text), Ok(Owner { user, group }), "{text}");
         }
-        assert_eq!(name_to_look_up(&owner("0:web")), Some("web"));
-        assert!(is_root(&owner("root:0")) && !is_root(&owner("0:1")));
+        assert_eq!(name_to_look_up(&owner("0:web").unwrap()), Some("web"));
+        assert!(is_root(&owner("root:0").unwrap()) && !is_root(&owner("0:1").unwrap()));
+    }
+
+    #[test]
+    fn a_number_that_is_no_id_is_no_name_either() {
+        for text in ["-1", "4294967295", "0:4294967296", "app:99999999999999999999"] {
+            assert!(owner(text).is_err(), "{text}");
+        }
     }
 
     #[test]
