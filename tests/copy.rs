@@ -222,3 +222,36 @@ fn directories_that_chmod_closes_are_told() {
     assert_eq!(rootfs.file("/new").access(), "640 0:0");
     assert_eq!(rootfs.file("/good/sub").access(), "755 0:0");
 }
+
+/// Issue 9: directories that a step makes take after the one above, as those of `mkdir` do.
+#[test]
+fn directories_on_the_way_inherit_set_group_id_and_the_group() {
+    let session = Session::new().file("f", "").file("tree/sub/g", "").dockerfile(
+        "FROM busybox\n\
+         RUN mkdir /s && chgrp 50 /s && chmod 2775 /s\n\
+         RUN mkdir /s/by-run\n\
+         WORKDIR /s/w/v\n\
+         COPY f /s/c/\n\
+         COPY tree /s/t\n\
+         COPY --chown=7:8 f /s/given/\n\
+         RUN --mount=type=tmpfs,target=/s/m/tmp touch /s/m/beside\n\
+         USER 9:10\n\
+         WORKDIR /s/mine\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+    let rootfs = session.image("x").rootfs();
+    for (path, access) in [
+        ("/s/by-run", "2755 0:50"),
+        ("/s/w", "2755 0:50"),
+        ("/s/w/v", "2755 0:50"),
+        ("/s/c", "2755 0:50"),
+        ("/s/c/f", "644 0:0"),
+        ("/s/t", "2755 0:50"),
+        ("/s/t/sub", "755 0:0"),
+        ("/s/given", "2755 7:8"),
+        ("/s/m", "2755 0:50"),
+        ("/s/mine", "2755 9:10"),
+    ] {
+        assert_eq!(rootfs.file(path).access(), access, "{path}");
+    }
+}

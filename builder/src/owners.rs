@@ -117,6 +117,19 @@ impl Owners {
     }
 }
 
+/// The set-group-ID bit. That of a directory is passed on to those made in it, with the group.
+pub(crate) const SET_GROUP: u32 = 0o2000;
+
+/// The group that a new directory in `dir` has from it; `None`: its maker's.
+pub(crate) fn inherited_group(dir: impl AsFd) -> io::Result<Option<u32>> {
+    let above = rustix::fs::fstat(&dir)?;
+    if above.st_mode & SET_GROUP == 0 {
+        return Ok(None);
+    }
+    let (_, group) = Owners::here().of(dir, (above.st_uid, above.st_gid))?;
+    Ok(Some(group))
+}
+
 impl Owners {
     /// The owner of the link or pipe `name` in `dir`, `found` by the kernel.
     pub(crate) fn of_link(self, dir: impl AsFd, name: impl Arg, found: Owner) -> io::Result<Owner> {

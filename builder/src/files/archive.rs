@@ -177,7 +177,7 @@ impl Unpacker<'_> {
         }
     }
 
-    /// Opens the directory that `path` is in. What is missing of it is made for root; a link that
+    /// Opens the directory that `path` is in. What is missing of it is made, for root; a link that
     /// leads nowhere is an error.
     fn directory_of(&mut self, path: &Path) -> io::Result<OwnedFd> {
         let above = path.parent().unwrap_or(Path::new(""));
@@ -191,7 +191,7 @@ impl Unpacker<'_> {
             walked.push(name);
             let found = Meta::find(&here, name)?;
             if found.is_none() {
-                create::parent(&here, name, Ids::ROOT, 0o755)?;
+                create::parent(&here, name, None, 0o755)?;
             }
             // Only a link needs to be followed from the top, which takes as long as the way is.
             here = match found.map(|found| found.kind()) {

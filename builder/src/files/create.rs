@@ -15,7 +15,7 @@ use super::meta::{self, Kind, Meta, Time, timespec};
 use super::owner::Ids;
 use super::root::READ_DIRECTORY;
 use super::xattrs::{self, Xattr};
-use crate::owners::{Owner, Owners};
+use crate::owners::{self, Owner, Owners};
 use crate::stop::go_on;
 
 /// The metadata that something made gets.
@@ -67,10 +67,20 @@ pub(crate) fn directory(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
     rustix::fs::openat(&dir, name, READ_DIRECTORY, Mode::empty())
 }
 
-/// Makes a directory on the way to something else.
-pub(crate) fn parent(dir: impl AsFd, name: &OsStr, ids: Ids, mode: u32) -> io::Result<()> {
+/// Makes a directory on the way to something else. It takes after the one above it as any that the
+/// kernel makes: set-group-ID is passed on, and with it the group, unless it has an `owner`.
+pub(crate) fn parent(
+    dir: impl AsFd,
+    name: &OsStr,
+    owner: Option<Ids>,
+    mode: u32,
+) -> io::Result<()> {
+    let inherited = owners::inherited_group(&dir)?;
+    let own = Ids { uid: 0, gid: inherited.unwrap_or(0) };
+    let mode = if inherited.is_some() { mode | owners::SET_GROUP } else { mode };
     let made = directory(dir, name)?;
-    dress(made, &Attributes { ids, mode, xattrs: vec![], times: None })
+    let attributes = Attributes { ids: owner.unwrap_or(own), mode, xattrs: vec![], times: None };
+    dress(made, &attributes)
 }
 
 /// Makes a symbolic link. Its permissions are the kernel's business.

@@ -58,14 +58,10 @@ impl Destination<'_> {
         self.change.as_ref().and_then(Change::of_parents).unwrap_or(0o755)
     }
 
-    fn owner_of_parents(&self) -> Ids {
-        self.owner.unwrap_or(Ids::ROOT)
-    }
-
     /// The destination as a directory, made with `mode` if missing.
     pub(crate) fn as_directory(&self, mode: u32) -> Result<Directory, FilesError> {
         let path = Path::new(self.path);
-        let (place, made) = ensure_directory(self.root, path, self.owner_of_parents(), mode)?;
+        let (place, made) = ensure_directory(self.root, path, self.owner, mode)?;
         self.note_parents(&place, made, mode);
         Directory::at(&place, made > 0)
     }
@@ -96,7 +92,7 @@ impl Destination<'_> {
         if self.path.ends_with('/') || self.path.ends_with("/.") {
             return Ok((self.as_directory(mode)?, name.to_owned()));
         }
-        let owner = self.owner_of_parents();
+        let owner = self.owner;
         let mut made = 0;
         let make = &mut |dir: BorrowedFd<'_>, name: &OsStr| {
             made += 1;

@@ -9,9 +9,10 @@ use super::error::{Attempt, FilesError};
 use super::owner::Ids;
 use super::root::{End, Place, Root};
 
-/// Makes the directory `path` and what is missing above it, 0755 and owned by `owner`. Links are
-/// followed within `root`; directories that are there stay as they are.
-pub fn make_dir(root: &Root, path: &str, owner: Ids) -> Result<(), FilesError> {
+/// Makes the directory `path` and what is missing above it, 0755 and owned by `owner`, or by root
+/// and the group that set-group-ID passes on. Links are followed within `root`; directories that
+/// are there stay as they are.
+pub fn make_dir(root: &Root, path: &str, owner: Option<Ids>) -> Result<(), FilesError> {
     ensure_directory(root, Path::new(path), owner, 0o755).map(drop)
 }
 
@@ -19,7 +20,7 @@ pub fn make_dir(root: &Root, path: &str, owner: Ids) -> Result<(), FilesError> {
 pub(crate) fn ensure_directory(
     root: &Root,
     path: &Path,
-    owner: Ids,
+    owner: Option<Ids>,
     mode: u32,
 ) -> Result<(Place, usize), FilesError> {
     let mut made = 0;
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
     use crate::files::tests::Tree;
 
-    const OWNER: Ids = Ids { uid: 3, gid: 4 };
+    const OWNER: Option<Ids> = Some(Ids { uid: 3, gid: 4 });
 
     #[test]
     fn missing_directories_are_made_and_owned_by_the_user() {
@@ -60,6 +61,19 @@ mod tests {
         let tree = Tree::new().dir("a", 0o700);
         make_dir(&tree.root(), "/a", OWNER).unwrap();
         assert_eq!(tree.show("a"), "d 0700 0:0");
+    }
+
+    #[test]
+    fn set_group_id_is_passed_on_with_the_group() {
+        let tree = Tree::new().dir("s", 0o755).owner("s", 7, 50).mode("s", 0o2775);
+        make_dir(&tree.root(), "/s/a/b", None).unwrap();
+        for path in ["s/a", "s/a/b"] {
+            assert_eq!(tree.show(path), "d 2755 0:50");
+        }
+        make_dir(&tree.root(), "/s/c/d", OWNER).unwrap();
+        for path in ["s/c", "s/c/d"] {
+            assert_eq!(tree.show(path), "d 2755 3:4");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::SnapshotError;
 use crate::layer;
+use crate::owners::{self, Owners};
 
 /// A mount point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ impl Making<'_> {
                 self.copied.push(path.to_vec());
             }
             None => {
-                rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?;
+                take_after(parent.as_fd(), dir.as_fd())?;
                 self.made.push(path.to_vec());
             }
         }
@@ -148,6 +149,19 @@ impl Making<'_> {
         }
         Ok(resolved)
     }
+}
+
+/// Gives a new directory the mode and, should set-group-ID pass it on, the group that mkdir(1)
+/// would: what a step writes beside a mount point makes its directories part of the layer.
+fn take_after(parent: BorrowedFd<'_>, made: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let mode = match owners::inherited_group(parent)? {
+        Some(group) => {
+            Owners::here().give(made, (0, group))?;
+            0o755 | owners::SET_GROUP
+        }
+        None => 0o755,
+    };
+    rustix::fs::fchmod(made, Mode::from_raw_mode(mode))
 }
 
 fn open_dir(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {

@@ -9,7 +9,7 @@ use super::commit::Workspace;
 use super::{LocalWorker, View};
 use crate::context::BuildContext;
 use crate::event::{EventKind, StepId};
-use crate::files::{self, Copied, CopyOptions, Digested, FilesError, Ids, Root};
+use crate::files::{self, Copied, CopyOptions, Digested, FilesError, Root};
 use crate::solver::{Job, Made, OpError};
 
 /// A source of a copy, ready to be read on another thread.
@@ -62,7 +62,7 @@ impl LocalWorker {
     ) -> Result<Made, OpError> {
         let MakeDirOp { onto, path, owner } = make_dir.clone();
         let write = move |to: &Root| {
-            let owner = owner.map_or(Ok(Ids::ROOT), |owner| files::resolve_owner(Some(to), &owner));
+            let owner = owner.map(|owner| files::resolve_owner(Some(to), &owner)).transpose();
             let made = owner.and_then(|owner| files::make_dir(to, &path, owner));
             made.map_err(OpError::failed)
         };

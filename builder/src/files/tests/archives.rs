@@ -162,6 +162,20 @@ fn chown_is_for_every_entry_but_not_for_implied_parents() {
 }
 
 #[test]
+fn implied_parents_take_after_a_directory_with_set_group_id() {
+    let to = Tree::new().dir("s", 0o755).owner("s", 7, 50).mode("s", 0o2775);
+    add(Archive::new().file("implied/f", "x").dir("own/", 0o755).bytes(), "/s/x", &to).unwrap();
+    for (path, shown) in [
+        ("s/x", "d 2755 0:50"),
+        ("s/x/implied", "d 2755 0:50"),
+        ("s/x/implied/f", "f 0640 12:34"),
+        ("s/x/own", "d 0755 12:34"),
+    ] {
+        assert_eq!(to.show(path), shown, "{path}");
+    }
+}
+
+#[test]
 fn the_archives_root_entry_changes_nothing() {
     let to = added(Archive::new().dir("./", 0o700).file("./f", "x"), "/x");
     assert_eq!((to.show("x"), to.show("x/f")), ("d 0755 0:0".into(), "f 0640 12:34".into()));

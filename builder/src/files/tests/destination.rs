@@ -186,3 +186,25 @@ fn a_copy_tells_where_sources_went_and_which_directories_it_made() {
     assert_eq!((leaves, parents), (none, of(&["there/b"])));
     assert_eq!(closed, ["there/b", "there/b/sub"]);
 }
+
+#[test]
+fn directories_on_the_way_take_after_one_with_set_group_id() {
+    let base = || Tree::new().dir("s", 0o755).owner("s", 7, 50).mode("s", 0o2775);
+    let from = Tree::new().file("f", "").dir("t/sub", 0o755);
+    let copied = |copy: Copy| {
+        let to = base();
+        copy.run(&from, &to).unwrap();
+        to
+    };
+    let to = copied(Copy::new("f", "/s/c/"));
+    assert_eq!((to.show("s/c"), to.show("s/c/f")), ("d 2755 0:50".into(), "f 0644 0:0".into()));
+    let to = copied(Copy::new("f", "/s/c/d/g"));
+    assert_eq!((to.show("s/c"), to.show("s/c/d")), ("d 2755 0:50".into(), "d 2755 0:50".into()));
+    let to = copied(Copy::new("f", "/s/c/").chown(3, 4));
+    assert_eq!(to.show("s/c"), "d 2755 3:4");
+    let to = copied(Copy::new("f", "/s/c/").chmod(frontend::Mode::Octal(0o700)));
+    assert_eq!(to.show("s/c"), "d 2700 0:50");
+    // What stands for a directory of the source is like that one.
+    let to = copied(Copy::new("t", "/s/t"));
+    assert_eq!((to.show("s/t"), to.show("s/t/sub")), ("d 2755 0:50".into(), "d 0755 0:0".into()));
+}
