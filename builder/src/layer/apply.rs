@@ -55,8 +55,27 @@ pub struct Applied {
     /// Directories that have entries but are none themselves. What they are like depends on the
     /// layers below, so a layer with such directories belongs to its chain ID; see [`inherit`].
     pub implied_directories: Vec<PathBuf>,
-    /// How many device nodes were left out because this user can't make any.
-    pub skipped_devices: u64,
+    /// The device nodes that were left out because this user can't make any.
+    pub skipped_devices: Skipped,
+}
+
+/// Members that were left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// The paths of the first ones.
+    pub first: Vec<String>,
+    /// How many there are in all.
+    pub count: u64,
+}
+
+impl Skipped {
+    fn add(&mut self, path: &Inside) {
+        const KEPT: usize = 16;
+        if self.first.len() < KEPT {
+            self.first.push(String::from_utf8_lossy(path.as_bytes()).into_owned());
+        }
+        self.count += 1;
+    }
 }
 
 /// Why an archive could not be unpacked.
@@ -103,7 +122,7 @@ pub fn unpack(
         unpacker.member(&member, &mut members)?;
     }
     let (_, digest, size) = members.finish()?.finish();
-    let skipped_devices = unpacker.skipped_devices;
+    let skipped_devices = std::mem::take(&mut unpacker.skipped_devices);
     let implied_directories = unpacker.finish()?;
     Ok(Applied { diff_id: DiffId(digest), size, implied_directories, skipped_devices })
 }
@@ -169,7 +188,7 @@ struct Unpacker<'a> {
     options: &'a Options<'a>,
     book: Book,
     root_mtime: Option<i64>,
-    skipped_devices: u64,
+    skipped_devices: Skipped,
 }
 
 /// What is left to be done to directories when all members are there.
@@ -198,7 +217,13 @@ impl Book {
 impl<'a> Unpacker<'a> {
     fn new(into: BorrowedFd<'a>, options: &'a Options<'a>) -> Self {
         let root = Root::new(into);
-        Self { root, options, book: Book::default(), root_mtime: None, skipped_devices: 0 }
+        Self {
+            root,
+            options,
+            book: Book::default(),
+            root_mtime: None,
+            skipped_devices: Skipped::default(),
+        }
     }
 
     fn member<R: Read>(
@@ -378,7 +403,7 @@ impl<'a> Unpacker<'a> {
             }
         })?;
         if !made {
-            self.skipped_devices += 1;
+            self.skipped_devices.add(spot.path);
             return Ok(());
         }
         self.set_all_by_name(spot, member)

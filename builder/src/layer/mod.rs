@@ -36,7 +36,7 @@ mod walk;
 #[cfg(test)]
 pub(crate) mod samples;
 
-pub use apply::{Applied, ApplyError, Options, Whiteouts, inherit, unpack};
+pub use apply::{Applied, ApplyError, Options, Skipped, Whiteouts, inherit, unpack};
 pub use compress::{Compressed, Compression, Compressor};
 pub use diff::{Changes, Committed, DiffError, commit, diff_id};
 pub use hash::Hashed;

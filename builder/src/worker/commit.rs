@@ -84,16 +84,22 @@ impl Workspace {
 
     /// Turns what was written into a layer. A layer that differs from an earlier one on this base
     /// only by times between the start and now is that earlier one, if `restamp` allows it. Fails
-    /// soon once `stop` is cancelled.
+    /// soon once `stop` is cancelled. Tells `warn` what no layer can hold.
     pub(super) fn commit(
         self,
         restamp: bool,
         stop: &CancellationToken,
+        warn: impl Fn(String),
     ) -> Result<Made, CommitError> {
         let Self { cache, base, active, root, started, run_dir } = self;
         drop(root);
         let ended = SystemTime::now();
         let (committed, upper) = active.commit(started, ended, stop)?;
+        if let Some(paths) = some_of(&committed.left_out, committed.left_out.len() as u64) {
+            warn(format!(
+                "left out of the layer, where names in `.wh.` mean deleted files: {paths}"
+            ));
+        }
         let chain = base.chain_id();
         if restamp
             && let Some(earlier) = cache.stamp(chain, committed.timeless)?
@@ -112,6 +118,18 @@ impl Workspace {
         cache.remember_stamp(chain, committed.timeless, committed.diff_id, &stamp.encode())?;
         drop(run_dir);
         Ok(made)
+    }
+}
+
+/// Names the first few of `count` paths; `None` if there are none.
+pub(super) fn some_of(first: &[String], count: u64) -> Option<String> {
+    const NAMED: usize = 5;
+    let named: Vec<_> = first.iter().take(NAMED).map(|path| format!("`/{path}`")).collect();
+    let more = count.saturating_sub(named.len() as u64);
+    match (named.is_empty(), more) {
+        (true, _) => None,
+        (false, 0) => Some(named.join(", ")),
+        (false, more) => Some(format!("{} and {more} more", named.join(", "))),
     }
 }
 

@@ -78,11 +78,11 @@ impl LocalWorker {
     ) -> Result<Made, OpError> {
         let (cache, base, restamp) =
             (self.cache.clone(), job.inputs[onto].clone(), !job.vertex.no_cache);
-        let stop = job.stop.clone();
+        let (stop, warn) = (job.stop.clone(), self.warner(job));
         let work = move || -> Result<Made, OpError> {
             let workspace = Workspace::new(&cache, &base, &[]).map_err(OpError::failed)?;
             write(workspace.root())?;
-            workspace.commit(restamp, &stop).map_err(OpError::failed)
+            workspace.commit(restamp, &stop, warn).map_err(OpError::failed)
         };
         self.blocking(work).await
     }

@@ -90,8 +90,9 @@ impl LocalWorker {
         }
         succeed(exit, &exec.args, self.cache.root()).map_err(OpError::failed)?;
         let (restamp, stop) = (!job.vertex.no_cache, job.stop.clone());
+        let warn = self.warner(&job);
         let mut made = self
-            .blocking(move || workspace.commit(restamp, &stop))
+            .blocking(move || workspace.commit(restamp, &stop, warn))
             .await
             .map_err(OpError::failed)?;
         made.recordable = self.contexts_are_unchanged(&job).await?;

@@ -25,7 +25,7 @@ pub struct FetchError {
 impl LocalWorker {
     pub(super) async fn fetch_file(&self, fetch: &FetchOp, job: Job<'_>) -> Result<Made, OpError> {
         let (cache, fetch, restamp) = (self.cache.clone(), fetch.clone(), !job.vertex.no_cache);
-        let stop = job.stop.clone();
+        let (stop, warn) = (job.stop.clone(), self.warner(&job));
         let work = move || -> Result<Made, OpError> {
             let workspace =
                 Workspace::new(&cache, &Snapshot::default(), &[]).map_err(OpError::failed)?;
@@ -34,7 +34,7 @@ impl LocalWorker {
                 let FetchOp { url, name, .. } = fetch.clone();
                 OpError::failed(FetchError { name, url, source })
             })?;
-            workspace.commit(restamp, &stop).map_err(OpError::failed)
+            workspace.commit(restamp, &stop, warn).map_err(OpError::failed)
         };
         self.blocking(work).await
     }

@@ -31,7 +31,7 @@ impl LocalWorker {
         let stopped = job.stop.run_until_cancelled(git.check_out(op, &into));
         let checkout = stopped.await.ok_or(OpError::Stopped)?.map_err(OpError::failed)?;
         let (cache, restamp) = (self.cache.clone(), !job.vertex.no_cache);
-        let stop = job.stop.clone();
+        let (stop, warn) = (job.stop.clone(), self.warner(&job));
         let work = move || -> Result<Made, OpError> {
             let _until_it_is_copied = run_dir;
             let workspace =
@@ -49,7 +49,7 @@ impl LocalWorker {
             files::copy(&source, &Selection::literal("/"), workspace.root(), &options, None)
                 .map(drop)
                 .map_err(|error| OpError::failed(CheckoutError::Files(error)))?;
-            workspace.commit(restamp, &stop).map_err(OpError::failed)
+            workspace.commit(restamp, &stop, warn).map_err(OpError::failed)
         };
         self.blocking(work).await
     }

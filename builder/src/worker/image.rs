@@ -13,6 +13,7 @@ use oci::{Descriptor, DiffId};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 
+use super::commit::some_of;
 use super::{LocalWorker, ViewError, lock};
 use crate::archive;
 use crate::event::{EventKind, StepId};
@@ -191,6 +192,13 @@ impl LocalWorker {
         let (cache, told, stop) = (self.cache.clone(), progress.clone(), self.stop.clone());
         let staged =
             self.blocking(move || stage(&cache, layer, &blob, reader, (&told, &stop))).await?;
+        let skipped = &staged.applied.skipped_devices;
+        if let Some(paths) = some_of(&skipped.first, skipped.count) {
+            let text = format!(
+                "device nodes that this user can't make are left out of layer {layer}: {paths}"
+            );
+            self.events.tell(step, EventKind::Warning(text));
+        }
         self.publish(step, snapshot, staged).await?;
         progress(total, true);
         Ok(())

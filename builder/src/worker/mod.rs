@@ -38,7 +38,7 @@ pub use mounts::MountError;
 use self::suspects::{Linked, Suspect};
 use crate::build::{Request, Services};
 use crate::context::BuildContext;
-use crate::event::{Events, StepId};
+use crate::event::{EventKind, Events, StepId};
 use crate::files::{self, Digested, Root, StatCache};
 use crate::layer::Compression;
 use crate::owners::Owners;
@@ -355,6 +355,12 @@ impl Worker for LocalWorker {
 }
 
 impl LocalWorker {
+    /// Says what should be known of the step.
+    fn warner(&self, job: &Job<'_>) -> impl Fn(String) + Send + 'static {
+        let (events, step) = (self.events.clone(), StepId(job.vertex.digest));
+        move |text| events.tell(step, EventKind::Warning(text))
+    }
+
     fn context(&self, name: &str) -> Arc<BuildContext> {
         self.contexts.get(name).cloned().expect("planning names only contexts that were given")
     }
