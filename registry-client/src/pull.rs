@@ -218,10 +218,9 @@ impl Resolved {
     /// Reads the answer to a `HEAD`, unless it leaves something open.
     fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let digest = header(headers, &CONTENT_DIGEST)?.parse().ok()?;
-        let media_type = header(headers, &CONTENT_TYPE)?;
+        let media_type = media_type::of_manifest(&header(headers, &CONTENT_TYPE)?)?.to_owned();
         let size = header(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
-        let is_manifest = ACCEPTED.split(',').any(|accepted| accepted.trim() == media_type);
-        is_manifest.then_some(Self { digest, media_type, size })
+        Some(Self { digest, media_type, size })
     }
 }
 
@@ -251,12 +250,10 @@ fn own_media_type(content: &ManifestOrIndex, served_as: &str) -> String {
         ManifestOrIndex::Manifest(manifest) => (&manifest.media_type, media_type::MANIFEST),
         ManifestOrIndex::Index(index) => (&index.media_type, media_type::INDEX),
     };
-    let served_as = served_as.split(';').next().unwrap_or_default().trim();
-    match (own.as_str(), served_as) {
-        ("", "" | "application/json") => usual.to_owned(),
-        ("", served_as) => served_as.to_owned(),
-        (own, _) => own.to_owned(),
+    if !own.is_empty() {
+        return own.clone();
     }
+    media_type::of_manifest(served_as).unwrap_or(usual).to_owned()
 }
 
 /// The places that may have something, and what came of asking them.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::{DiffId, Platform};
+use crate::{DiffId, Platform, json};
 
-fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+pub(crate) fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     d: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(d)?.unwrap_or_default())
@@ -182,7 +182,7 @@ impl Default for RootFs {
 impl ImageConfig {
     /// Reads a config blob.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        json::from_slice(bytes)
     }
 
     /// The bytes to store and push: compact JSON, top-level keys in alphabetical order.
@@ -209,6 +209,40 @@ impl ImageConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// JSON bombs of `security.md`, "further hardening": 30 MB that became a gigabyte.
+    #[test]
+    fn a_bomb_is_refused_before_it_goes_off() {
+        let history = format!(r#"{{"history":[{}{{}}]}}"#, "{},".repeat(10_000_000));
+        let error = ImageConfig::from_bytes(history.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("values"), "{error}");
+        for deep in ["[", r#"{"a":"#, r#"{"config":"#, r#"{"other":["#] {
+            let bomb = deep.repeat(100_000);
+            assert!(ImageConfig::from_bytes(bomb.as_bytes()).is_err());
+            let other = format!(r#"{{"x":{bomb}"#);
+            assert!(ImageConfig::from_bytes(other.as_bytes()).is_err());
+        }
+    }
+
+    /// CVE-2021-21285 and CVE-2018-20699, as far as a config can do it: bad values are errors.
+    #[test]
+    fn a_config_of_wrong_types_is_an_error() {
+        for bad in [
+            "",
+            "null",
+            "[]",
+            "\u{0}",
+            r#"{"rootfs":5}"#,
+            r#"{"rootfs":{"type":"layers","diff_ids":["sha256:../../etc"]}}"#,
+            r#"{"rootfs":{"type":"layers","diff_ids":[null]}}"#,
+            r#"{"config":{"Env":[1]}}"#,
+            r#"{"config":{"Healthcheck":{"Interval":1e300}}}"#,
+            r#"{"history":[null]}"#,
+            r#"{"os":"linux","os":"linux"}"#,
+        ] {
+            assert!(ImageConfig::from_bytes(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn what_we_do_not_know_survives_and_keys_are_sorted() {

@@ -33,6 +33,14 @@ pub mod media_type {
     /// Docker's layer, zstd-compressed.
     pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
+    /// The media type that a manifest or index can have, in `text`; parameters and case of the text
+    /// do not matter.
+    pub fn of_manifest(text: &str) -> Option<&'static str> {
+        let name = text.split(';').next().unwrap_or_default().trim();
+        let known = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
+        known.into_iter().find(|known| known.eq_ignore_ascii_case(name))
+    }
+
     /// Whether `media_type` names an index of either kind.
     pub fn is_index(media_type: &str) -> bool {
         matches!(media_type, INDEX | DOCKER_INDEX)

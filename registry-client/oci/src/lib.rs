@@ -7,6 +7,7 @@
 mod config;
 mod descriptor;
 mod digest;
+mod json;
 mod manifest;
 mod platform;
 mod reference;

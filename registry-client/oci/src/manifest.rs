@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Descriptor, media_type};
+use crate::config::null_is_default;
+use crate::{Descriptor, json, media_type};
 
 /// What an image consists of: a config and layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,7 +14,11 @@ pub struct Manifest {
     /// Always 2.
     pub schema_version: u32,
     /// [`media_type::MANIFEST`] or Docker's.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub media_type: String,
     /// The kind of artifact, where it is no image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -21,12 +26,17 @@ pub struct Manifest {
     /// The image's config.
     pub config: Descriptor,
     /// The image's layers, lowest first.
+    #[serde(deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
     /// The manifest that this one says something about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Free-form annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -37,12 +47,21 @@ pub struct Index {
     /// Always 2.
     pub schema_version: u32,
     /// [`media_type::INDEX`] or Docker's.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub media_type: String,
     /// The manifests.
+    #[serde(deserialize_with = "null_is_default")]
     pub manifests: Vec<Descriptor>,
     /// Free-form annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -93,42 +112,50 @@ impl Index {
 }
 
 impl ManifestOrIndex {
-    /// Reads what `served_as` (a media type; empty if unknown) announced.
+    /// Reads what was served, or is described, as `served_as` (a media type; empty if unknown).
+    ///
+    /// A type that no manifest has, such as `text/plain`, tells nothing: then what the document
+    /// calls itself counts, else its shape.
     pub fn parse(bytes: &[u8], served_as: &str) -> Result<Self, ManifestError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Kind {
-            #[serde(default)]
-            media_type: String,
-            layers: Option<serde::de::IgnoredAny>,
-            manifests: Option<serde::de::IgnoredAny>,
-        }
-        let kind: Kind = serde_json::from_slice(bytes)?;
-        let outside = served_as.split(';').next().unwrap_or_default().trim();
-        if kind.layers.is_some() && kind.manifests.is_some() {
+        let kind: Kind = json::from_slice(bytes)?;
+        let is_index = kind.manifests.is_some();
+        let is_manifest = kind.layers.is_some() || kind.config.is_some();
+        if is_index && is_manifest {
             return Err(ManifestError::Ambiguous);
         }
-        let generic = outside.is_empty() || outside == "application/json";
-        if !generic && !kind.media_type.is_empty() && kind.media_type != outside {
-            let outside = outside.to_owned();
-            return Err(ManifestError::MediaType { inside: kind.media_type, outside });
+        let outside = media_type::of_manifest(served_as);
+        let inside = kind.media_type.as_str();
+        if let Some(outside) = outside.filter(|outside| !inside.is_empty() && inside != *outside) {
+            let (inside, outside) = (inside.to_owned(), outside.to_owned());
+            return Err(ManifestError::MediaType { inside, outside });
         }
-        let declared =
-            if kind.media_type.is_empty() && !generic { outside } else { &kind.media_type };
-        match declared {
-            media_type::MANIFEST | media_type::DOCKER_MANIFEST => {}
-            media_type::INDEX | media_type::DOCKER_INDEX => {}
-            "" if kind.layers.is_some() || kind.manifests.is_some() => {}
-            other => return Err(ManifestError::Unsupported(other.to_owned())),
+        let by_type = match (inside, outside) {
+            ("", None) => None,
+            ("", Some(outside)) => Some(outside),
+            (inside, _) => match media_type::of_manifest(inside) {
+                Some(inside) => Some(inside),
+                None => return Err(ManifestError::Unsupported(inside.to_owned())),
+            },
+        };
+        match by_type.map(media_type::is_index) {
+            Some(true) => Ok(Self::Index(json::from_slice(bytes)?)),
+            Some(false) => Ok(Self::Manifest(json::from_slice(bytes)?)),
+            None if is_index => Ok(Self::Index(json::from_slice(bytes)?)),
+            None if is_manifest => Ok(Self::Manifest(json::from_slice(bytes)?)),
+            None => Err(ManifestError::Unsupported(served_as.to_owned())),
         }
-        let is_index =
-            media_type::is_index(declared) || declared.is_empty() && kind.manifests.is_some();
-        Ok(if is_index {
-            Self::Index(serde_json::from_slice(bytes)?)
-        } else {
-            Self::Manifest(serde_json::from_slice(bytes)?)
-        })
     }
+}
+
+/// As much of a document as tells what it is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    #[serde(default, deserialize_with = "null_is_default")]
+    media_type: String,
+    config: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+    manifests: Option<serde::de::IgnoredAny>,
 }
 
 #[cfg(test)]
@@ -136,10 +163,126 @@ mod tests {
     use super::*;
     use crate::Digest;
 
+    const OTHER_TYPES: [&str; 6] = [
+        "",
+        "text/plain",
+        "text/plain; charset=utf-8",
+        "application/octet-stream",
+        "application/json",
+        "binary/octet-stream",
+    ];
+
+    /// GHSA-5j5w-g665-5m35.
     #[test]
     fn a_manifest_that_is_also_an_index_is_refused() {
-        let bytes = br#"{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}"#;
-        assert!(matches!(ManifestOrIndex::parse(bytes, ""), Err(ManifestError::Ambiguous)));
+        for both in [r#""config":{},"layers":[]"#, r#""layers":[]"#, r#""config":{}"#] {
+            for own in ["", media_type::MANIFEST, media_type::INDEX] {
+                let text =
+                    format!(r#"{{"schemaVersion":2,"mediaType":"{own}",{both},"manifests":[]}}"#);
+                for served_as in OTHER_TYPES.into_iter().chain([media_type::INDEX]) {
+                    let parsed = ManifestOrIndex::parse(text.as_bytes(), served_as);
+                    assert!(matches!(parsed, Err(ManifestError::Ambiguous)), "{text} {served_as}");
+                }
+            }
+        }
+    }
+
+    /// Issue 9, 2: object stores and plain web servers know no manifests.
+    #[test]
+    fn a_type_that_no_manifest_has_leaves_it_to_the_document() {
+        let descriptor = serde_json::to_string(&Descriptor::of("x", b"x")).unwrap();
+        let manifest = format!(r#""config":{descriptor},"layers":null"#);
+        for served_as in OTHER_TYPES {
+            for (own, shape, is_index) in [
+                ("null".to_owned(), &*manifest, false),
+                (format!("{:?}", media_type::DOCKER_MANIFEST), &manifest, false),
+                ("\"\"".to_owned(), r#""manifests":[]"#, true),
+                (format!("{:?}", media_type::INDEX), r#""manifests":[]"#, true),
+            ] {
+                let text = format!(r#"{{"schemaVersion":2,"mediaType":{own},{shape}}}"#);
+                let parsed = ManifestOrIndex::parse(text.as_bytes(), served_as);
+                let parsed = parsed.unwrap_or_else(|error| panic!("{text} {served_as}: {error}"));
+                assert_eq!(matches!(parsed, ManifestOrIndex::Index(_)), is_index, "{text}");
+            }
+            for unknown in [
+                r#"{"schemaVersion":1,"fsLayers":[]}"#,
+                r#"{"mediaType":"application/x","schemaVersion":2,"manifests":[]}"#,
+                "{}",
+            ] {
+                let parsed = ManifestOrIndex::parse(unknown.as_bytes(), served_as);
+                assert!(matches!(parsed, Err(ManifestError::Unsupported(_))), "{unknown}");
+            }
+        }
+    }
+
+    /// A shape that its type does not fit is no way around the check: GHSA-5j5w-g665-5m35.
+    #[test]
+    fn a_known_type_decides_against_the_shape() {
+        let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+        for served_as in [media_type::MANIFEST, "Application/vnd.OCI.image.manifest.v1+json; x=y"] {
+            assert!(ManifestOrIndex::parse(index, served_as).is_err());
+        }
+        assert!(ManifestOrIndex::parse(index, &format!("{}; a=b", media_type::INDEX)).is_ok());
+    }
+
+    /// CVE-2024-3727: a digest becomes a path, and so does no text that is none.
+    #[test]
+    fn no_text_but_a_digest_names_a_blob() {
+        let digest = Digest::of("x").to_string();
+        let config = |digest: &str| {
+            let descriptor = format!(r#"{{"mediaType":"x","digest":{digest:?},"size":1}}"#);
+            format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[{descriptor}]}}"#)
+        };
+        assert!(ManifestOrIndex::parse(config(&digest).as_bytes(), "").is_ok());
+        for bad in [
+            "sha256:../../../../etc/passwd",
+            "../sha256:x",
+            "sha256:",
+            "sha512:abc",
+            &digest[7..],
+            &digest.to_uppercase(),
+            &format!("{digest}/.."),
+            &format!("{digest}\u{0}"),
+            &format!(" {digest}"),
+        ] {
+            assert!(ManifestOrIndex::parse(config(bad).as_bytes(), "").is_err(), "{bad}");
+        }
+    }
+
+    /// JSON bombs of `security.md`, "further hardening"; CVE-2021-21285 and CVE-2018-20699.
+    #[test]
+    fn bad_manifests_are_errors() {
+        let many = format!(r#"{{"manifests":[{}1]}}"#, "1,".repeat(1_000_000));
+        let deep = format!(r#"{{"manifests":{}"#, "[".repeat(1_000_000));
+        let empty = format!(r#"{{"layers":[{}{{}}],"config":{{}}}}"#, "{},".repeat(1_000_000));
+        let size = |size: &str| {
+            format!(
+                r#"{{"schemaVersion":2,"manifests":[{{"digest":"{}","size":{size}}}]}}"#,
+                Digest::of("x")
+            )
+        };
+        for bad in [
+            &*many,
+            &deep,
+            &empty,
+            "",
+            "null",
+            "[]",
+            "5",
+            "\u{0}",
+            "{",
+            r#"{"manifests":[null]}"#,
+            r#"{"schemaVersion":2,"manifests":{}}"#,
+            r#"{"schemaVersion":-1,"manifests":[]}"#,
+            r#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#,
+            &size("-1"),
+            &size("1.5"),
+            &size("18446744073709551616"),
+            &size("null"),
+        ] {
+            let shown = &bad[..bad.len().min(100)];
+            assert!(ManifestOrIndex::parse(bad.as_bytes(), "").is_err(), "{shown}");
+        }
     }
 
     #[test]

@@ -86,6 +86,7 @@ async fn a_manifest_must_have_the_digest_it_is_asked_for_by() {
     assert_eq!(client().resolve(&pinned).await.unwrap().digest, digest);
 }
 
+/// GHSA-5j5w-g665-5m35.
 #[tokio::test]
 async fn a_manifest_served_as_something_else_is_refused() {
     let registry = TestRegistry::start();
@@ -99,6 +100,26 @@ async fn a_manifest_served_as_something_else_is_refused() {
     assert!(told(&error).contains("at once"), "{}", told(&error));
 }
 
+/// Issue 9, 2.
+#[tokio::test]
+async fn a_manifest_served_as_text_is_what_it_looks_like() {
+    let registry = TestRegistry::start();
+    let own = INDEX.replace("{", &format!(r#"{{"mediaType":"{}","#, media_type::DOCKER_INDEX));
+    for (text, expected) in [(INDEX, media_type::INDEX), (&own, media_type::DOCKER_INDEX)] {
+        let digest = registry.put_manifest("app", "1", media_type::INDEX, text.to_owned());
+        for served_as in [Some("text/plain; charset=utf-8"), Some("application/octet-stream"), None]
+        {
+            registry.misbehave("", 3, Oddity::Header("content-type", served_as.map(str::to_owned)));
+            let name = reference(&registry, "app:1");
+            let resolved = client().resolve(&name).await.unwrap();
+            assert_eq!((resolved.digest, &*resolved.media_type), (digest, expected));
+            let manifest = client().manifest(&name, digest).await.unwrap();
+            assert_eq!(manifest.media_type, expected);
+        }
+    }
+}
+
+/// GHSA-f36w-mj3v-6jqv; CVE-2026-50163 is the same lesson.
 #[tokio::test]
 async fn a_manifest_beyond_the_limit_is_not_read() {
     let registry = TestRegistry::start();
@@ -158,6 +179,7 @@ async fn four_broken_transfers_without_progress_are_enough() {
     assert_eq!(registry.requests().len(), 4);
 }
 
+/// The row "digest mismatch while streaming" of `security.md`.
 #[tokio::test]
 async fn wrong_bytes_are_found_out_at_the_end() {
     let (registry, name, mut bytes, blob) = with_blob();
@@ -168,6 +190,7 @@ async fn wrong_bytes_are_found_out_at_the_end() {
     assert_eq!(registry.requests().len(), 1);
 }
 
+/// The row "blob size ≠ descriptor" of `security.md`; GHSA-f36w-mj3v-6jqv.
 #[tokio::test]
 async fn a_size_that_is_a_lie_is_an_error() {
     let (registry, name, bytes, blob) = with_blob();
@@ -297,6 +320,7 @@ async fn another_host_continues_what_a_mirror_began() {
     assert_eq!(own.requests()[0].header("range"), Some("bytes=1000-"));
 }
 
+/// The row "hosts" of `security.md` 5.4.
 #[tokio::test]
 async fn an_insecure_registry_may_speak_plain_http() {
     let registry = TestRegistry::start();
@@ -307,6 +331,8 @@ async fn an_insecure_registry_may_speak_plain_http() {
     }
 }
 
+/// GHSA-vh4v-2xq2-g5cg, CVE-2026-50151 (GHSA-jxpm-75mh-9fp7), GHSA-qvqc-4c52-x6qp; the row "leaks"
+/// of `security.md` 5.4.
 #[tokio::test]
 async fn a_redirect_to_another_host_takes_no_credentials_along() {
     let (registry, name, bytes, blob) = with_blob();
@@ -330,6 +356,20 @@ async fn a_redirect_to_another_host_takes_no_credentials_along() {
     let error = fails(&client, &name, &blob).await;
     assert!(error.is_unauthorized() && !error.to_string().contains("sig"), "{error}");
     assert_eq!(store.requests()[0].header("authorization"), None);
+}
+
+/// CVE-2020-15157 and containerd#12889: credentials went to the `urls` of a descriptor.
+#[tokio::test]
+async fn the_urls_of_a_descriptor_are_never_asked() {
+    let (registry, elsewhere) = (TestRegistry::start(), TestRegistry::start());
+    registry.require(Login::Basic { username: "me".into(), password: "secret".into() });
+    let (bytes, mut blob) = some_bytes(100);
+    elsewhere.put_blob("app", bytes);
+    blob.urls = vec![format!("http://{}/v2/app/blobs/{}", elsewhere.host(), blob.digest)];
+    let client = client_with(password("me", "secret"));
+    let error = fails(&client, &reference(&registry, "app"), &blob).await;
+    assert!(error.is_not_found(), "{error}");
+    assert_eq!(elsewhere.request_lines(), [""; 0]);
 }
 
 #[tokio::test]
