@@ -360,3 +360,143 @@ fn files_of_several_platforms_are_in_a_directory_for_each() {
         assert_eq!(fs::read_to_string(session.path("out").join(directory).join("f")).unwrap(), "x");
     }
 }
+
+/// Changes a byte in the blob of a layer of `app` that was made here.
+fn damage_own_layer(session: &Session) {
+    let layer = session.image("app").manifest.layers[1].digest.hex();
+    let path = session.store().join("blobs/sha256").join(layer);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// Issue 9, 3: all outputs were written again, the push and what stood on standard output too.
+#[test]
+fn an_output_that_is_done_is_not_written_again_when_a_blob_is_lost() {
+    let registry = TestRegistry::start();
+    let session = small();
+    let name = registry.name("app:1");
+    session.build(&["-t", "app"]).succeeds();
+    // The second registry lacks what the first has.
+    let other = TestRegistry::start();
+    let second = other.name("other:1");
+    let args = ["-t", &*name, "-t", &*second, "-o", "type=registry", "-o", "type=oci"];
+    let build = || {
+        let output = session.build_command("plain", &args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let puts = |registry: &TestRegistry| {
+        let lines = registry.request_lines().into_iter();
+        lines.filter(|line| line.starts_with("PUT") && line.contains("/manifests/")).count()
+    };
+    let whole = build();
+    assert_eq!((puts(&registry), puts(&other)), (1, 1));
+    damage_own_layer(&session);
+    assert!(build() == whole, "one tar and no more is on standard output");
+    assert_eq!((puts(&registry), puts(&other)), (1, 1), "it is pushed once");
+    other.forget();
+    damage_own_layer(&session);
+    build();
+    assert_eq!((puts(&registry), puts(&other)), (1, 1), "no name comes before all blobs");
+}
+
+/// Issue 9, 3: a damaged blob was sent as it was, and the registry refused it.
+#[test]
+fn a_damaged_blob_is_never_pushed_but_made_again() {
+    let registry = TestRegistry::start();
+    let session = small();
+    session.build(&["-t", "app"]).succeeds();
+    let image = session.image("app");
+    damage_own_layer(&session);
+    session.build(&["-t", &registry.name("app:1"), "--push"]).succeeds();
+    let layer = &image.manifest.layers[1];
+    assert_eq!(registry.blob("app", layer.digest).unwrap().len() as u64, layer.size);
+    let lines = registry.request_lines();
+    assert_eq!(lines.iter().filter(|line| line.contains("PUT /v2/app/manifests/")).count(), 1);
+}
+
+/// Issue 9, 3: a blob that an interrupted writer had left was taken for whole.
+#[test]
+fn a_blob_of_a_layout_is_not_trusted_by_its_name() {
+    let session = small();
+    let build = || {
+        let args = ["-t", "app:1.2", "-o", "type=oci,dest=layout,tar=false"];
+        session.build(&args).succeeds();
+        validate_image(&session.path("layout"), "docker.io/library/app:1.2")
+    };
+    let image = build();
+    let layers = image.manifest.layers.iter().map(|layer| layer.digest);
+    for digest in layers.chain([image.manifest.config.digest, image.digest]) {
+        let path = session.path("layout/blobs/sha256").join(digest.hex());
+        let right = fs::read(&path).unwrap();
+        let mut wrong = right.clone();
+        wrong[right.len() / 2] ^= 1;
+        for bytes in [&right[..right.len() / 2], &wrong[..], b""] {
+            fs::write(&path, bytes).unwrap();
+            build();
+            assert!(fs::read(&path).unwrap() == right, "{digest}");
+        }
+    }
+}
+
+/// Issue 9, 3: the temporary names of `id.web` and `id.app` were the same.
+#[test]
+fn files_beside_each_other_are_written_by_builds_beside_each_other() {
+    let session = small();
+    let builds: Vec<_> = (0..4)
+        .map(|number| {
+            let [id, metadata] = [format!("id.{number}"), format!("id.{number}m")];
+            let args = ["-t", "app", "--iidfile", &id, "--metadata-file", &metadata];
+            session.build_command("quiet", &args).spawn().unwrap()
+        })
+        .collect();
+    for mut build in builds {
+        assert!(build.wait().unwrap().success());
+    }
+    let read = |name: String| fs::read_to_string(session.path(&name)).unwrap();
+    let ids: BTreeSet<_> = (0..4).map(|number| read(format!("id.{number}"))).collect();
+    assert_eq!(ids.len(), 1);
+    (0..4).for_each(|n| drop(serde_json::from_str::<Value>(&read(format!("id.{n}m"))).unwrap()));
+}
+
+/// A device in the place of a file was replaced by one, or removed.
+#[test]
+fn a_device_is_written_to_and_stays() {
+    let session = small();
+    session.tool("mknod", &["null", "c", "1", "3"]);
+    let args = ["--iidfile", "null", "--metadata-file", "null", "-o", "type=oci,dest=null"];
+    session.build(&args).succeeds();
+    assert_eq!(session.tool("stat", &["-c", "%F", "null"]), "character special file\n");
+}
+
+/// "Local exporter through symlinked dest" of `security.md`: the files of an image may be links, and
+/// the next build with several platforms wrote through one of its directory's name.
+#[test]
+fn files_of_several_platforms_do_not_leave_their_directory() {
+    let session = Session::new().file("f", "x").dockerfile("FROM scratch\nCOPY f /\n");
+    fs::create_dir_all(session.path("out")).unwrap();
+    fs::create_dir_all(session.path("outside")).unwrap();
+    std::os::unix::fs::symlink("../outside", session.path("out/linux_arm64")).unwrap();
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    session.build(&[platforms, "-o", "out"]).fails_with(&["out/linux_arm64"]);
+    assert_eq!(fs::read_dir(session.path("outside")).unwrap().count(), 0);
+}
+
+/// The platform as a path (BuildKit 77b65abf4).
+#[test]
+fn a_platform_is_one_segment_of_a_path() {
+    let session = Session::new().file("f", "x").dockerfile("FROM scratch\nCOPY f /\n");
+    let platforms = "--platform=linux/amd64,linux/x..y/v..,linux(..)/arm64";
+    session.build(&[platforms, "-o", "deep/out"]).succeeds();
+    let names = |path: &str| {
+        let entries = fs::read_dir(session.path(path)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((names("deep"), names("deep/out").len()), (vec!["out".to_owned()], 3));
+    for bad in ["../../amd64", "linux/..", "linux/amd64/..", "linux//amd64", ".."] {
+        let outcome = session.build(&[&format!("--platform=linux/amd64,{bad}"), "-o", "out"]);
+        assert!(!outcome.status.success(), "{bad}");
+    }
+}

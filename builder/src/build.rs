@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::BuildContext;
 use crate::download::Downloader;
 use crate::event::{EventKind, Events, Finding, StepId};
-use crate::export::{self, Engine, ExportError, Output};
+use crate::export::{self, Destination, Engine, ExportError, Output};
 use crate::git::Git;
 use crate::image::{self, Image};
 use crate::pin::{PinError, Pinner};
@@ -241,19 +241,9 @@ async fn run(
     let solver = solver(request, services, worker);
     let need = request.outputs.iter().map(Output::need).max().unwrap_or(Need::Identity);
     let solved = solver.solve(&plan.graph, &targets(plan), need).await?;
-    let finish = async || finish(request, services, plan, &solved, worker, blobs).await;
-    let finish_in_spite_of_losses = async {
-        match finish().await {
-            // The store has forgotten it, so that it is made or fetched anew; once is enough.
-            Err(error) if cache::is_blob_lost(&error) => {
-                blobs.look_again();
-                finish().await
-            }
-            finished => finished,
-        }
-    };
+    let outcome = Outcome { request, services, plan, solved: &solved, worker, blobs };
     let finish_and_tell = async {
-        let report = finish_in_spite_of_losses.await;
+        let report = finish(&outcome).await;
         if report.is_ok() {
             // By now the layers of base images are here, if an output wanted them.
             worker.tell_links(&solved).await;
@@ -385,37 +375,99 @@ fn base_images(plan: &Plan) -> Vec<&frontend::PinnedImage> {
     images
 }
 
-/// Assembles and exports what was solved.
-async fn finish(
-    request: &Request,
-    services: &Services,
-    plan: &Plan,
-    solved: &Solved,
-    worker: &LocalWorker,
-    blobs: &Arc<Blobs>,
-) -> Result<Report, BuildError> {
-    let mut first = None;
-    let mut exported = vec![];
-    for output in &request.outputs {
-        let image = match output.image_options() {
-            Some(options) => Some(assemble(plan, solved, options, output, blobs).await?),
-            None => None,
-        };
-        let job = export::Job { services, plan, solved, worker, blobs, image: image.as_ref() };
-        exported.push(export::export(output, &job).await?);
-        first = first.or(image);
-    }
-    let image = first;
-    Ok(Report { image, exported })
+/// What was solved, and all that it takes to make the outputs of it.
+struct Outcome<'a> {
+    request: &'a Request,
+    services: &'a Services,
+    plan: &'a Plan,
+    solved: &'a Solved,
+    worker: &'a LocalWorker,
+    blobs: &'a Arc<Blobs>,
 }
 
-async fn assemble(
-    plan: &Plan,
-    solved: &Solved,
-    options: &export::ImageOptions,
+/// Assembles and exports what was solved.
+///
+/// A blob that turns out to be lost is made or fetched again, once; the output that met it begins
+/// again then, and those before it are not repeated. Before the first output starts, all blobs are
+/// there as far as the store knows, so that few losses are met so late.
+async fn finish(outcome: &Outcome<'_>) -> Result<Report, BuildError> {
+    let mut mended = false;
+    while let Err(error) = assemble_all(outcome).await {
+        mend(outcome, error, &mut mended)?;
+    }
+    let (mut first, mut exported) = (None, vec![]);
+    while let Some(output) = outcome.request.outputs.get(exported.len()) {
+        match export(outcome, output).await {
+            Ok((image, done)) => {
+                first = first.or(image);
+                exported.push(done);
+            }
+            Err(NotExported::Begun(error)) => return Err(error),
+            Err(NotExported::Again(error)) => mend(outcome, error, &mut mended)?,
+        }
+    }
+    Ok(Report { image: first, exported })
+}
+
+/// Prepares another try, if a lost blob is what failed and this is the first.
+fn mend(outcome: &Outcome<'_>, error: BuildError, mended: &mut bool) -> Result<(), BuildError> {
+    if *mended || !cache::is_blob_lost(&error) {
+        return Err(error);
+    }
+    // The store has forgotten the blob, so that it is made or fetched again.
+    outcome.blobs.look_again();
+    *mended = true;
+    Ok(())
+}
+
+/// Why an output was not written.
+enum NotExported {
+    /// It may be written once more.
+    Again(BuildError),
+    /// A part of it is where it can't be taken back.
+    Begun(BuildError),
+}
+
+impl<E: Into<BuildError>> From<E> for NotExported {
+    fn from(error: E) -> Self {
+        Self::Again(error.into())
+    }
+}
+
+/// Writes one output; returns the image that it is about, if it is about one.
+async fn export(
+    outcome: &Outcome<'_>,
     output: &Output,
-    blobs: &Arc<Blobs>,
-) -> Result<image::Result, BuildError> {
+) -> Result<(Option<image::Result>, Exported), NotExported> {
+    let image = assemble(outcome, output).await?;
+    let Outcome { services, plan, solved, worker, blobs, .. } = *outcome;
+    let job = export::Job { services, plan, solved, worker, blobs, image: image.as_ref() };
+    let to_stdout = output.destination() == Some(&Destination::Stdout);
+    if to_stdout {
+        export::verify(&job).await?;
+    }
+    match export::export(output, &job).await {
+        Ok(exported) => Ok((image, exported)),
+        Err(error) if to_stdout => Err(NotExported::Begun(error.into())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Assembles the images of all outputs.
+async fn assemble_all(outcome: &Outcome<'_>) -> Result<(), BuildError> {
+    for output in &outcome.request.outputs {
+        assemble(outcome, output).await?;
+    }
+    Ok(())
+}
+
+/// Assembles the image that `output` is about, if it is about one.
+async fn assemble(
+    outcome: &Outcome<'_>,
+    output: &Output,
+) -> Result<Option<image::Result>, BuildError> {
+    let Outcome { plan, solved, blobs, .. } = *outcome;
+    let Some(options) = output.image_options() else { return Ok(None) };
     let assemble = async |target: &Target| -> Result<Image, BuildError> {
         let snapshot = &solved[target.vertex].snapshot;
         let layers = blobs.layers(snapshot, options.compression, output.needs_base_blobs()).await?;
@@ -427,7 +479,7 @@ async fn assemble(
         ))
     };
     let images = try_join_all(plan.targets.iter().map(assemble)).await?;
-    Ok(image::combine(images, plan.force_index))
+    Ok(Some(image::combine(images, plan.force_index)))
 }
 
 #[cfg(test)]

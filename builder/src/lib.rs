@@ -38,4 +38,5 @@ pub mod snapshot;
 pub mod solver;
 mod stop;
 pub mod store_check;
+mod whole_file;
 pub mod worker;

@@ -24,6 +24,7 @@ use crate::build::{Exported, Report, Request, Services};
 use crate::context::{BuildContext, ContextError};
 use crate::download::DownloadError;
 use crate::git::{Git, GitError};
+use crate::whole_file::WholeFile;
 use crate::worker::{KeyAgent, KeyAgentError, Secrets, SshAgent, SshAgents};
 
 /// Why a command line can't be carried out.
@@ -256,9 +257,10 @@ pub(crate) fn write_files(
     tags: &[Reference],
 ) -> Result<(), UsageError> {
     let write = |path: &Path, text: String| {
-        let temporary = path.with_extension("rbuild-tmp");
-        let written =
-            std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+        let written = WholeFile::create(path).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.finish()
+        });
         written.map_err(|source| UsageError::Write { path: path.display().to_string(), source })
     };
     if let (Some(path), Some(image)) = (&args.iidfile, &report.image) {

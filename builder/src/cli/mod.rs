@@ -43,6 +43,7 @@ use self::store::{Action, StoreArgs};
 use crate::build::{BuildError, Report, Services};
 use crate::event::Events;
 use crate::sandbox::{self, Level, Sandbox, SandboxError};
+use crate::whole_file::is_special;
 use crate::worker::Host;
 
 /// The exit code of a build that the user ended.
@@ -320,7 +321,7 @@ fn progress_mode(args: &BuildArgs, settings: &Settings) -> Result<ProgressMode, 
 
 /// An old file must not be taken for that of a build that failed.
 fn remove_old_iidfile(args: &BuildArgs) -> Result<(), StartError> {
-    let Some(path) = &args.iidfile else { return Ok(()) };
+    let Some(path) = args.iidfile.as_ref().filter(|path| !is_special(path)) else { return Ok(()) };
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             Err(UsageError::Write { path: path.display().to_string(), source }.into())

@@ -5,14 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cache::{Cache, CacheError};
 use oci::{Descriptor, Digest, Index, Reference, media_type};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use crate::image;
-use crate::stop::Stoppable;
+use crate::layer::Hashed;
+use crate::stop::{self, Stoppable};
+use crate::whole_file::WholeFile;
 
 /// An image and the names that an archive gives it.
 #[derive(Clone, Copy, Debug)]
@@ -125,12 +131,11 @@ pub(super) fn write_tar(
     out: &mut dyn Write,
     path: &Path,
 ) -> Result<(), ArchiveError> {
-    let unwritable = |source| ArchiveError::Write { path: path.to_owned(), source };
     let docker_manifest = if docker { Some(image.docker_manifest()?) } else { None };
     let mut tar = tar::Builder::new(out);
     for directory in ["blobs/", "blobs/sha256/"] {
         let header = header(0, 0o755, tar::EntryType::Directory);
-        append(&mut tar, header, directory, io::empty()).map_err(unwritable)?;
+        append(&mut tar, header, directory, io::empty()).map_err(unwritable(path))?;
     }
     for (digest, blob) in image.blobs() {
         let name = format!("blobs/sha256/{}", digest.hex());
@@ -140,17 +145,18 @@ pub(super) fn write_tar(
                 append(&mut tar, file(size, 0o444), &name, cache.open_blob(&digest)?)
             }
         };
-        written.map_err(unwritable)?;
+        written.map_err(unwritable(path))?;
     }
     let index = index_of(image.entries());
     append(&mut tar, file(index.len() as u64, 0o644), "index.json", &index[..])
-        .map_err(unwritable)?;
+        .map_err(unwritable(path))?;
     if let Some(manifest) = docker_manifest {
         append(&mut tar, file(manifest.len() as u64, 0o644), "manifest.json", &manifest[..])
-            .map_err(unwritable)?;
+            .map_err(unwritable(path))?;
     }
-    append(&mut tar, file(LAYOUT.len() as u64, 0o444), "oci-layout", LAYOUT).map_err(unwritable)?;
-    tar.into_inner().and_then(|out| out.flush()).map_err(unwritable)
+    append(&mut tar, file(LAYOUT.len() as u64, 0o444), "oci-layout", LAYOUT)
+        .map_err(unwritable(path))?;
+    tar.into_inner().and_then(|out| out.flush()).map_err(unwritable(path))
 }
 
 fn file(size: u64, mode: u32) -> tar::Header {
@@ -185,15 +191,12 @@ pub(super) fn write_directory(
     directory: &Path,
     stop: &CancellationToken,
 ) -> Result<(), ArchiveError> {
-    let unwritable = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ArchiveError::Write { path, source }
-    };
     let blobs = directory.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).map_err(unwritable(&blobs))?;
     for (digest, blob) in image.blobs() {
         let path = blobs.join(digest.hex());
-        if path.exists() {
+        // The name alone tells nothing: an earlier writer may have been interrupted.
+        if holds(&path, &blob, &digest, stop) {
             continue;
         }
         match blob {
@@ -206,12 +209,38 @@ pub(super) fn write_directory(
     }
     let layout = directory.join("oci-layout");
     replace(&layout, &mut &LAYOUT[..]).map_err(unwritable(&layout))?;
-    let path = directory.join("index.json");
     let mut entries = image.entries();
     if image.names.is_empty() {
         let latest = ("org.opencontainers.image.ref.name".to_owned(), "latest".to_owned());
         entries.iter_mut().for_each(|entry| entry.annotations.extend([latest.clone()]));
     }
+    add_entries(directory, entries, stop)
+}
+
+/// Whether the file at `path` is that blob already.
+fn holds(path: &Path, blob: &Blob<'_>, digest: &Digest, stop: &CancellationToken) -> bool {
+    let size = match blob {
+        Blob::Bytes(bytes) => bytes.len() as u64,
+        Blob::Stored(size) => *size,
+    };
+    if !std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == size) {
+        return false;
+    }
+    let Ok(file) = std::fs::File::open(path) else { return false };
+    let mut hashed = Hashed::new(io::sink());
+    let read = io::copy(&mut Stoppable::new(file, stop), &mut hashed);
+    read.is_ok() && hashed.finish().1 == *digest
+}
+
+/// Enters the image into the layout's index. Other builds that do the same wait for each other.
+fn add_entries(
+    directory: &Path,
+    entries: Vec<Descriptor>,
+    stop: &CancellationToken,
+) -> Result<(), ArchiveError> {
+    let lock = directory.join("index.json.lock");
+    let _lock = FileLock::take(&lock, stop).map_err(unwritable(&lock))?;
+    let path = directory.join("index.json");
     let kept = match std::fs::read(&path) {
         Ok(bytes) => {
             let index: Index = serde_json::from_slice(&bytes)
@@ -227,20 +256,108 @@ pub(super) fn write_directory(
     replace(&path, &mut &index[..]).map_err(unwritable(&path))
 }
 
-/// Writes a file beside `path` and puts it in its place.
+/// Writes a file and puts it in its place.
 fn replace(path: &Path, data: &mut impl Read) -> io::Result<()> {
-    let temporary = beside(path);
-    let written = std::fs::File::create(&temporary).and_then(|mut file| io::copy(data, &mut file));
-    let placed = written.and_then(|_| std::fs::rename(&temporary, path));
-    if placed.is_err() {
-        let _nothing_to_remove = std::fs::remove_file(&temporary);
-    }
-    placed
+    let mut file = WholeFile::create(path)?;
+    io::copy(data, &mut file)?;
+    file.finish()
 }
 
-/// A name beside `path` for what is not whole yet.
-pub(super) fn beside(path: &Path) -> PathBuf {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    directory.join(format!(".{name}.{}", std::process::id()))
+fn unwritable(path: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
+    let path = path.to_owned();
+    move |source| ArchiveError::Write { path, source }
+}
+
+/// A file that is locked and there as long as this lives. BuildKit locks a layout's index in the
+/// same way.
+struct FileLock {
+    path: PathBuf,
+    _file: std::fs::File,
+}
+
+impl FileLock {
+    /// Takes the lock, as soon as nobody else has it.
+    fn take(path: &Path, stop: &CancellationToken) -> io::Result<Self> {
+        const PAUSE: Duration = Duration::from_millis(10);
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::from(0o644))?);
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // Who had it before has removed the file, unless it is the one that is there.
+                Ok(()) if is_at(&file, path) => {
+                    return Ok(Self { path: path.to_owned(), _file: file });
+                }
+                Ok(()) | Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),
+                Err(error) => return Err(error.into()),
+            }
+            stop::go_on(stop)?;
+        }
+    }
+}
+
+fn is_at(file: &std::fs::File, path: &Path) -> bool {
+    let (Ok(own), Ok(there)) = (file.metadata(), std::fs::symlink_metadata(path)) else {
+        return false;
+    };
+    (own.dev(), own.ino()) == (there.dev(), there.ino())
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // While it is still locked: whoever waits for this file sees that it is not there any more.
+        let _removed = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str) -> Descriptor {
+        let annotations = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+        Descriptor { annotations, ..Descriptor::of(media_type::MANIFEST, name.as_bytes()) }
+    }
+
+    #[test]
+    fn entries_that_are_written_at_the_same_time_are_all_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let names: Vec<_> = (0..64).map(|number| number.to_string()).collect();
+        std::thread::scope(|scope| {
+            for name in &names {
+                let stop = CancellationToken::new();
+                let path = directory.path();
+                scope.spawn(move || add_entries(path, vec![entry(name)], &stop).unwrap());
+            }
+        });
+        let bytes = std::fs::read(directory.path().join("index.json")).unwrap();
+        let index: Index = serde_json::from_slice(&bytes).unwrap();
+        let mut found: Vec<_> =
+            index.manifests.into_iter().map(|entry| entry.annotations["name"].clone()).collect();
+        found.sort_by_key(|name| name.parse::<u32>().unwrap());
+        assert_eq!(found, names);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no lock stays");
+    }
+
+    #[test]
+    fn who_waits_for_a_lock_can_be_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, stop) = (directory.path().join("lock"), CancellationToken::new());
+        let _held = FileLock::take(&path, &stop).unwrap();
+        stop.cancel();
+        assert!(FileLock::take(&path, &stop).is_err());
+    }
+
+    #[test]
+    fn a_file_is_a_blob_only_with_its_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blob");
+        let (blob, digest) = (Blob::Bytes(b"right"), Digest::of("right"));
+        let holds = || holds(&path, &blob, &digest, &CancellationToken::new());
+        assert!(!holds());
+        for (bytes, is_it) in [("", false), ("wrong", false), ("righ", false), ("right", true)] {
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(holds(), is_it, "{bytes}");
+        }
+    }
 }

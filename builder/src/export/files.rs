@@ -1,8 +1,11 @@
 //! The target's files: in a directory, or as a tar.
 
+use std::io;
 use std::path::Path;
 
 use frontend::{Selection, Target};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::{Destination, ExportError, Job};
 use crate::build::Exported;
@@ -13,15 +16,15 @@ use crate::layer;
 pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Exported, ExportError> {
     for target in &job.plan.targets {
         let snapshot = job.solved[target.vertex].snapshot.clone();
-        let directory = match job.plan.targets.as_slice() {
-            [_] => dest.to_owned(),
-            _ => dest.join(directory_of(target)),
+        let (dest, own) = match job.plan.targets.as_slice() {
+            [_] => (dest.to_owned(), None),
+            _ => (dest.to_owned(), Some(directory_of(target))),
         };
         let (view, stop) = (job.worker.view(&snapshot)?, job.worker.stop().clone());
         let work = move || {
-            let unwritable = |source| ExportError::Write { path: directory.clone(), source };
-            std::fs::create_dir_all(&directory).map_err(&unwritable)?;
-            let to = Root::open(&directory).map_err(unwritable)?;
+            let directory = own.as_ref().map_or(dest.clone(), |own| dest.join(own));
+            let to = open(&dest, own.as_deref())
+                .map_err(|source| ExportError::Write { path: directory.clone(), source })?;
             let owner = Some(Ids {
                 uid: rustix::process::getuid().as_raw(),
                 gid: rustix::process::getgid().as_raw(),
@@ -36,7 +39,22 @@ pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Expor
     Ok(Exported::Path(dest.to_owned()))
 }
 
-/// The directory of a target where there are several.
+/// Opens `dest`, or the directory `own` in it, and makes what is missing. What an earlier build has
+/// put into `dest` may be a link with the name of that directory: none is followed.
+fn open(dest: &Path, own: Option<&str>) -> io::Result<Root> {
+    std::fs::create_dir_all(dest)?;
+    let root = Root::open(dest)?;
+    let Some(own) = own else { return Ok(root) };
+    match rustix::fs::mkdirat(root.dir(), own, Mode::from(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(Root::new(rustix::fs::openat(root.dir(), own, flags, Mode::empty())?))
+}
+
+/// The directory of a target where there are several: one segment of a path, whatever the platform
+/// is called.
 fn directory_of(target: &Target) -> String {
     target.platform.to_string().replace('/', "_")
 }

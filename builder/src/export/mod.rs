@@ -9,6 +9,7 @@ mod load;
 mod registry;
 mod store;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::image;
 use crate::layer::{Compression, TarError};
 use crate::solver::{Need, Solved};
 use crate::stop::Stoppable;
+use crate::whole_file::WholeFile;
 use crate::worker::{BlobError, Blobs, LocalWorker, ViewError};
 
 /// One thing that the user wants of a build.
@@ -176,6 +178,14 @@ pub enum ExportError {
         /// Why.
         source: io::Error,
     },
+    /// A blob can't be read.
+    #[error("cannot read `{path}`")]
+    Read {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The target's files can't be copied.
     #[error("cannot write the target's files to `{path}`")]
     Files {
@@ -249,6 +259,24 @@ pub async fn export(output: &Output, job: &Job<'_>) -> Result<Exported, ExportEr
     done
 }
 
+/// Reads all layers of the job's image that are in the store, for an output that can't be begun
+/// again. What is wrong with one is met here, and not behind what was written already.
+pub async fn verify(job: &Job<'_>) -> Result<(), ExportError> {
+    let Some(result) = job.image else { return Ok(()) };
+    let layers = result.images.iter().flat_map(|image| &image.layers);
+    let layers: BTreeSet<_> = layers.map(|layer| layer.digest).collect();
+    let (cache, stop) = (job.services.cache.clone(), job.worker.stop().clone());
+    let work = move || {
+        for layer in layers {
+            let mut blob = Stoppable::new(cache.open_blob(&layer)?, &stop);
+            let unreadable = |source| ExportError::Read { path: cache.blob_path(&layer), source };
+            io::copy(&mut blob, &mut io::sink()).map_err(unreadable)?;
+        }
+        Ok(())
+    };
+    job.worker.blocking(work).await
+}
+
 async fn write(output: &Output, job: &Job<'_>, step: StepId) -> Result<Exported, ExportError> {
     let image = || job.image.expect("assembled for every output that is about an image");
     match output {
@@ -301,20 +329,10 @@ fn write_to(
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(unwritable)?;
     }
-    // What is there and no file, such as /dev/null, is written to as it is.
-    let in_place = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-    let written_to = if in_place { path.clone() } else { archive::beside(path) };
-    let file = std::fs::File::create(&written_to).map_err(unwritable)?;
-    let out = io::BufWriter::with_capacity(BUFFER, file);
-    let written = write(&mut Stoppable::new(out, stop), path);
-    if in_place {
-        written?;
-    } else if let Err(error) =
-        written.and_then(|()| std::fs::rename(&written_to, path).map_err(unwritable))
-    {
-        let _nothing_to_remove = std::fs::remove_file(&written_to);
-        return Err(error);
-    }
+    let mut file = WholeFile::create(path).map_err(unwritable)?;
+    let out = io::BufWriter::with_capacity(BUFFER, &mut file);
+    write(&mut Stoppable::new(out, stop), path)?;
+    file.finish().map_err(unwritable)?;
     Ok(Exported::Path(path.clone()))
 }
 

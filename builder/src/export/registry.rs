@@ -1,12 +1,13 @@
 //! Registries: blobs first, the manifest last. What a registry has already is not sent again.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cache::{BlobReader, Cache};
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, TryStreamExt};
-use oci::{Descriptor, Reference, media_type};
+use oci::{Descriptor, Digest, Reference, media_type};
 use registry_client::{BlobSource, ByteStream, Client};
 
 use super::{ExportError, ImageOptions, Job};
@@ -14,7 +15,11 @@ use crate::build::Exported;
 use crate::event::{EventKind, StepId};
 use crate::image;
 
-/// Pushes the image under each of its names.
+/// How much of a blob is read at a time.
+const PART: usize = 256 << 10;
+
+/// Pushes the image under each of its names. Nothing has a name before all blobs are where they
+/// belong: what is wrong with one is met before anyone can see a part of the result.
 pub(super) async fn export(
     result: &image::Result,
     options: &ImageOptions,
@@ -22,19 +27,20 @@ pub(super) async fn export(
     step: StepId,
 ) -> Result<Exported, ExportError> {
     for name in &options.names {
-        push(result, name, job, step).await?;
+        push_blobs(result, name, job, step).await?;
+    }
+    for name in &options.names {
+        push_manifests(result, name, job, step).await?;
     }
     Ok(Exported::Registry(options.names.clone(), result.descriptor.digest))
 }
 
-async fn push(
+async fn push_blobs(
     result: &image::Result,
     name: &Reference,
     job: &Job<'_>,
     step: StepId,
 ) -> Result<(), ExportError> {
-    let refused = |source| ExportError::Push { image: name.to_string(), source: Box::new(source) };
-    let registry = &job.services.registry;
     let mut layers: Vec<(&Descriptor, oci::DiffId)> = vec![];
     for (image, target) in result.images.iter().zip(&job.plan.targets) {
         let diff_ids = job.solved[target.vertex].snapshot.layers();
@@ -50,21 +56,27 @@ async fn push(
     .await?;
     for image in &result.images {
         let config = BlobSource::Bytes(Bytes::copy_from_slice(&image.config));
-        registry
-            .push_blob(name, &image.config_descriptor, &config, None, |_| {})
-            .await
-            .map_err(refused)?;
+        let registry = &job.services.registry;
+        let pushed = registry.push_blob(name, &image.config_descriptor, &config, None, |_| {});
+        pushed.await.map_err(refused(name))?;
     }
+    Ok(())
+}
+
+async fn push_manifests(
+    result: &image::Result,
+    name: &Reference,
+    job: &Job<'_>,
+    step: StepId,
+) -> Result<(), ExportError> {
     let by_digest = |descriptor: &Descriptor| Reference {
         tag: None,
         digest: Some(descriptor.digest),
         ..name.clone()
     };
-    let send = async |name: &Reference, media_type: &str, bytes: &[u8]| {
-        registry
-            .push_manifest(name, media_type, Bytes::copy_from_slice(bytes))
-            .await
-            .map_err(refused)
+    let send = async |to: &Reference, media_type: &str, bytes: &[u8]| {
+        let bytes = Bytes::copy_from_slice(bytes);
+        job.services.registry.push_manifest(to, media_type, bytes).await.map_err(refused(name))
     };
     match &result.index {
         None => {
@@ -83,6 +95,11 @@ async fn push(
     Ok(())
 }
 
+fn refused(name: &Reference) -> impl FnOnce(registry_client::Error) -> ExportError {
+    let image = name.to_string();
+    |source| ExportError::Push { image, source: Box::new(source) }
+}
+
 async fn push_layer(
     layer: &Descriptor,
     diff_id: oci::DiffId,
@@ -90,7 +107,6 @@ async fn push_layer(
     job: &Job<'_>,
     step: StepId,
 ) -> Result<(), ExportError> {
-    let refused = |source| ExportError::Push { image: name.to_string(), source: Box::new(source) };
     let services = job.services;
     let progress = {
         let (events, id, total) =
@@ -108,7 +124,7 @@ async fn push_layer(
         services
             .registry
             .push_blob(name, layer, &source, mount_from.as_deref(), move |n| told(n, false));
-    pushed.await.map_err(refused)?;
+    pushed.await.map_err(refused(name))?;
     progress(layer.size, true);
     Ok(())
 }
@@ -121,7 +137,7 @@ async fn source(
 ) -> Result<BlobSource, ExportError> {
     let services = job.services;
     if services.cache.has_blob(&layer.digest)? {
-        return Ok(BlobSource::File(services.cache.blob_path(&layer.digest)));
+        return Ok(stored(&services.cache, layer.digest));
     }
     match job.blobs.registry_of(diff_id) {
         Some(base) => {
@@ -132,7 +148,7 @@ async fn source(
         }
         None => {
             job.blobs.fetch_base(diff_id).await?;
-            Ok(BlobSource::File(services.cache.blob_path(&layer.digest)))
+            Ok(stored(&services.cache, layer.digest))
         }
     }
 }
@@ -142,4 +158,47 @@ fn stream(registry: Client, base: Reference, layer: Descriptor) -> ByteStream {
     let opened = async move { registry.blob(&base, &layer).await.map_err(io::Error::other) };
     let chunks = stream::once(opened).map_ok(|blob| blob.map_err(io::Error::other)).try_flatten();
     Box::pin(chunks)
+}
+
+/// A blob of the store. What it must not be is noticed before its last bytes are sent.
+fn stored(cache: &Cache, digest: Digest) -> BlobSource {
+    let cache = cache.clone();
+    BlobSource::Stream(Arc::new(move || {
+        let reading = Reading { cache: cache.clone(), digest, open: None };
+        Box::pin(stream::try_unfold(reading, async |reading| {
+            tokio::task::spawn_blocking(|| reading.next()).await?
+        }))
+    }))
+}
+
+/// A blob of the store that is read, one part ahead: it is verified when its end has been seen.
+struct Reading {
+    cache: Cache,
+    digest: Digest,
+    open: Option<(BlobReader, Bytes)>,
+}
+
+impl Reading {
+    fn next(self) -> io::Result<Option<(Bytes, Self)>> {
+        let (mut reader, part) = match self.open {
+            Some(open) => open,
+            None => {
+                let mut reader = self.cache.open_blob(&self.digest).map_err(io::Error::other)?;
+                let first = read_part(&mut reader)?;
+                (reader, first)
+            }
+        };
+        if part.is_empty() {
+            return Ok(None);
+        }
+        let ahead = read_part(&mut reader)?;
+        Ok(Some((part, Self { open: Some((reader, ahead)), ..self })))
+    }
+}
+
+/// The next bytes; none at the end.
+fn read_part(reader: &mut BlobReader) -> io::Result<Bytes> {
+    let mut bytes = Vec::with_capacity(PART);
+    reader.take(PART as u64).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
 }

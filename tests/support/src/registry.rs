@@ -156,6 +156,11 @@ impl TestRegistry {
         self.state.lock().login = login;
     }
 
+    /// Loses all blobs and manifests.
+    pub fn forget(&self) {
+        self.state.lock().repositories.clear();
+    }
+
     /// Takes no token any more that it has given away.
     pub fn forget_tokens(&self) {
         self.state.lock().tokens.clear();
