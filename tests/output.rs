@@ -471,6 +471,39 @@ fn a_device_is_written_to_and_stays() {
     assert_eq!(session.tool("stat", &["-c", "%F", "null"]), "character special file\n");
 }
 
+/// Issue 9, 2: only names that `-t` gives were told.
+#[test]
+fn the_metadata_file_tells_the_names_that_outputs_give() {
+    let registry = TestRegistry::start();
+    let session = small();
+    let pushed = registry.name("team/app:2");
+    for (outputs, expected) in [
+        (vec!["type=image,name=app:1"], "docker.io/library/app:1".to_owned()),
+        (vec!["type=oci,dest=a.tar,name=app"], "docker.io/library/app:latest".to_owned()),
+        (vec!["type=docker,dest=a.tar,name=app"], "docker.io/library/app:latest".to_owned()),
+        (vec!["type=oci,dest=a,tar=false,name=x/y"], "docker.io/x/y:latest".to_owned()),
+        (
+            vec!["type=image,\"name=app:1,other\""],
+            "docker.io/library/app:1,docker.io/library/other:latest".to_owned(),
+        ),
+        (
+            vec!["type=local,dest=out", "type=image,name=app:1", "type=image,name=app:1"],
+            "docker.io/library/app:1".to_owned(),
+        ),
+        (
+            vec!["type=image,name=app:1", &format!("type=registry,name={pushed}")],
+            format!("docker.io/library/app:1,{pushed}"),
+        ),
+    ] {
+        let mut args = vec!["--metadata-file", "metadata.json"];
+        args.extend(outputs.iter().flat_map(|output| ["-o", output]));
+        session.build(&args).succeeds();
+        let metadata: Value =
+            serde_json::from_slice(&fs::read(session.path("metadata.json")).unwrap()).unwrap();
+        assert_eq!(metadata["image.name"], expected, "{outputs:?}");
+    }
+}
+
 /// "Local exporter through symlinked dest" of `security.md`: the files of an image may be links, and
 /// the next build with several platforms wrote through one of its directory's name.
 #[test]

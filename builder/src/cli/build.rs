@@ -254,7 +254,7 @@ fn secrets(args: &BuildArgs, settings: &Settings) -> Result<Secrets, UsageError>
 pub(crate) fn write_files(
     args: &BuildArgs,
     report: &Report,
-    tags: &[Reference],
+    names: &[Reference],
 ) -> Result<(), UsageError> {
     let write = |path: &Path, text: String| {
         let written = WholeFile::create(path).and_then(|mut file| {
@@ -268,13 +268,13 @@ pub(crate) fn write_files(
     }
     if let Some(path) = &args.metadata_file {
         let metadata =
-            report.image.as_ref().map_or_else(|| json!({}), |image| metadata(image, tags));
+            report.image.as_ref().map_or_else(|| json!({}), |image| metadata(image, names));
         write(path, serde_json::to_string_pretty(&metadata).expect("plain data serialises"))?;
     }
     Ok(())
 }
 
-fn metadata(image: &crate::image::Result, tags: &[Reference]) -> serde_json::Value {
+fn metadata(image: &crate::image::Result, names: &[Reference]) -> serde_json::Value {
     let mut metadata = json!({
         "containerimage.descriptor": image.descriptor,
         "containerimage.digest": image.descriptor.digest,
@@ -282,8 +282,8 @@ fn metadata(image: &crate::image::Result, tags: &[Reference]) -> serde_json::Val
     if let (None, [single]) = (&image.index, image.images.as_slice()) {
         metadata["containerimage.config.digest"] = json!(single.config_descriptor.digest);
     }
-    if !tags.is_empty() {
-        let names: Vec<_> = tags.iter().map(Reference::to_string).collect();
+    if !names.is_empty() {
+        let names: Vec<_> = names.iter().map(Reference::to_string).collect();
         metadata["image.name"] = json!(names.join(","));
     }
     metadata

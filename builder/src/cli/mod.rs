@@ -161,6 +161,7 @@ impl Wanted {
 
 /// How a build that could begin has ended.
 enum Ended {
+    /// With all names that the image has got.
     Built(Report, Vec<Reference>),
     /// Nothing was to be built.
     Answered(Box<Answer>, Source),
@@ -195,8 +196,8 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
     runtime.shutdown_background();
     let _it_showed_what_it_could = shown.join();
     match ended? {
-        Ended::Built(report, tags) => {
-            build::write_files(args, &report, &tags)?;
+        Ended::Built(report, names) => {
+            build::write_files(args, &report, &names)?;
             build::print_result(mode, &report, store)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -263,11 +264,11 @@ fn read_and_build(
         Err(_) if services.stop.is_cancelled() => return Ok(Ended::Stopped),
         request => request?,
     };
-    let (dockerfile, tags) = (request.dockerfile.clone(), request.tags.clone());
+    let (dockerfile, names) = (request.dockerfile.clone(), outputs::names(&request.outputs));
     let ended = match wanted {
         Wanted::Image => runtime
             .block_on(crate::build::build(request, services))
-            .map(|report| Ended::Built(report, tags)),
+            .map(|report| Ended::Built(report, names)),
         Wanted::Answer(call) => runtime
             .block_on(call.answer(&request, &services))
             .map(|answer| Ended::Answered(Box::new(answer), dockerfile.clone())),

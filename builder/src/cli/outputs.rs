@@ -91,6 +91,17 @@ pub(crate) fn outputs(
     Ok(outputs)
 }
 
+/// All names that `outputs` give the image, each once.
+pub(crate) fn names(outputs: &[Output]) -> Vec<Reference> {
+    let mut names: Vec<Reference> = vec![];
+    for name in outputs.iter().filter_map(Output::image_options).flat_map(|image| &image.names) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
 fn check(
     args: &BuildArgs,
     outputs: &[Output],
