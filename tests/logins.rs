@@ -97,3 +97,41 @@ fn proxies_of_dockers_configuration_reach_commands_unless_they_are_given() {
     assert_eq!(log(&[]), "http://h http://h http://s localhost\n");
     assert_eq!(log(&["--build-arg", "HTTPS_proxy=x"]), "http://h http://h x localhost\n");
 }
+
+/// Issue 9, 2: `docker login` of some systems breaks lines; other programs write null for nothing.
+#[test]
+fn logins_are_read_as_docker_reads_them() {
+    let (registry, session) = registry_and_session();
+    let auth = STANDARD.encode("me:right").replace("6", "6\\n");
+    let entry = format!("\"{}\": {{\"auth\": \"{auth}\\r\\n\", \"email\": null}}", registry.host());
+    for config in [
+        format!(r#"{{"auths": {{{entry}}}, "credHelpers": null, "credsStore": null}}"#),
+        format!(
+            "\u{feff}{{\"auths\": {{{entry}, \"x\": null}}, \"proxies\": null, \"new\": [1]}}\n"
+        ),
+    ] {
+        write_home(&session, ".docker/config.json", &config);
+        session.build(&["-t", "x", "--pull", "--no-cache"]).succeeds();
+    }
+    for nothing in ["", "null", r#"{"auths": null}"#] {
+        write_home(&session, ".docker/config.json", nothing);
+        session.build(&["--pull"]).fails_with(&["401 Unauthorized"]);
+    }
+}
+
+/// Issue 9, 2: one bad login ended every build.
+#[test]
+fn a_login_that_can_not_be_read_is_a_warning_for_its_registry_alone() {
+    let (registry, session) = registry_and_session();
+    let auth = STANDARD.encode("me:right");
+    for broken in ["{\"auth\": \"?\"}", "{\"auth\": 5}", "\"text\""] {
+        let config = format!(
+            r#"{{"auths": {{"bad.example": {broken}, "{}": {{"auth": "{auth}"}}}}}}"#,
+            registry.host()
+        );
+        write_home(&session, ".docker/config.json", &config);
+        let outcome = session.build(&["-t", "x", "--pull"]).succeeds();
+        assert!(outcome.stderr.contains("warning: "), "{outcome}");
+        assert!(outcome.stderr.contains("`bad.example`"), "{outcome}");
+    }
+}

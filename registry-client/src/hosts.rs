@@ -386,6 +386,7 @@ mod tests {
         assert!(conf.push_endpoint(&"secret/x".parse().unwrap()).is_err());
     }
 
+    /// The row "hosts" of `security.md` 5.4.
     #[test]
     fn a_push_goes_to_no_mirror() {
         let conf = RegistriesConf::parse(CONF).unwrap();

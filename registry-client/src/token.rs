@@ -142,7 +142,7 @@ fn why_not(registry: &Url, realm: &Url) -> Option<&'static str> {
     if realm.scheme() == "http" {
         return Some("credentials for an HTTPS registry do not go over plain HTTP");
     }
-    let is_internal = address.is_some() || is_loopback(host);
+    let is_internal = address.is_some() || is_loopback(host.trim_end_matches('.'));
     (is_internal && host != home).then_some("a registry must not name another machine's address")
 }
 
@@ -190,6 +190,7 @@ async fn read_token(
 mod tests {
     use super::*;
 
+    /// CVE-2026-48978 (GHSA-xf85-363p-868w), GHSA-28r5-37g7-p6mp, go-containerregistry#2193.
     #[test]
     fn a_registry_can_not_send_credentials_anywhere() {
         let why = |registry: &str, realm: &str| {
@@ -206,6 +207,11 @@ mod tests {
             "https://10.0.0.1/token",
             "https://[::1]/token",
             "https://localhost/token",
+            "https://localhost./token",
+            "https://2852039166/latest",
+            "https://0xa9.0xfe.0xa9.0xfe/latest",
+            "https://[::ffff:10.0.0.1]/token",
+            "HTTP://auth.r.example/token",
             "https://user@auth.r.example/token",
             "ftp://auth.r.example/token",
         ] {

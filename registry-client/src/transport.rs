@@ -378,6 +378,7 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// osscontainertools/kaniko#1162: what was allowed for one registry was for all.
     #[test]
     fn only_hosts_called_insecure_need_no_certificate() {
         let insecure = ["r.example", "s.example:5000"].map(str::to_owned).into();
@@ -403,6 +404,7 @@ mod tests {
         assert!(!trusted_roots().is_empty());
     }
 
+    /// The row "leaks" of `security.md` 5.4.
     #[test]
     fn a_location_never_leads_from_https_to_http() {
         let base = url("https://r.example/v2/a/blobs/x");

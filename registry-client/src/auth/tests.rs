@@ -146,6 +146,7 @@ async fn a_known_registry_is_not_asked_for_its_challenge_again() {
     assert_eq!(registry.request_lines(), expected);
 }
 
+/// CVE-2026-48978 (GHSA-xf85-363p-868w), go-containerregistry#2193.
 #[tokio::test]
 async fn credentials_do_not_go_where_the_registry_must_not_send_them() {
     let registry = registry(Login::Open);
@@ -207,4 +208,53 @@ async fn a_token_server_that_never_ends_is_given_up() {
         registry.misbehave("/token", 99, oddity);
         ends(resolve(&impatient(), &registry)).await.unwrap_err();
     }
+}
+
+proptest::proptest! {
+    /// "Fuzzers for … challenge header" of `security.md`; the lesson of CVE-2026-48978 and
+    /// GHSA-28r5-37g7-p6mp for all that a header can hold.
+    #[test]
+    fn no_challenge_makes_us_panic_or_talk_in_the_clear(
+        lines in proptest::collection::vec(challenge_line(), 0..4),
+    ) {
+        let registry: Url = "https://r.example/v2/".parse().unwrap();
+        let values = lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok());
+        let headers: HeaderMap = values.map(|value| (WWW_AUTHENTICATE, value)).collect();
+        if let Some(Challenge::Bearer { realm, service, scope }) = Challenge::parse(&headers) {
+            let _shown = scope.to_string();
+            if TokenServer::new(&registry, &realm, service).is_ok() {
+                let url: Url = realm.parse().unwrap();
+                proptest::prop_assert_eq!(url.scheme(), "https");
+                proptest::prop_assert!(url.username().is_empty() && url.password().is_none());
+                let host = url.host_str().unwrap();
+                proptest::prop_assert!(host.parse::<std::net::IpAddr>().is_err() && host != "localhost");
+            }
+        }
+    }
+}
+
+/// Anything, and what looks like a challenge.
+fn challenge_line() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    use proptest::prelude::*;
+    let scheme = prop_oneof![Just("Bearer"), Just("bEARER"), Just("Basic"), Just("Negotiate")];
+    let host = prop_oneof![
+        Just("auth.r.example"),
+        Just("127.0.0.1"),
+        Just("169.254.169.254"),
+        Just("[::1]"),
+        Just("localhost"),
+        Just("u:p@r.example"),
+        Just("2130706433"),
+    ];
+    let realm = ("(https?|HTTP|file|ftp)", host, "(/[a-z?&=%\"\\\\]{0,9})?")
+        .prop_map(|(scheme, host, path)| format!("{scheme}://{host}{path}"));
+    let parameter = prop_oneof![
+        realm.prop_map(|realm| format!("realm=\"{realm}\"")),
+        "service=\"?[ -~]{0,12}\"?",
+        "scope=\"[a-z:,/ ]{0,30}\"",
+        "[ -~]{0,20}",
+    ];
+    let like_one = (scheme, prop::collection::vec(parameter, 0..5))
+        .prop_map(|(scheme, parameters)| format!("{scheme} {}", parameters.join(",")).into_bytes());
+    prop_oneof![prop::collection::vec(any::<u8>(), 0..80), like_one]
 }

@@ -147,6 +147,7 @@ async fn who_hangs_up_twice_gets_pieces_as_well() {
     assert!(registry.blob("app", Digest::of("layer")).is_some());
 }
 
+/// CVE-2026-50151 (GHSA-jxpm-75mh-9fp7), GHSA-qvqc-4c52-x6qp; the row "leaks" of `security.md` 5.4.
 #[tokio::test]
 async fn an_upload_on_another_host_gets_no_credentials() {
     let (registry, store) = (TestRegistry::start(), TestRegistry::start());
@@ -248,6 +249,7 @@ async fn a_blob_can_go_from_registry_to_registry() {
     }
 }
 
+/// The row "hosts" of `security.md` 5.4.
 #[tokio::test]
 async fn a_mirror_is_never_written_to() {
     let (own, mirror) = (TestRegistry::start(), TestRegistry::start());
