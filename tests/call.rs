@@ -67,6 +67,64 @@ fn a_base_that_does_not_exist_is_an_error_of_its_line() {
     assert_eq!(error["location"]["ranges"][0]["start"]["line"], 2);
 }
 
+/// A name in a registry that does not answer.
+fn out_of_reach(image: &str) -> String {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    format!("127.0.0.1:{port}/{image}")
+}
+
+/// Issue 9, 2: a check without a network.
+#[test]
+fn without_its_bases_a_check_finds_what_needs_none() {
+    let (one, two) = (out_of_reach("one"), out_of_reach("two"));
+    let session = session(&format!(
+        "FROM {one} as base\nCMD run $IT\nFROM {two}\nCOPY --from=base $X /\nMAINTAINER me\n"
+    ));
+    let outcome = session.build_quietly(&["--check"]).fails_with(&[]);
+    for rule in ["FromAsCasing", "JSONArgsRecommended", "MaintainerDeprecated"] {
+        assert!(outcome.stdout.contains(rule), "{outcome}");
+    }
+    assert!(outcome.stdout.starts_with("Check complete, 3 warnings"), "{outcome}");
+    let [line] = outcome.stderr.lines().collect::<Vec<_>>()[..] else { panic!("{outcome}") };
+    assert!(line.starts_with("warning: ") && line.contains(&one) && line.contains(&two), "{line}");
+    let outcome = session.build_quietly(&["--call=check,format=json"]).fails_with(&[]);
+    let json = json_said(&outcome);
+    assert_eq!(json["warnings"].as_array().unwrap().len(), 3);
+    assert_eq!(json["buildError"], Value::Null);
+
+    session.write("Dockerfile", format!("FROM {one}\nRUN true\n"));
+    let outcome = session.build_quietly(&["--check"]).succeeds();
+    assert_eq!(outcome.stdout, "Check complete, no warnings found.\n");
+    assert!(outcome.stderr.contains(&one), "{outcome}");
+}
+
+/// Issue 9, 2.
+#[test]
+fn without_its_bases_an_outline_has_what_the_text_says() {
+    let base = out_of_reach("base");
+    let session = session(&format!(
+        "ARG VERSION=1\nFROM {base} AS app\nARG VERSION\nRUN --mount=type=secret,id=token true\n"
+    ));
+    let outcome = session.build_quietly(&["--call=outline,format=json"]).succeeds();
+    let json = json_said(&outcome);
+    assert_eq!(
+        (&json["args"][0]["value"], &json["secrets"][0]["name"]),
+        (&"1".into(), &"token".into())
+    );
+    assert!(outcome.stderr.starts_with("warning: ") && outcome.stderr.contains(&base), "{outcome}");
+    let targets = session.build_quietly(&["--call=targets"]).succeeds();
+    assert_eq!(targets.stderr, "");
+}
+
+/// Issue 9, 2: what is known of one base does not hide what is found elsewhere.
+#[test]
+fn a_base_that_does_not_exist_hides_no_finding() {
+    let registry = TestRegistry::start();
+    let session = session(&format!("FROM {} as a\nCMD run it\n", registry.name("nonsense")));
+    let outcome = session.build_quietly(&["--check"]).fails_with(&["not found"]);
+    assert!(outcome.stdout.contains("JSONArgsRecommended"), "{outcome}");
+}
+
 #[test]
 fn the_outline_has_what_the_target_takes() {
     let text = "# VERSION of all\nARG VERSION=1\nFROM busybox AS tool\nARG VERSION\n\

@@ -84,3 +84,30 @@ fn programs_can_read_it() {
     assert!(dot.starts_with("digraph {") && dot.contains("RUN cat /output"), "{dot}");
     session.rbuild(&["graph", "--format=svg", "."]).fails_with(&["text, dot, json"]);
 }
+
+/// Issue 9, 2.
+#[test]
+fn without_its_bases_a_graph_has_all_steps() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let base = format!("127.0.0.1:{port}/base");
+    let session = session();
+    session.write("Dockerfile", format!("FROM {base}\nCOPY --chown=app input /x\nRUN cat /x\n"));
+    let arguments = |form: &str| {
+        let mut line = session.build_arguments("quiet", &[form]);
+        line[0] = "graph".to_owned();
+        line
+    };
+    let said = |form: &str| {
+        let line = arguments(form);
+        session.rbuild(&line.iter().map(String::as_str).collect::<Vec<_>>()).succeeds()
+    };
+    let outcome = said("--format=text");
+    for step in [&format!("FROM {base} (not looked at)"), "COPY --chown=app input /x", "RUN cat /x"]
+    {
+        assert!(outcome.stdout.contains(step), "{outcome}");
+    }
+    assert!(outcome.stderr.starts_with("warning: ") && outcome.stderr.contains(&base), "{outcome}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome}");
+    let json: Value = serde_json::from_str(&said("--format=json").stdout).unwrap();
+    assert_eq!(json["vertices"].as_array().unwrap().len(), 3);
+}

@@ -11,7 +11,7 @@ use frontend::{
     Condition, Diagnostic, Dockerfile, Op, Pinned, Pins, Plan, PlanRequest, Planning, Source,
     SourceRef, Span, Target, VertexId,
 };
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use oci::{Digest, Reference};
 use registry_client::Client;
 use tokio_util::sync::CancellationToken;
@@ -185,13 +185,28 @@ pub struct Preview {
     pub plan: Plan,
     /// What it would do about the vertices.
     pub expected: HashMap<VertexId, Expected>,
+    /// What could not be looked up.
+    pub unknown: Vec<Unknown>,
 }
 
-/// Plans as a build does and asks the cache; runs nothing.
+/// Something that a Dockerfile names and that can't be looked up.
+#[derive(Debug)]
+pub struct Unknown {
+    /// Where the Dockerfile names it.
+    pub span: Span,
+    /// A stage, or a well-known image, with a name like that of the source.
+    pub similar_name: Option<String>,
+    /// Why.
+    pub error: PinError,
+}
+
+/// Plans as a build does and asks the cache; runs nothing. What can't be looked up is left out.
 pub async fn preview(request: &Request, services: &Services) -> Result<Preview, BuildError> {
     refuse_foreign_syntax(request)?;
     let dockerfile = frontend::parse(request.dockerfile.clone())?;
-    let plan = plan(&dockerfile, request, services).await?;
+    let mut lookup = Lookup::new(request, services);
+    let plan = lookup.plan(&dockerfile, request).await?;
+    let unknown = lookup.unknown;
     let blobs = Arc::new(Blobs::new(services, base_images(&plan), plan.source_date_epoch));
     let worker = LocalWorker::new(services, blobs, request, &dockerfile, &plan);
     let (solver, targets) = (solver(request, services, &worker), targets(&plan));
@@ -202,7 +217,7 @@ pub async fn preview(request: &Request, services: &Services) -> Result<Preview, 
     };
     worker.cancel();
     worker.settle().await;
-    Ok(Preview { expected: expected?, plan })
+    Ok(Preview { expected: expected?, plan, unknown })
 }
 
 /// Refuses a file that another program is to read: none is ever downloaded and run.
@@ -314,20 +329,76 @@ async fn plan(
     }
 }
 
+/// Looks up what planning asks for and goes on without what can't be.
+pub(crate) struct Lookup<'a> {
+    pinner: Pinner,
+    stop: &'a CancellationToken,
+    /// What is known by now.
+    pub(crate) pins: Pins,
+    /// What could not be looked up, in the order of the Dockerfile.
+    pub(crate) unknown: Vec<Unknown>,
+}
+
+impl<'a> Lookup<'a> {
+    pub(crate) fn new(request: &Request, services: &'a Services) -> Self {
+        let pinner = Pinner { goes_on: true, ..pinner(request, services) };
+        Self { pinner, stop: &services.stop, pins: Pins::new(), unknown: vec![] }
+    }
+
+    async fn plan(
+        &mut self,
+        dockerfile: &Dockerfile,
+        request: &Request,
+    ) -> Result<Plan, BuildError> {
+        loop {
+            match frontend::plan(dockerfile, &request.plan, &self.pins)? {
+                Planning::Ready(plan) => return Ok(*plan),
+                Planning::Needs(needs) => self.add(needs, dockerfile).await?,
+            }
+        }
+    }
+
+    /// Looks all of `needs` up at once.
+    pub(crate) async fn add(
+        &mut self,
+        needs: BTreeMap<SourceRef, Span>,
+        dockerfile: &Dockerfile,
+    ) -> Result<(), BuildError> {
+        let pinner = &self.pinner;
+        let pin = async |(source, span): (SourceRef, Span)| {
+            let pinned = pinner.pin(&source).await;
+            (source, span, pinned)
+        };
+        let found = join_all(needs.into_iter().map(pin));
+        let found = self.stop.run_until_cancelled(found).await.ok_or(BuildError::Stopped)?;
+        for (source, span, pinned) in found {
+            let pinned = pinned.unwrap_or_else(|error| {
+                let similar_name = similar_name(dockerfile, &source);
+                self.unknown.push(Unknown { span, similar_name, error });
+                Pinned::Unknown
+            });
+            self.pins.insert(source, pinned);
+        }
+        self.unknown.sort_by_key(|unknown| unknown.span.start);
+        Ok(())
+    }
+}
+
 /// What looks up all that planning asks for.
-pub(crate) fn pinner(request: &Request, services: &Services) -> Pinner {
+fn pinner(request: &Request, services: &Services) -> Pinner {
     Pinner {
         cache: services.cache.clone(),
         registry: services.registry.clone(),
         downloads: services.downloader(&request.secrets),
         events: services.events.clone(),
         pull: request.pull,
+        goes_on: false,
         git: Git::new(services.sandbox.clone(), request.secrets.clone(), request.ssh.clone()),
     }
 }
 
 /// Looks up what planning asks for, all at once.
-pub(crate) async fn look_up(
+async fn look_up(
     needs: BTreeMap<SourceRef, Span>,
     dockerfile: &Dockerfile,
     pinner: &Pinner,

@@ -34,6 +34,8 @@ pub struct Pinner {
     pub events: Events,
     /// `--pull`: ask the registry also for what was built here.
     pub pull: bool,
+    /// Whether the caller goes on without what can't be looked up, and tells so itself.
+    pub goes_on: bool,
 }
 
 /// Why a source can't be pinned.
@@ -182,10 +184,11 @@ impl Pinner {
             self.image(&Library::Registry(reference), &name, origin, root, platform, strict).await
         }
         .await;
-        self.events.tell(
-            step,
-            found.as_ref().map_or_else(|e| EventKind::Failed(e.to_string()), |_| EventKind::Done),
-        );
+        let ended = match &found {
+            Err(error) if !self.goes_on => EventKind::Failed(error.to_string()),
+            Ok(_) | Err(_) => EventKind::Done,
+        };
+        self.events.tell(step, ended);
         found
     }
 

@@ -75,6 +75,9 @@ pub enum Pinned {
     Commit(String),
     /// A time, seconds since 1970.
     Time(i64),
+    /// It can't be looked up. What must know it is left out: for those who look at a Dockerfile and
+    /// don't build it.
+    Unknown,
 }
 
 /// An image, by digest, with what planning needs to know about it.

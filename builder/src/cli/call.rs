@@ -2,18 +2,17 @@
 
 mod text;
 
-use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use frontend::call::{self, Calling, Check, Outline, Targets};
-use frontend::{Dockerfile, Pinned, Pins, Source, SourceRef, Span, csv_fields};
+use frontend::{Dockerfile, PlanRequest, Source, csv_fields};
 use serde::Serialize;
 
 use super::args::BuildArgs;
 use super::report;
-use crate::build::{self, BuildError, Request, Services};
-use crate::pin::{PinError, Pinner};
+use crate::build::{self, BuildError, Lookup, Request, Services, Unknown};
+use crate::pin::PinError;
 
 /// What is asked for instead of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,19 +113,22 @@ impl Call {
     ) -> Result<Answer, BuildError> {
         build::refuse_foreign_syntax(request)?;
         let source = request.dockerfile.clone();
-        let pinner = build::pinner(request, services);
-        let lookup = Lookup { request, services, pinner };
+        let mut lookup = Lookup::new(request, services);
         let said = match self.method {
             Method::Check => {
-                let mut check = lookup.check(source).await?;
+                let mut check = find_faults(&mut lookup, source, &request.plan).await?;
                 check.settle(|condition| build::holds(condition, &request.contexts));
                 let is_for_others = self.form == Form::Json && !self.extra;
                 Said::Check(if is_for_others { check.without_ours() } else { check })
             }
-            Method::Outline => Said::Outline(lookup.outline(&frontend::parse(source)?).await?),
+            Method::Outline => {
+                let dockerfile = frontend::parse(source)?;
+                Said::Outline(outline(&mut lookup, &dockerfile, &request.plan).await?)
+            }
             Method::Targets => Said::Targets(call::targets(&frontend::parse(source)?)),
         };
-        Ok(Answer { call: self, said })
+        let warning = report::not_looked_at(&lookup.unknown);
+        Ok(Answer { call: self, said, warning })
     }
 }
 
@@ -138,49 +140,54 @@ fn truth(value: &str) -> Option<bool> {
     }
 }
 
-/// Answers with what there is in the world.
-struct Lookup<'a> {
-    request: &'a Request,
-    services: &'a Services,
-    pinner: Pinner,
+/// Checks a Dockerfile. A base that is known not to exist is why a build would fail; of one that
+/// can't be reached nothing is said here.
+async fn find_faults(
+    lookup: &mut Lookup<'_>,
+    source: Source,
+    plan: &PlanRequest,
+) -> Result<Check, BuildError> {
+    let (dockerfile, _) = frontend::parse_until_error(source.clone());
+    let check = loop {
+        match call::check(source.clone(), plan, &lookup.pins) {
+            Calling::Ready(check) => break check,
+            Calling::Needs(needs) => lookup.add(needs, &dockerfile).await?,
+        }
+    };
+    let is_refused = |unknown: &&Unknown| !is_out_of_reach(&unknown.error);
+    let Some(place) = lookup.unknown.iter().position(|unknown| is_refused(&unknown)) else {
+        return Ok(check);
+    };
+    let Unknown { span, similar_name, error } = lookup.unknown.remove(place);
+    let message = refusal(&error, similar_name.as_deref());
+    Ok(check.without_base(source, plan, &span, &message))
 }
 
-impl Lookup<'_> {
-    async fn check(&self, source: Source) -> Result<Check, BuildError> {
-        let (dockerfile, _) = frontend::parse_until_error(source.clone());
-        let plan = &self.request.plan;
-        let mut pins = Pins::new();
-        loop {
-            match call::check(source.clone(), plan, &pins) {
-                Calling::Ready(check) => return Ok(check),
-                Calling::Needs(needs) => match self.look_up(needs, &dockerfile).await {
-                    Ok(found) => pins.extend(found),
-                    Err(BuildError::Pin { span, similar_name, source: error }) => {
-                        let message = refusal(&error, similar_name.as_deref());
-                        return Ok(call::check_without_base(source, plan, &span, &message));
-                    }
-                    Err(error) => return Err(error),
-                },
-            }
+async fn outline(
+    lookup: &mut Lookup<'_>,
+    dockerfile: &Dockerfile,
+    plan: &PlanRequest,
+) -> Result<Outline, BuildError> {
+    loop {
+        match call::outline(dockerfile, plan, &lookup.pins)? {
+            Calling::Ready(outline) => return Ok(outline),
+            Calling::Needs(needs) => lookup.add(needs, dockerfile).await?,
         }
     }
+}
 
-    async fn outline(&self, dockerfile: &Dockerfile) -> Result<Outline, BuildError> {
-        let mut pins = Pins::new();
-        loop {
-            match call::outline(dockerfile, &self.request.plan, &pins)? {
-                Calling::Ready(outline) => return Ok(outline),
-                Calling::Needs(needs) => pins.extend(self.look_up(needs, dockerfile).await?),
-            }
-        }
-    }
-
-    async fn look_up(
-        &self,
-        needs: BTreeMap<SourceRef, Span>,
-        dockerfile: &Dockerfile,
-    ) -> Result<Vec<(SourceRef, Pinned)>, BuildError> {
-        build::look_up(needs, dockerfile, &self.pinner, &self.services.stop).await
+/// Whether nothing is known of the image, not even whether there is one.
+fn is_out_of_reach(error: &PinError) -> bool {
+    match error {
+        PinError::Registry { source, .. } => !source.is_found_nowhere(),
+        PinError::Download(_) | PinError::Git(_) => true,
+        PinError::Manifest { .. }
+        | PinError::Platform { .. }
+        | PinError::Layers { .. }
+        | PinError::Layout { .. }
+        | PinError::LayoutDigest { .. }
+        | PinError::LayoutName { .. }
+        | PinError::Cache(_) => false,
     }
 }
 
@@ -217,6 +224,8 @@ fn unresolved(image: &str, reason: &str) -> String {
 pub(crate) struct Answer {
     call: Call,
     said: Said,
+    /// What to say of it on standard error.
+    warning: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -242,6 +251,9 @@ impl Answer {
             (Form::Text, Said::Targets(targets)) => text::targets(targets),
         };
         io::stdout().write_all(text.as_bytes()).map_err(CallError::Print)?;
+        if let Some(warning) = &self.warning {
+            eprintln!("warning: {warning}");
+        }
         let Said::Check(check) = &self.said else { return Ok(ExitCode::SUCCESS) };
         if let Some(error) = &check.build_error {
             eprint!("{}", text::build_error(error, dockerfile));

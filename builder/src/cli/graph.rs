@@ -6,6 +6,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use frontend::drawing::Drawing;
 
 use super::args::BuildArgs;
+use super::report;
 use crate::build::{self, BuildError, Request, Services};
 
 /// The arguments of `rbuild graph`.
@@ -61,18 +62,25 @@ impl GraphArgs {
     }
 }
 
+/// A graph, and what to say of it on standard error.
+pub(crate) struct Drawn {
+    pub(crate) text: String,
+    pub(crate) warning: Option<String>,
+}
+
 /// Plans as a build does, and draws the plan.
 pub(crate) async fn draw(
     form: GraphForm,
     request: &Request,
     services: &Services,
-) -> Result<String, BuildError> {
+) -> Result<Drawn, BuildError> {
     let preview = build::preview(request, services).await?;
     let expected = |id| preview.expected.get(&id).copied();
     let drawing = Drawing { plan: &preview.plan, expected: &expected };
-    Ok(match form {
+    let text = match form {
         GraphForm::Text => drawing.text(),
         GraphForm::Dot => drawing.dot(),
         GraphForm::Json => drawing.json(&request.dockerfile),
-    })
+    };
+    Ok(Drawn { text, warning: report::not_looked_at(&preview.unknown) })
 }

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::args::{BuildArgs, Command};
 use self::build::UsageError;
 use self::call::{Answer, Call};
-use self::graph::GraphForm;
+use self::graph::{Drawn, GraphForm};
 use self::images::ImagesArgs;
 use self::logins::{Logins, LoginsError};
 use self::progress::ProgressMode;
@@ -166,7 +166,7 @@ enum Ended {
     /// Nothing was to be built.
     Answered(Box<Answer>, Source),
     /// Nothing was to be built.
-    Drawn(String),
+    Drawn(Drawn),
     Failed(BuildError, Source),
     /// The user ended it before there was a Dockerfile.
     Stopped,
@@ -204,7 +204,12 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
         Ended::Answered(answer, dockerfile) => {
             Ok(answer.print(&dockerfile).map_err(UsageError::from)?)
         }
-        Ended::Drawn(drawing) => Ok(print(drawing.as_bytes())),
+        Ended::Drawn(Drawn { text, warning }) => {
+            if let Some(warning) = warning {
+                eprintln!("warning: {warning}");
+            }
+            Ok(print(text.as_bytes()))
+        }
         Ended::Failed(error, dockerfile) => {
             eprintln!("{}", report::draw(&error, &dockerfile));
             let stopped = matches!(error, BuildError::Stopped);

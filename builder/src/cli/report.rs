@@ -7,7 +7,7 @@ use cache::Rebuilt;
 use frontend::{Diagnostic, Source, without_secrets};
 
 use crate::MAKE_ROOM;
-use crate::build::BuildError;
+use crate::build::{BuildError, Unknown};
 use crate::export::ExportError;
 use crate::files::FilesError;
 use crate::pin::PinError;
@@ -40,6 +40,19 @@ pub(crate) fn draw(error: &BuildError, dockerfile: &Source) -> String {
         error if is_elsewhere(error) => format!("error: {}", chain(error)),
         BuildError::Blob(_) | BuildError::Export(_) | BuildError::Cache(_) => with_help(error),
     }
+}
+
+/// Which bases a look at a Dockerfile had to do without, in one line.
+pub(crate) fn not_looked_at(unknown: &[Unknown]) -> Option<String> {
+    let mut told: Vec<String> = vec![];
+    for Unknown { error, .. } in unknown {
+        let text = chain(error).replace('\n', " ");
+        if !told.contains(&text) {
+            told.push(text);
+        }
+    }
+    (!told.is_empty())
+        .then(|| format!("what follows from these bases was not looked at: {}", told.join("; ")))
 }
 
 /// An error that no line of the Dockerfile stands for, and what to do about it.

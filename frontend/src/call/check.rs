@@ -158,22 +158,24 @@ pub fn check(source: Source, request: &PlanRequest, pins: &Pins) -> Calling<Chec
     Calling::Ready(Check { suspicions, ..Check::new(&dockerfile, &warnings, error) })
 }
 
-/// The check of a Dockerfile of which something can't be looked up: `message` says why, `span` is
-/// the instruction that asked for it. No instruction is looked at then.
-pub fn check_without_base(
-    source: Source,
-    request: &PlanRequest,
-    span: &Span,
-    message: &str,
-) -> Check {
-    let (dockerfile, _) = parse_until_error(source);
-    let warnings = Checks::of(&dockerfile, request).map(|checks| checks.keep(&dockerfile, vec![]));
-    let message = match name_at(&dockerfile, request, span) {
-        Some(name) => format!("{name}: {message}"),
-        None => message.to_owned(),
-    };
-    let error = Diagnostic::new(&dockerfile.source, span.clone(), message);
-    Check::new(&dockerfile, &warnings.unwrap_or_default(), Some(error))
+impl Check {
+    /// The same check where a build would fail earlier, for want of what the instruction at `span`
+    /// asks for; `message` says why.
+    pub fn without_base(
+        self,
+        source: Source,
+        request: &PlanRequest,
+        span: &Span,
+        message: &str,
+    ) -> Self {
+        let (dockerfile, _) = parse_until_error(source);
+        let message = match name_at(&dockerfile, request, span) {
+            Some(name) => format!("{name}: {message}"),
+            None => message.to_owned(),
+        };
+        let error = Diagnostic::new(&dockerfile.source, span.clone(), message);
+        Self { build_error: Some(BuildError::new(error)), ..self }
+    }
 }
 
 /// The name by which the instruction at `span` asks for an image, variables replaced.

@@ -14,7 +14,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-pub use check::{BuildError, Check, CheckedSource, Finding, check, check_without_base};
+pub use check::{BuildError, Check, CheckedSource, Finding, check};
 pub use outline::{Outline, OutlinedArg, OutlinedMount, outline};
 pub use targets::{Stage, Targets, targets};
 

@@ -1,9 +1,9 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Calling, Check, Outline, check, check_without_base, outline, targets};
+use super::{Calling, Check, Outline, check, outline, targets};
 use crate::plan::tests::{Case, case};
-use crate::{Pins, Source, SourceRef, parse};
+use crate::{Pinned, Pins, Source, SourceRef, parse};
 
 fn source(text: &str) -> Source {
     Source::new("path/of/Dockerfile", text)
@@ -181,11 +181,45 @@ fn a_base_that_cannot_be_had_is_the_first_error() {
         panic!("the base must be asked for")
     };
     let span = needs.values().next().unwrap();
-    let check = check_without_base(source(&case.text), &case.request, span, "not found");
+    let check = check_knowing_no_base(&case);
+    let check = check.without_base(source(&case.text), &case.request, span, "not found");
     let rules: Vec<_> = check.warnings.iter().map(|warning| warning.rule_name).collect();
-    assert_eq!(rules, ["FromAsCasing"]);
+    assert_eq!(rules, ["FromAsCasing", "UndefinedVar"]);
     let error = check.build_error.unwrap();
     assert_eq!((error.message.as_str(), error.location.first_line()), ("gone:x: not found", 5));
+}
+
+/// Checks a file none of the images of which can be looked up.
+fn check_knowing_no_base(case: &Case) -> Check {
+    let mut pins = Pins::new();
+    loop {
+        match check(source(&case.text), &case.request, &pins) {
+            Calling::Ready(check) => return check,
+            Calling::Needs(needs) => {
+                pins.extend(needs.into_keys().map(|source| (source, Pinned::Unknown)));
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_base_all_is_found_that_does_not_need_it() {
+    let found = |text: &str| {
+        let check = check_knowing_no_base(&case(text));
+        let error = check.build_error.map(|error| format!("error: {}", error.message));
+        let rules = check.warnings.iter().map(|warning| warning.rule_name.to_owned());
+        rules.chain(error).collect::<Vec<_>>()
+    };
+    let text = "FROM far as base\nMAINTAINER me\nCOPY --chown=app:web f /\nCMD run it\n\
+                RUN <<E\nfalse\ntrue\nE\nRUN --mount=from=gone/image,target=/x true\n";
+    let rules =
+        ["FromAsCasing", "MaintainerDeprecated", "JSONArgsRecommended", "HeredocWithoutErrexit"];
+    assert_eq!(found(text), rules);
+    // The image may set what is not set here.
+    assert_eq!(found("FROM far\nEXPOSE $PORT\nCOPY $A $B\nWORKDIR a\n"), ["WorkdirRelativePath"]);
+    assert_eq!(found("FROM far AS a\nFROM a\nCOPY $A /\n"), [""; 0]);
+    let error = "error: invalid port: \"x\": invalid containerPort: x";
+    assert_eq!(found("FROM far\nEXPOSE x\n"), [error]);
 }
 
 #[test]

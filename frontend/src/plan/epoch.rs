@@ -39,6 +39,7 @@ impl<'a> Facts<'a> {
                 let (source, span) = self.source_named(name, stages)?;
                 match self.pin(&source) {
                     Some(Pinned::File { modified: time, .. } | Pinned::Time(time)) => Some(*time),
+                    Some(Pinned::Unknown) => None,
                     Some(_) => return Err(self.invalid_epoch(name)),
                     None => {
                         let needs = BTreeMap::from([(source, span)]);

@@ -181,6 +181,10 @@ impl<'a> PlatformPlanner<'a> {
             Ground::Directory(key) => StageState::empty(self.whole_directory(key, span), platform),
             Ground::File(fetch) => StageState::empty(self.fetch_vertex(fetch, span), platform),
             Ground::Git(git) => StageState::empty(self.git_vertex(git, span), platform),
+            Ground::Unknown(name) => {
+                let vertex = self.unknown_vertex(&name, Some(&mut names), span);
+                StageState { is_on_unknown: true, ..StageState::empty(vertex, platform) }
+            }
         };
         if stage.replaced {
             return Ok(state);
@@ -203,7 +207,8 @@ impl<'a> PlatformPlanner<'a> {
             | Ground::Scratch
             | Ground::Directory(_)
             | Ground::File(_)
-            | Ground::Git(_) => wanted.clone(),
+            | Ground::Git(_)
+            | Ground::Unknown(_) => wanted.clone(),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! All of it must be pinned before it can be used. What has no pin yet is noted down as a need.
 
-use oci::{Digest, Reference};
+use oci::{Descriptor, DiffId, Digest, ImageConfig, Reference};
 
 use super::contexts::Found;
 use super::names::StepNames;
@@ -12,8 +12,8 @@ use super::{NamedContext, remote};
 use crate::ast::{Instruction, Operand};
 use crate::stages::{Base, Named, Stage};
 use crate::{
-    CopyOp, CopySource, Diagnostic, FetchOp, FileSource, GitOp, GitSource, Op, Pinned, PinnedImage,
-    RemoteUrl, Selection, SourceRef, Span, VertexId, did_you_mean,
+    CopyOp, CopySource, Diagnostic, FetchOp, FileSource, GitOp, GitSource, Op, Origin, Pinned,
+    PinnedImage, RemoteUrl, Selection, SourceRef, Span, VertexId, did_you_mean,
 };
 
 /// The build context without a name of its own.
@@ -36,6 +36,8 @@ pub(super) enum Ground<'a> {
     File(FetchOp),
     /// The files of a git repository.
     Git(GitOp),
+    /// Something of this name that can't be looked up.
+    Unknown(String),
 }
 
 impl Ground<'_> {
@@ -44,7 +46,11 @@ impl Ground<'_> {
         match self {
             Self::Stage(state) => &state.config.config.on_build,
             Self::Image { image, .. } => &image.config.config.on_build,
-            Self::Scratch | Self::Directory(_) | Self::File(_) | Self::Git(_) => &[],
+            Self::Scratch
+            | Self::Directory(_)
+            | Self::File(_)
+            | Self::Git(_)
+            | Self::Unknown(_) => &[],
         }
     }
 
@@ -52,6 +58,7 @@ impl Ground<'_> {
     pub(super) fn is_step(&self) -> bool {
         match self {
             Self::Image { image, .. } => !image.layers.is_empty(),
+            Self::Unknown(_) => true,
             Self::Scratch | Self::Stage(_) | Self::Directory(_) | Self::File(_) | Self::Git(_) => {
                 false
             }
@@ -113,6 +120,7 @@ impl<'a> PlatformPlanner<'a> {
         match self.pin(source, span) {
             None => Ok(None),
             Some(Pinned::Image(image)) => Ok(Some(Ground::Image { name: name.to_owned(), image })),
+            Some(Pinned::Unknown) => Ok(Some(Ground::Unknown(name.to_owned()))),
             Some(Pinned::File { .. } | Pinned::Commit(_) | Pinned::Time(_)) => {
                 Err(self.facts.error(span, format!("`{name}` is pinned to files, not an image")))
             }
@@ -147,6 +155,12 @@ impl<'a> PlatformPlanner<'a> {
                 name: remote::file_name(url.reveal()),
                 modified: *modified,
             })),
+            Some(Pinned::Unknown) => Ok(Some(FetchOp {
+                url: url.clone(),
+                digest: Digest::of(url.reveal()),
+                name: remote::file_name(url.reveal()),
+                modified: 0,
+            })),
             Some(Pinned::Image(_) | Pinned::Commit(_) | Pinned::Time(_)) => {
                 Err(self.facts.error(span, format!("`{url}` is not pinned to a file")))
             }
@@ -163,6 +177,7 @@ impl<'a> PlatformPlanner<'a> {
         match self.pin(SourceRef::Git { remote, reference, checksum }, span) {
             None => Ok(None),
             Some(Pinned::Commit(commit)) => Ok(Some(source.at(commit.clone()))),
+            Some(Pinned::Unknown) => Ok(Some(source.at(Digest::of(source.remote.reveal()).hex()))),
             Some(Pinned::Image(_) | Pinned::File { .. } | Pinned::Time(_)) => {
                 let message = format!("`{}` is not pinned to a commit", source.remote);
                 Err(self.facts.error(span, message))
@@ -206,6 +221,7 @@ impl<'a> PlatformPlanner<'a> {
         let vertex = match ground {
             Some(Ground::Directory(key)) => return Ok(FileSource::Context(key.to_owned())),
             Some(Ground::Image { image, .. }) => self.image_vertex(image, None, span),
+            Some(Ground::Unknown(name)) => self.unknown_vertex(&name, None, span),
             Some(Ground::File(fetch)) => self.fetch_vertex(fetch, span),
             Some(Ground::Git(git)) => self.git_vertex(git, span),
             Some(Ground::Stage(state)) => state.vertex,
@@ -268,6 +284,26 @@ impl<'a> PlatformPlanner<'a> {
         };
         let name = names.map_or_else(|| text.clone(), |names| names.next(&text));
         self.add(Op::Image(Box::new(image.clone())), name, span)
+    }
+
+    /// Stands for the files of an image that can't be looked up.
+    pub(super) fn unknown_vertex(
+        &mut self,
+        name: &str,
+        names: Option<&mut StepNames>,
+        span: &Span,
+    ) -> VertexId {
+        let layer = DiffId(Digest::of(format!("unknown image {name}")));
+        let image = PinnedImage {
+            name: name.to_owned(),
+            origin: Origin::Store,
+            manifest: Digest::from_bytes([0; 32]),
+            layers: vec![(layer, Descriptor::new("", Digest::from_bytes([0; 32]), 0))],
+            config: ImageConfig::default(),
+        };
+        let text = format!("FROM {name} (not looked at)");
+        let name = names.map_or_else(|| text.clone(), |names| names.next(&text));
+        self.add(Op::Image(Box::new(image)), name, span)
     }
 
     /// A file system with nothing but a download.

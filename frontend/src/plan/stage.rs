@@ -35,6 +35,8 @@ pub(super) struct StageState {
     pub(super) args: Vec<DeclaredArg>,
     /// Whether WORKDIR was set, here or in a parent stage.
     pub(super) workdir_is_set: bool,
+    /// Whether the image at the bottom can't be looked up: which variables it sets is not known.
+    pub(super) is_on_unknown: bool,
 }
 
 impl StageState {
@@ -56,6 +58,7 @@ impl StageState {
             env: Variables::default(),
             args: vec![],
             workdir_is_set: false,
+            is_on_unknown: false,
         }
     }
 
@@ -74,7 +77,7 @@ impl StageState {
 
     /// What a stage on top of this one starts with: all but the history.
     pub(super) fn child(&self) -> Self {
-        let Self { vertex, platform, config, history: _, env, args, workdir_is_set } = self;
+        let Self { vertex, platform, config, history: _, env, args, .. } = self;
         Self {
             vertex: *vertex,
             platform: platform.clone(),
@@ -82,7 +85,8 @@ impl StageState {
             history: vec![],
             env: env.clone(),
             args: args.clone(),
-            workdir_is_set: *workdir_is_set,
+            workdir_is_set: self.workdir_is_set,
+            is_on_unknown: self.is_on_unknown,
         }
     }
 }
@@ -162,7 +166,11 @@ impl<'p, 'a> StagePlanner<'p, 'a> {
         self.is_trigger = false;
         for node in self.stage.instructions {
             self.span = node.span.clone();
-            self.instruction(node)?;
+            match self.instruction(node) {
+                // Its variables may be those of the image.
+                Err(_) if self.state.is_on_unknown && node.text.contains('$') => {}
+                planned => planned?,
+            }
         }
         Ok(self.state)
     }
@@ -223,6 +231,9 @@ impl<'p, 'a> StagePlanner<'p, 'a> {
 
     /// Warns about variables that nothing in this stage declares.
     pub(super) fn check_variables(&mut self, expansion: &Expansion) {
+        if self.state.is_on_unknown {
+            return;
+        }
         for name in &expansion.unmatched {
             if self.state.args.iter().any(|(arg, _)| arg == name) {
                 continue;
