@@ -77,8 +77,16 @@ fn print(text: &[u8]) -> ExitCode {
     }
 }
 
+#[allow(clippy::print_stderr, reason = "the command line is what prints")]
 fn usage(error: &clap::Error) -> ExitCode {
-    let _nobody_reads_it = error.print();
+    let text = error.render().to_string();
+    let shown = frontend::without_secrets(&text);
+    // It shows words as they were typed, URLs with passwords among them.
+    if shown == text {
+        let _nobody_reads_it = error.print();
+    } else {
+        eprint!("{shown}");
+    }
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
