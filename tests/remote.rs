@@ -158,3 +158,32 @@ fn a_url_is_an_archive_or_a_dockerfile() {
     session.rbuild(&["-t", "d", &url]).fails_with(&["invalid response status 404"]);
     assert_eq!(run_directories(&session), 0);
 }
+
+/// BuildKit 0.10.5: a digest was answered with what another repository had sent, to those who may not
+/// read that one, too.
+#[test]
+fn a_repository_must_have_what_is_named_by_its_digest() {
+    let server = TestRegistry::start();
+    let session = Session::new().dockerfile("FROM scratch\nLABEL a=b\n");
+    let pushed = format!("-otype=image,push=true,name={}", server.name("one/app:1"));
+    session.build(&[&*pushed]).succeeds();
+    let (_, manifest) = server.manifest("one/app", "1").unwrap();
+    let digest = oci::Digest::of(&manifest);
+    let session = session.in_another_store();
+    let from = |name: &str| {
+        let name = server.name(&format!("{name}@{digest}"));
+        session.write("Dockerfile", format!("FROM {name}\nLABEL c=d\n"));
+        session.build(&["-t", "x"])
+    };
+    from("one/app").succeeds();
+    from("other/app").fails_with(&["other/app"]);
+    let copied = server.name(&format!("other/app@{digest}"));
+    session.write("Dockerfile", format!("FROM scratch\nCOPY --from={copied} / /a\n"));
+    session.build(&[]).fails_with(&["other/app"]);
+    session.write("Dockerfile", "FROM named\n");
+    let named = format!("--build-context=named=docker-image://{copied}");
+    session.build(&[&*named]).fails_with(&["other/app"]);
+    let asked = server.request_lines().len();
+    from("one/app").succeeds();
+    assert_eq!((asked > 0, server.request_lines()), (true, vec![]), "it has said so before");
+}

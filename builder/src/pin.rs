@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cache::{Cache, CacheError};
+use cache::{Cache, CacheError, Pin};
 use frontend::{GitOp, Origin, Pinned, PinnedImage, SourceRef};
 use oci::{
     Descriptor, Digest, ImageConfig, Index, Manifest, ManifestError, ManifestOrIndex, Platform,
@@ -181,7 +181,12 @@ impl Pinner {
         let found = async {
             let root = self.resolve(step, reference, &name).await?;
             let origin = Origin::Registry(reference.clone());
-            self.image(&Library::Registry(reference), &name, origin, root, platform, strict).await
+            let library = Library::Registry(reference);
+            let image = self.image(&library, &name, origin, root, platform, strict).await?;
+            if let Some(digest) = reference.digest {
+                self.cache.remember_pin(&name, digest)?;
+            }
+            Ok::<_, PinError>(image)
         }
         .await;
         let ended = match &found {
@@ -200,23 +205,42 @@ impl Pinner {
         name: &str,
     ) -> Result<Descriptor, PinError> {
         if let Some(digest) = reference.digest {
-            return Ok(Descriptor::new("", digest, 0));
+            return self.resolve_digest(reference, name, digest).await;
         }
         match self.registry.resolve(reference).await {
             Ok(found) => {
                 self.cache.remember_pin(name, found.digest)?;
                 Ok(Descriptor::new(&found.media_type, found.digest, found.size.unwrap_or(0)))
             }
-            Err(error) if error.is_unreachable() && self.cache.pin(name)?.is_some() => {
-                let digest = self.cache.pin(name)?.expect("just seen").digest;
-                let told = format!("{error}; taking `{name}` as it was when last asked: {digest}");
-                self.events.tell(step, EventKind::Warning(told));
-                Ok(Descriptor::new("", digest, 0))
-            }
-            Err(source) => {
-                Err(PinError::Registry { image: name.to_owned(), source: Box::new(source) })
-            }
+            // Looked for once: a prune in another process may take it at any time.
+            Err(error) if error.is_unreachable() => match self.cache.pin(name)? {
+                Some(Pin { digest, .. }) => {
+                    let told =
+                        format!("{error}; taking `{name}` as it was when last asked: {digest}");
+                    self.events.tell(step, EventKind::Warning(told));
+                    Ok(Descriptor::new("", digest, 0))
+                }
+                None => Err(refused(name, error)),
+            },
+            Err(error) => Err(refused(name, error)),
         }
+    }
+
+    /// A digest stands for the same bytes everywhere, but whoever may not read a repository, or names
+    /// the wrong one, must not get them from this store, which has them from another repository:
+    /// the one that is named says that it has them, once (BuildKit 0.10.5).
+    async fn resolve_digest(
+        &self,
+        reference: &Reference,
+        name: &str,
+        digest: Digest,
+    ) -> Result<Descriptor, PinError> {
+        let has_said = self.cache.pin(name)?.is_some_and(|pin| pin.digest == digest);
+        // What is not here is fetched from that repository anyway.
+        if !has_said && self.cache.document(&digest)?.is_some() {
+            self.registry.resolve(reference).await.map_err(|error| refused(name, error))?;
+        }
+        Ok(Descriptor::new("", digest, 0))
     }
 
     /// Reads index, manifest and config of an image.
@@ -311,6 +335,10 @@ impl Pinner {
         };
         ImageConfig::from_bytes(&bytes).map_err(broken)
     }
+}
+
+fn refused(name: &str, error: registry_client::Error) -> PinError {
+    PinError::Registry { image: name.to_owned(), source: Box::new(error) }
 }
 
 /// No manifest and no config is larger, in bytes.
