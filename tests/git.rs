@@ -165,6 +165,18 @@ fn a_commit_is_fetched_once() {
 }
 
 #[test]
+fn what_a_repository_goes_into_has_the_time_of_the_checkout() {
+    let (session, server) = session();
+    let (all, part) = (server.url("app#v1"), server.url("app#v1:sub"));
+    session.write("Dockerfile", format!("FROM scratch\nADD {all} /src\nADD {part} /sub\n"));
+    session.build(&["-t", "x"]).succeeds();
+    let rootfs = session.image("x").rootfs();
+    assert_eq!(rootfs.file("/src").mtime, rootfs.file("/src/file").mtime);
+    assert_eq!(rootfs.file("/sub").mtime, rootfs.file("/sub/dir").mtime);
+    assert!(rootfs.file("/sub").mtime > 1_700_000_000);
+}
+
+#[test]
 fn a_repository_is_a_context_for_everybody() {
     for caller in [Caller::Root, Caller::WithSubordinateIds, Caller::WithOneId] {
         let (session, server) = session();

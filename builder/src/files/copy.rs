@@ -256,8 +256,11 @@ impl Copier<'_> {
         let xattrs = xattrs::read(&from).attempt("read the attributes of", &pick.path)?;
         let facts = Facts { content: None, xattrs: xattrs::digest(&xattrs) };
         let to = self.dest.as_directory(self.dest.mode_of_parents())?;
-        let Meta { atime, mtime, .. } = pick.top().meta;
-        let finish = if pick.parents { Finish::Nothing } else { Finish::Times((atime, mtime)) };
+        let Meta { atime, .. } = pick.top().meta;
+        let finish = match pick.parents {
+            true => Finish::Nothing,
+            false => Finish::Times((atime, time_of_top(pick))),
+        };
         Ok((Level { position: 0, from, to, finish }, facts))
     }
 
@@ -396,4 +399,15 @@ impl Level {
         }
         .attempt("set the metadata of", &Path::new("/").join(&self.to.path))
     }
+}
+
+/// When the directory that is picked was changed. The root of a snapshot has no time of its own, so
+/// it is that of the newest entry: a directory changes when something comes into it.
+fn time_of_top(pick: &Pick) -> Time {
+    let own = pick.top().meta.mtime;
+    if own != (0, 0) || pick.path.components().next().is_some() {
+        return own;
+    }
+    let entries = pick.entries.iter().skip(1).filter(|entry| entry.parent == 0);
+    entries.map(|entry| entry.meta.mtime).max().unwrap_or(own)
 }
