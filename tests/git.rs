@@ -165,6 +165,34 @@ fn a_commit_is_fetched_once() {
 }
 
 #[test]
+fn a_kept_git_directory_has_the_name_that_was_asked_for() {
+    let (session, server) = session();
+    let kept = |rest: &str, word: &str| {
+        let url = server.url(rest);
+        session.write("Dockerfile", format!("FROM scratch\nADD --keep-git-dir {url} /\n"));
+        let out = session.path("out");
+        let _there_may_be_none = std::fs::remove_dir_all(&out);
+        session.build(&["-o", "type=local,dest=out"]).succeeds();
+        assert!(!out.join(".git/FETCH_HEAD").exists() && !out.join(".git/logs").exists());
+        let git = |args: &[&str]| session.tool("git", &[&["-C", "out"], args].concat());
+        let refs = git(&["for-each-ref", "--format=%(objecttype) %(refname)"]);
+        let named = if word == "tag" { git(&["describe", "--tags"]) } else { String::new() };
+        (refs.trim().to_owned(), named.trim().to_owned())
+    };
+    let pair = |refs: &str, named: &str| (refs.to_owned(), named.to_owned());
+    assert_eq!(kept("app#v1", "tag"), pair("commit refs/tags/v1", "v1"));
+    assert_eq!(kept("app#v2", "tag"), pair("tag refs/tags/v2", "v2"));
+    assert_eq!(kept("app?tag=v2", "tag"), pair("tag refs/tags/v2", "v2"));
+    assert_eq!(kept("app#other", "branch"), pair("commit refs/heads/other", ""));
+    assert_eq!(kept("app", "branch"), pair("commit refs/heads/main", ""));
+    let commit = session.tool("git", &["-C", "repositories/app", "rev-parse", "v1"]);
+    assert_eq!(kept(&format!("app#{}", commit.trim()), "commit"), pair("", ""));
+    let argument = "--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR=1";
+    session.rbuild(&["-t", "x", argument, &server.url("app#v2")]).succeeds();
+    assert!(session.image("x").rootfs().has("/.git/refs/tags/v2"));
+}
+
+#[test]
 fn what_a_repository_goes_into_has_the_time_of_the_checkout() {
     let (session, server) = session();
     let (all, part) = (server.url("app#v1"), server.url("app#v1:sub"));
@@ -259,6 +287,7 @@ fn git_uses_the_agent_that_the_build_is_given() {
     assert!(said.contains("ED25519"), "{said}");
 }
 
+/// CVE-2026-33748; 446e8c84f of BuildKit and CVE-2019-13139: refs that begin with a dash.
 #[test]
 fn what_is_not_there_or_not_what_it_should_be_is_told() {
     let (session, server) = session();
@@ -276,8 +305,11 @@ fn what_is_not_there_or_not_what_it_should_be_is_told() {
     refused("", "app#main:.git", &["`.git` is no directory of"]);
     refused("--checksum=0123456789", "app#v1", &["checksum 0123456789", "got "]);
     refused("", "app#--upload-pack=touch%20/x", &["begins with a dash"]);
+    refused("", "app#-u./x", &["begins with a dash"]);
+    refused("", "app?ref=--upload-pack=x", &["begins with a dash"]);
 }
 
+/// CVE-2024-32002, CVE-2024-32004, CVE-2025-48384: whatever gets a hook into place, none is run.
 #[test]
 fn what_a_repository_brings_along_is_not_run() {
     let (session, server) = session();

@@ -1,6 +1,6 @@
 //! The whole flow on one screen: parse, pin and plan, solve, assemble, export.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use cache::{Cache, CacheError};
 use frontend::ast::Instruction;
 use frontend::drawing::Expected;
 use frontend::{
-    Condition, Diagnostic, Dockerfile, Op, Pinned, Pins, Plan, PlanRequest, Planning, Source,
-    SourceRef, Span, Target, VertexId,
+    Condition, Diagnostic, Dockerfile, Op, Pinned, Pins, Plan, PlanRequest, Planning, RemoteUrl,
+    Source, SourceRef, Span, Target, VertexId,
 };
 use futures_util::future::{join_all, try_join_all};
 use oci::{Digest, Reference};
@@ -40,6 +40,8 @@ pub struct Request {
     pub secrets: Secrets,
     /// The sockets of ssh agents by their id.
     pub ssh: SshAgents,
+    /// The repositories that the user named as contexts: git reads these as the user would.
+    pub named_repositories: BTreeSet<RemoteUrl>,
     /// Names of the image.
     pub tags: Vec<Reference>,
     /// What to make of the result.
@@ -69,6 +71,14 @@ pub struct Services {
     pub events: Events,
     /// Cancelled when the user wishes to end the build.
     pub stop: CancellationToken,
+}
+
+impl Request {
+    /// Runs git for this build.
+    pub fn git(&self, services: &Services) -> Git {
+        let (secrets, ssh) = (self.secrets.clone(), self.ssh.clone());
+        Git::new(services.sandbox.clone(), secrets, ssh, self.named_repositories.clone())
+    }
 }
 
 impl Services {
@@ -393,7 +403,7 @@ fn pinner(request: &Request, services: &Services) -> Pinner {
         events: services.events.clone(),
         pull: request.pull,
         goes_on: false,
-        git: Git::new(services.sandbox.clone(), request.secrets.clone(), request.ssh.clone()),
+        git: request.git(services),
     }
 }
 

@@ -1,9 +1,13 @@
 //! Git repositories: which commit a name stands for, and the files of a commit.
 //!
-//! Git itself does it, run by the [`Broker`](crate::sandbox::Broker): it has the caller's configuration, agent and helpers.
+//! Git itself does it, run by the [`Broker`](crate::sandbox::Broker). What a Dockerfile names it reads
+//! as BuildKit's does: with nothing of the caller's configuration, credentials and agents but what the
+//! build was given, or else a Dockerfile could have whatever its user may read. A repository that the
+//! user named as a context it reads as the user would.
 //! What a repository says is never trusted: hooks are off, transports that run commands too, no word
 //! of it becomes an option, and a subdirectory is a real directory at each step.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -13,9 +17,9 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use frontend::{GitOp, RemoteUrl, without_secrets};
+use frontend::{GitOp, GitRef, PinnedCommit, RemoteUrl, without_secrets};
 
-use crate::sandbox::{BrokerCommand, Sandbox, SandboxError};
+use crate::sandbox::{BrokerCommand, Inherited, Sandbox, SandboxError};
 use crate::worker::{Secrets, SshAgents};
 
 /// Runs git for a build.
@@ -24,6 +28,7 @@ pub struct Git {
     sandbox: Arc<Sandbox>,
     secrets: Secrets,
     ssh: SshAgents,
+    named: Arc<BTreeSet<RemoteUrl>>,
 }
 
 /// Why a repository can't be used.
@@ -102,10 +107,16 @@ struct Advertised<'a> {
 }
 
 impl Git {
-    /// Git with the tokens that `secrets` hold and the keys of the agent `default`; where the build
-    /// was not given one, that of the caller's environment.
-    pub fn new(sandbox: Arc<Sandbox>, secrets: Secrets, ssh: SshAgents) -> Self {
-        Self { sandbox, secrets, ssh }
+    /// Git with the tokens that `secrets` hold and the keys of the agent `default`. Repositories that
+    /// the user `named` it reads with the caller's configuration, too, and, where the build was not
+    /// given an agent, with that of the caller's environment.
+    pub fn new(
+        sandbox: Arc<Sandbox>,
+        secrets: Secrets,
+        ssh: SshAgents,
+        named: BTreeSet<RemoteUrl>,
+    ) -> Self {
+        Self { sandbox, secrets, ssh, named: Arc::new(named) }
     }
 
     /// The commit that `reference` stands for today; without one that of the default branch.
@@ -114,42 +125,41 @@ impl Git {
         remote: &RemoteUrl,
         reference: Option<&str>,
         checksum: Option<&str>,
-    ) -> Result<String, GitError> {
+    ) -> Result<PinnedCommit, GitError> {
         // Without a name a whole checksum is one.
         let reference = reference.or(checksum.filter(|checksum| is_commit(checksum)));
-        let (tag, commit) = match reference {
-            Some(commit) if is_commit(commit) => (None, commit.to_owned()),
+        let found = match reference {
+            Some(commit) if is_commit(commit) => PinnedCommit { id: commit.to_owned(), name: None },
             _ => self.look_up(remote, reference.unwrap_or("HEAD")).await?,
         };
         let fits = |id: &String| checksum.is_none_or(|checksum| id.starts_with(checksum));
-        if fits(&commit) || tag.as_ref().is_some_and(fits) {
-            return Ok(commit);
+        if fits(&found.id) || found.name.as_ref().is_some_and(|name| fits(&name.object)) {
+            return Ok(found);
         }
         let expected = checksum.unwrap_or_default().to_owned();
-        Err(GitError::Checksum { remote: remote.clone(), expected, found: commit })
+        Err(GitError::Checksum { remote: remote.clone(), expected, found: found.id })
     }
 
-    /// The object that a name stands for, if that is a tag's own, and the commit behind it.
-    async fn look_up(
-        &self,
-        remote: &RemoteUrl,
-        reference: &str,
-    ) -> Result<(Option<String>, String), GitError> {
+    /// What a name stands for today.
+    async fn look_up(&self, remote: &RemoteUrl, reference: &str) -> Result<PinnedCommit, GitError> {
         let pattern = reference.strip_prefix("refs/").unwrap_or(reference);
         let peeled = format!("{pattern}^{{}}");
         let address = remote.without_user();
-        let args = ["ls-remote", "--", &*address, pattern, &peeled];
-        let listed = self.run("look into", remote, &args).await?;
+        let args = ["ls-remote", "--symref", "--", &*address, pattern, &peeled];
+        let listed = self.run("look into", remote, None, &args).await?;
         let refs: Vec<_> = listed.lines().filter_map(Advertised::parse).collect();
         let find = |name: &str| refs.iter().find(|found| found.name == name);
         let places = ["", "refs/", "refs/heads/", "refs/tags/"];
         let found = places.into_iter().find_map(|place| {
             let name = format!("{place}{reference}");
             let found = find(&name)?;
-            Some(match find(&format!("{name}^{{}}")) {
-                Some(commit) => (Some(found.id.to_owned()), commit.id.to_owned()),
-                None => (None, found.id.to_owned()),
-            })
+            let peeled = find(&format!("{name}^{{}}")).unwrap_or(found);
+            let name = default_branch(&listed, &name).unwrap_or(name);
+            // Others, such as HEAD where it is no branch, are nothing to be kept.
+            let is_ref = name.starts_with("refs/");
+            let object = found.id.to_owned();
+            let name = is_ref.then_some(GitRef { name, object });
+            Some(PinnedCommit { id: peeled.id.to_owned(), name })
         });
         found.ok_or_else(|| GitError::NoRef {
             remote: remote.clone(),
@@ -160,19 +170,17 @@ impl Git {
     /// Checks the commit out into the new directory `into`. Modes are 0644 and 0755, whatever the
     /// caller's umask is.
     pub async fn check_out(&self, git: &GitOp, into: &Path) -> Result<Checkout, GitError> {
-        let directory = into.to_str().unwrap_or_default();
         let (remote, address) = (&git.remote, git.remote.without_user());
         let unreadable = |source| GitError::Read { remote: remote.clone(), source };
         fs::create_dir(into).map_err(unreadable)?;
-        let run = async |action, args: &[&str]| {
-            self.run(action, remote, &[&["-C", directory], args].concat()).await
-        };
+        let run = async |action, args: &[&str]| self.run(action, remote, Some(into), args).await;
         let format = if git.commit.len() == 64 { "sha256" } else { "sha1" };
         let format = format!("--object-format={format}");
-        run("prepare a checkout of", &["init", "-q", &format]).await?;
+        run("prepare a checkout of", &["init", "-q", "--template=", &format]).await?;
         run("prepare a checkout of", &["remote", "add", "origin", "--", &address]).await?;
+        let object = git.kept_name.as_ref().map_or(&git.commit, |name| &name.object);
         let fetch = ["fetch", "-q", "--depth=1", "--no-tags", "origin", "--"];
-        let fetched = run("fetch", &[&fetch[..], &[&git.commit]].concat()).await;
+        let fetched = run("fetch", &[&fetch[..], &[object]].concat()).await;
         if let Err(error) = fetched {
             // Some servers give nothing but what has a name.
             let Some(reference) = &git.reference else { return Err(error) };
@@ -181,12 +189,17 @@ impl Git {
         }
         let checkout = ["checkout", "-q", "--force", "--detach", &git.commit, "--"];
         run("check out", &checkout).await?;
+        if let Some(GitRef { name, object }) = &git.kept_name {
+            run("keep the name of a commit of", &["update-ref", "--", name, object]).await?;
+        }
         if git.submodules && into.join(".gitmodules").exists() {
             let update = ["submodule", "update", "-q", "--init", "--recursive", "--depth=1"];
             run("fetch the submodules of", &update).await?;
         }
         let seconds = run("read the time of", &["show", "-s", "--format=%ct", "HEAD"]).await?;
         let seconds = Duration::from_secs(seconds.trim().parse().unwrap_or(0));
+        // It says when and from where; BuildKit removes it, too.
+        let _there_may_be_none = fs::remove_file(into.join(".git/FETCH_HEAD"));
         let part = match &git.subdir {
             Some(subdir) => real_directory(into, subdir).ok_or_else(|| GitError::NoSubdir {
                 remote: remote.clone(),
@@ -194,33 +207,42 @@ impl Git {
             })?,
             None => into.to_owned(),
         };
-        let keep = git.keep_git_dir && git.subdir.is_none();
-        tidy(&part, keep).map_err(unreadable)?;
+        tidy(&part, git.keep_git_dir).map_err(unreadable)?;
         Ok(Checkout { part, committed: SystemTime::UNIX_EPOCH + seconds })
     }
 
+    /// Runs git in `directory`, else where there is no repository: never where the caller stands.
     async fn run(
         &self,
         action: &'static str,
         remote: &RemoteUrl,
+        directory: Option<&Path>,
         args: &[&str],
     ) -> Result<String, GitError> {
-        const SAFE: [&str; 9] = [
-            "git",
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "protocol.ext.allow=never",
-            "-c",
-            "protocol.file.allow=user",
-            "-c",
-            "advice.detachedHead=false",
-        ];
+        match self.try_to(action, remote, directory, args, Login::Shown).await {
+            Err(GitError::Failed { said, .. }) if said.contains("returned error: 30") => {
+                self.try_to(action, remote, directory, args, Login::Told).await
+            }
+            done => done,
+        }
+    }
+
+    async fn try_to(
+        &self,
+        action: &'static str,
+        remote: &RemoteUrl,
+        directory: Option<&Path>,
+        args: &[&str],
+        login: Login,
+    ) -> Result<String, GitError> {
         let broker = self.sandbox.broker().ok_or(GitError::NoBroker)?;
+        let safe = SAFE.iter().flat_map(|setting| ["-c", setting]);
+        let words = std::iter::once("git").chain(safe).chain(args.iter().copied());
         let command = BrokerCommand {
-            args: SAFE.iter().chain(args).map(|&arg| arg.to_owned()).collect(),
-            env: self.environment(remote),
-            hidden_env: OF_ANOTHER_REPOSITORY.map(str::to_owned).to_vec(),
+            args: words.map(str::to_owned).collect(),
+            directory: Some(directory.unwrap_or(Path::new(NO_REPOSITORY)).into()),
+            inherited: self.inherited(remote),
+            env: self.environment(remote, login),
             stdin: vec![],
         };
         let remote = remote.clone();
@@ -234,22 +256,42 @@ impl Git {
         Err(GitError::Failed { action, remote, said })
     }
 
+    /// What git sees of the caller's environment.
+    fn inherited(&self, remote: &RemoteUrl) -> Inherited {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        match self.named.contains(remote) {
+            true => Inherited::AllBut(names(&OF_ANOTHER_REPOSITORY)),
+            false => Inherited::Only(names(&PATH_AND_PROXIES)),
+        }
+    }
+
     /// No question is ever asked. Tokens and passwords go into the environment, where `ps` does not
     /// show them.
-    fn environment(&self, remote: &RemoteUrl) -> Vec<(String, String)> {
+    fn environment(&self, remote: &RemoteUrl, login: Login) -> Vec<(String, String)> {
         let mut env = vec![
             ("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned()),
             ("LC_ALL".to_owned(), "C".to_owned()),
+            ("GIT_CEILING_DIRECTORIES".to_owned(), "/".to_owned()),
         ];
+        if !self.named.contains(remote) {
+            env.extend(NOBODY.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
         if let Some(agent) = self.ssh.get("default") {
             env.push(("SSH_AUTH_SOCK".to_owned(), agent.to_string_lossy().into_owned()));
         }
         let mut config = vec![];
-        if let Some((origin, header)) = authorization(&self.secrets, remote) {
-            config
-                .push((format!("http.{origin}/.extraHeader"), format!("Authorization: {header}")));
+        if !self.named.contains(remote) {
+            config.push(("core.sshCommand".to_owned(), SSH_OF_NOBODY.to_owned()));
         }
-        if let (Some(origin), Some((user, password))) = (origin(remote), remote.user()) {
+        let authorization = authorization(&self.secrets, remote);
+        let told = authorization.as_ref().and_then(|(_, header)| user_of(header));
+        if let (Login::Shown, Some((origin, header))) = (login, authorization) {
+            let header = format!("Authorization: {header}");
+            config.push((format!("http.{origin}/.extraHeader"), header));
+            config.push((format!("http.{origin}/.followRedirects"), "false".to_owned()));
+        }
+        let user = told.filter(|_| login == Login::Told).or_else(|| remote.user());
+        if let (Some(origin), Some((user, password))) = (origin(remote), user) {
             config.push((format!("credential.{origin}.helper"), TELL_USER.to_owned()));
             env.push(("RBUILD_GIT_USER".to_owned(), user));
             env.push(("RBUILD_GIT_PASSWORD".to_owned(), password));
@@ -257,6 +299,25 @@ impl Git {
         env.extend(as_environment(config));
         env
     }
+}
+
+/// How a server gets to know what a secret says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Login {
+    /// With the first request, unasked. Git shows such a header to wherever a server redirects it, so
+    /// it follows no redirect then.
+    Shown,
+    /// When it asks; another host is told nothing.
+    Told,
+}
+
+/// User and password of a header of the kind `basic`.
+fn user_of(header: &str) -> Option<(String, String)> {
+    let (kind, encoded) = header.split_once(' ')?;
+    let is_basic = kind.eq_ignore_ascii_case("basic");
+    let decoded = STANDARD.decode(encoded.trim()).ok().filter(|_| is_basic)?;
+    let decoded = String::from_utf8(decoded).ok()?;
+    decoded.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
 }
 
 /// A credential helper that tells the user of a URL. Git asks it for nothing but the host that the
@@ -298,22 +359,82 @@ fn authorization(secrets: &Secrets, remote: &RemoteUrl) -> Option<(String, Strin
     Some((origin, header))
 }
 
+/// What holds whatever the configuration says: nothing that a repository brings along is run, no
+/// process stays behind, and no time gets into a kept `.git`.
+const SAFE: [&str; 10] = [
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.logAllRefUpdates=false",
+    "protocol.ext.allow=never",
+    "protocol.file.allow=user",
+    "submodule.recurse=false",
+    "transfer.bundleURI=false",
+    "maintenance.auto=false",
+    "gc.auto=0",
+    "advice.detachedHead=false",
+];
+
+/// A directory of a filesystem that holds no repository, nor does one above it.
+const NO_REPOSITORY: &str = "/proc";
+
+/// What git sees of the caller's environment where it reads for a Dockerfile.
+const PATH_AND_PROXIES: [&str; 10] = [
+    "PATH",
+    "GIT_SSH_COMMAND",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+];
+
+/// A user without any configuration.
+const NOBODY: [(&str, &str); 4] = [
+    ("HOME", "/dev/null"),
+    ("GIT_CONFIG_NOSYSTEM", "1"),
+    ("GIT_CONFIG_GLOBAL", "/dev/null"),
+    ("GIT_CONFIG_SYSTEM", "/dev/null"),
+];
+
+/// OpenSSH looks for its files in the home that the system knows, whatever `HOME` says: this one reads
+/// but the keys of known hosts, and asks nobody. `GIT_SSH_COMMAND` goes before it.
+const SSH_OF_NOBODY: &str = "ssh -F /dev/null -o IdentityFile=none -o BatchMode=yes";
+
 /// Variables that git gives to its hooks: where they are set, a build would take the repository of the
-/// hook for its own (`git rev-parse --local-env-vars`).
-const OF_ANOTHER_REPOSITORY: [&str; 12] = [
+/// hook for its own (`git rev-parse --local-env-vars`). And those that take a protection away.
+const OF_ANOTHER_REPOSITORY: [&str; 19] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_PARAMETERS",
     "GIT_DIR",
     "GIT_GRAFT_FILE",
     "GIT_IMPLICIT_WORK_TREE",
     "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NAMESPACE",
     "GIT_NO_REPLACE_OBJECTS",
     "GIT_OBJECT_DIRECTORY",
     "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
     "GIT_REPLACE_REF_BASE",
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
+    "GIT_ALLOW_PROTOCOL",
+    "GIT_PROTOCOL_FROM_USER",
 ];
+
+/// The branch that `HEAD` is, as `listed` tells it. A server says that, so it may be anything.
+fn default_branch(listed: &str, name: &str) -> Option<String> {
+    let branch = |line: &str| {
+        let (branch, head) = line.strip_prefix("ref: ")?.split_once('\t')?;
+        (head == name).then(|| branch.to_owned())
+    };
+    listed.lines().find_map(branch)
+}
 
 impl<'a> Advertised<'a> {
     fn parse(line: &'a str) -> Option<Self> {

@@ -147,9 +147,10 @@ impl Pinner {
                 let git = GitOp {
                     remote: remote.clone(),
                     reference: reference.clone(),
-                    commit,
+                    commit: commit.id,
                     subdir: None,
                     keep_git_dir: false,
+                    kept_name: None,
                     submodules: false,
                 };
                 // Only who has a commit can tell its time.

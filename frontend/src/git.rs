@@ -6,7 +6,7 @@
 //! git@host:team/app#main
 //! ```
 
-use crate::{GitOp, RemoteUrl};
+use crate::{GitOp, PinnedCommit, RemoteUrl};
 
 /// A git repository and the part of it that is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,13 +74,16 @@ impl GitSource {
     }
 
     /// The files that are wanted, once it is known of which commit.
-    pub fn at(&self, commit: String) -> GitOp {
+    pub fn at(&self, commit: PinnedCommit) -> GitOp {
+        // As in BuildKit, of a directory alone no `.git` is kept.
+        let keep_git_dir = self.keep_git_dir.unwrap_or(false) && self.subdir.is_none();
         GitOp {
             remote: self.remote.clone(),
             reference: self.reference.clone(),
-            commit,
+            commit: commit.id,
+            kept_name: commit.name.filter(|_| keep_git_dir),
             subdir: self.subdir.clone(),
-            keep_git_dir: self.keep_git_dir.unwrap_or(false),
+            keep_git_dir,
             submodules: self.submodules.unwrap_or(true),
         }
     }

@@ -47,7 +47,7 @@ pub use ops::{
     MakeDirOp, Mode, Mount, MountSource, NetworkMode, Op, Owner, SecurityMode, Selection, UserSpec,
 };
 pub use parse::{parse, parse_trigger, parse_until_error, refuse_foreign_syntax};
-pub use pins::{Origin, Pinned, PinnedImage, Pins, SourceRef};
+pub use pins::{GitRef, Origin, Pinned, PinnedCommit, PinnedImage, Pins, SourceRef};
 pub use plan::{
     HistoryStep, NamedContext, Plan, PlanRequest, Planning, Target, is_closed_directory, is_git,
     is_url, plan, quote,

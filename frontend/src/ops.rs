@@ -6,7 +6,7 @@
 use oci::{Digest, Digester, Platform};
 use serde::{Serialize, Serializer};
 
-use crate::{PinnedImage, RemoteUrl, VertexId, is_secret_name, without_secrets};
+use crate::{GitRef, PinnedImage, RemoteUrl, VertexId, is_secret_name, without_secrets};
 
 /// What to do to make one snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -330,6 +330,9 @@ pub struct GitOp {
     pub subdir: Option<String>,
     /// Whether its `.git` directory is there.
     pub keep_git_dir: bool,
+    /// The branch or tag in that directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_name: Option<GitRef>,
     /// Whether its submodules are.
     pub submodules: bool,
 }
@@ -411,12 +414,23 @@ impl Op {
                 op("fetch").field(digest).field(name).field(modified.to_le_bytes())
             }
             Self::Git(git) => {
-                let GitOp { remote, reference: _, commit, subdir, keep_git_dir, submodules } =
-                    &**git;
+                let GitOp {
+                    remote,
+                    reference: _,
+                    commit,
+                    subdir,
+                    keep_git_dir,
+                    kept_name,
+                    submodules,
+                } = &**git;
                 // A commit has the same files for everyone who may read it.
                 let digest =
                     op("git").field(remote.without_user()).field(commit).optional(subdir.as_ref());
-                digest.flag(*keep_git_dir).flag(*submodules)
+                let digest = digest.flag(*keep_git_dir).flag(*submodules);
+                match kept_name {
+                    Some(GitRef { name, object }) => digest.field(name).field(object),
+                    None => digest,
+                }
             }
             Self::MakeDir(MakeDirOp { onto: _, path, owner }) => {
                 op("make-dir").field(path).field(owner_definition(owner.as_ref()))

@@ -71,13 +71,31 @@ pub enum Pinned {
         /// `Last-Modified`, seconds since 1970; 0 where the server says nothing.
         modified: i64,
     },
-    /// A commit, in hex digits.
-    Commit(String),
+    /// A commit.
+    Commit(PinnedCommit),
     /// A time, seconds since 1970.
     Time(i64),
     /// It can't be looked up. What must know it is left out: for those who look at a Dockerfile and
     /// don't build it.
     Unknown,
+}
+
+/// A commit, and how the repository calls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedCommit {
+    /// Its object name, in hex digits.
+    pub id: String,
+    /// The branch or tag that was asked for; `None` where that was the commit itself.
+    pub name: Option<GitRef>,
+}
+
+/// A ref of a git repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GitRef {
+    /// Its whole name, such as `refs/tags/v1`.
+    pub name: String,
+    /// What it points to: a commit, or a tag's own object.
+    pub object: String,
 }
 
 /// An image, by digest, with what planning needs to know about it.

@@ -253,3 +253,180 @@ fn errors_do_not_show_the_password_of_a_url() {
     }
     keeps_nothing(&session.store());
 }
+
+/// Makes git able to read what `server` serves for whoever runs it: by a file and by a helper.
+fn log_in(session: &Session, server: &WebServer) {
+    let line = format!("http://ann:{PASSWORD}@{}\n", server.host());
+    fs::write(session.path("home/.git-credentials"), line).unwrap();
+    let asked = session.path("asked");
+    let helper =
+        format!("[credential]\nhelper = store\nhelper = \"!touch {}; :\"\n", asked.display());
+    fs::write(session.path("home/.gitconfig"), helper).unwrap();
+}
+
+/// Issue 9, 1.3: a Dockerfile must not read what its user may read, but the user's own command line may.
+#[test]
+fn a_dockerfile_does_not_get_the_callers_credentials() {
+    let session = session();
+    let (server, _) = with_password(&session);
+    log_in(&session, &server);
+    let url = format!("http://{}/app.git", server.host());
+    session.write("Dockerfile", format!("FROM scratch\nADD {url} /\n"));
+    session.build(&["-t", "x"]).fails_with(&["git can't look into"]);
+    assert!(!session.path("asked").exists(), "a helper of the caller was asked");
+    // A public repository that has a private one as its submodule.
+    let open = WebServer::start(&session.path("repositories"), None);
+    let script = format!(
+        "cd repositories && git init -q -b main with.git && cd with.git && printf '[submodule \"s\"]\\n\\tpath = s\\n\\turl = {url}\\n' > .gitmodules \
+         && git add . && git update-index --add --cacheinfo 160000 $(git -C ../app.git rev-parse HEAD) s \
+         && git -c user.name=a -c user.email=a@b commit -qm with"
+    );
+    session.tool("sh", &["-c", &script]);
+    session.write("Dockerfile", format!("FROM scratch\nADD http://{}/with.git /\n", open.host()));
+    session.build(&["-t", "x"]).fails_with(&["git can't fetch the submodules of"]);
+    assert!(!session.path("asked").exists(), "a helper of the caller was asked");
+    session.rbuild(&["-t", "x", &url]).succeeds();
+    session.write("Dockerfile", "FROM scratch\nCOPY --from=named file /\n");
+    session.build(&["-t", "x", &format!("--build-context=named={url}")]).succeeds();
+    assert_eq!(session.image("x").text("/file"), "two\n");
+}
+
+/// Issue 9, 1.3.
+#[test]
+fn a_dockerfiles_git_sees_nothing_of_the_callers_environment() {
+    let session = session();
+    let seen = session.path("seen");
+    let session = session
+        .env("GIT_SSH_COMMAND", &format!("env > {}; false #", seen.display()))
+        .env("SSH_AUTH_SOCK", "/the/callers/agent")
+        .env("GIT_ASKPASS", "/asks")
+        .env("GIT_ALLOW_PROTOCOL", "ext")
+        .env("GIT_DIR", "/elsewhere")
+        .env("https_proxy", "http://proxy:1")
+        .env("AWS_SECRET_ACCESS_KEY", PASSWORD);
+    session.write("Dockerfile", "FROM scratch\nADD git@127.0.0.1:a/b.git /\n");
+    session.build(&[]).fails_with(&["git can't look into git@127.0.0.1:a/b.git"]);
+    let environment = fs::read_to_string(&seen).unwrap();
+    for hidden in ["SSH_AUTH_SOCK", "ASKPASS", "GIT_ALLOW_PROTOCOL", "GIT_DIR", PASSWORD, "/home"] {
+        assert!(!environment.contains(hidden), "{hidden}: {environment}");
+    }
+    for set in ["HOME=/dev/null", "GIT_CONFIG_GLOBAL=/dev/null", "LC_ALL=C", "https_proxy="] {
+        assert!(environment.contains(set), "{set}: {environment}");
+    }
+    session.rbuild(&["-t", "x", "git@127.0.0.1:a/b.git"]).fails_with(&["git can't look into"]);
+    let environment = fs::read_to_string(&seen).unwrap();
+    assert!(environment.contains("SSH_AUTH_SOCK=/the/callers/agent"), "{environment}");
+    assert!(!environment.contains("GIT_DIR") && !environment.contains("GIT_ALLOW_PROTOCOL"));
+}
+
+/// Issue 9, 1.3: `git -C ""` would run where the caller stands.
+#[test]
+fn git_never_runs_where_the_caller_stands() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let session = session();
+    let server = WebServer::start(&session.path("repositories"), None);
+    session.tool("git", &["init", "-q", "."]);
+    let elsewhere = format!("http://{}/nosuch", server.host());
+    let instead = format!("url.{elsewhere}.insteadOf");
+    session.tool("git", &["config", &instead, &format!("http://{}/app", server.host())]);
+    let config = fs::read(session.path(".git/config")).unwrap();
+    let url = format!("http://{}/app.git", server.host());
+    session.write("Dockerfile", format!("FROM scratch\nADD {url} /\n"));
+    let store = session.path("").join(std::ffi::OsStr::from_bytes(b"store-\xff"));
+    let mut command = session.build_command("plain", &["-t", "x"]);
+    let outcome = session.run(command.env("RBUILD_ROOT", store));
+    // What else a path that is no text may break is not git's business here.
+    println!("{outcome}");
+    assert!(!session.path("file").exists());
+    assert_eq!(fs::read(session.path(".git/config")).unwrap(), config);
+    session.build(&["-t", "x"]).succeeds();
+    assert_eq!(session.image("x").text("/file"), "two\n");
+}
+
+/// Hardening test "ADD redirect to internal hosts" of spec/security.md; GHSA-vh4v-2xq2-g5cg is its kin.
+#[test]
+fn a_redirect_takes_no_token_to_another_host() {
+    let session = session();
+    fs::write(session.path("token"), PASSWORD).unwrap();
+    for secret in ["GIT_AUTH_TOKEN", "HTTP_AUTH_TOKEN_127.0.0.1"] {
+        let other = WebServer::start(&session.path("repositories"), None);
+        let server = WebServer::start(&session.path("repositories"), None);
+        server.redirect("/", &format!("http://{}/", other.host()));
+        let text = format!(
+            "FROM scratch\nADD http://{0}/app.git /\nADD http://{0}/plain /\n",
+            server.host()
+        );
+        session.write("Dockerfile", text);
+        session
+            .build(&["--no-cache", "-t", "x", &format!("--secret=id={secret},src=token")])
+            .succeeds();
+        let showed = |server: &WebServer| {
+            server.requests().iter().any(|request| request.headers.contains_key("authorization"))
+        };
+        assert!(showed(&server) && !showed(&other), "{secret}");
+        assert!(other.requests().len() > 3);
+    }
+}
+
+/// GHSA-2fqp-xg6f-v7gj: the same source twice, with and without a checksum, was a panic.
+#[test]
+fn the_same_source_may_stand_twice() {
+    let session = session();
+    let server = WebServer::start(&session.path("repositories"), None);
+    let url = format!("http://{}", server.host());
+    let commit = session.tool("git", &["-C", "repositories/app.git", "rev-parse", "v2^{}"]);
+    let sum = session.tool("sha256sum", &["repositories/plain"]);
+    let (commit, sum) = (commit.trim(), sum.split(' ').next().unwrap());
+    session.write(
+        "Dockerfile",
+        format!(
+            "FROM scratch\nADD {url}/app.git#v2 /a\nADD --checksum={commit} {url}/app.git#v2 /b\n\
+             ADD --keep-git-dir {url}/app.git#v2 /c\nADD {url}/plain /d\nADD --checksum=sha256:{sum} {url}/plain /e\n"
+        ),
+    );
+    session.build(&["-t", "x"]).succeeds();
+    let rootfs = session.image("x").rootfs();
+    assert_eq!(
+        (rootfs.text("/b/file"), rootfs.text("/e")),
+        ("two\n".into(), "file content\n".into())
+    );
+}
+
+/// GHSA-hw3h-2gp9-cxpv: no name that a repository tells becomes an option of git.
+#[test]
+fn the_default_branch_may_be_called_like_an_option() {
+    let session = session();
+    let server = WebServer::start(&session.path("repositories"), None);
+    let head = session.path("repositories/app.git/.git/HEAD");
+    session.tool(
+        "git",
+        &["-C", "repositories/app.git", "update-ref", "refs/heads/--upload-pack=x", "HEAD"],
+    );
+    fs::write(head, "ref: refs/heads/--upload-pack=x\n").unwrap();
+    let url = format!("http://{}/app.git", server.host());
+    session.write("Dockerfile", format!("FROM scratch\nADD --keep-git-dir {url} /src\n"));
+    session.build(&["-t", "x"]).succeeds();
+    assert_eq!(session.image("x").text("/src/file"), "two\n");
+}
+
+/// CVE-2022-39253, CVE-2025-21613: a repository names files of this machine as its submodule.
+#[test]
+fn a_submodule_is_no_directory_of_this_machine() {
+    let session = session();
+    let server = WebServer::start(&session.path("repositories"), None);
+    for (name, address) in [("one.git", ""), ("two.git", "file://"), ("three.git", "ext::sh -c ")] {
+        let here = session.path("repositories/app.git");
+        let script = format!(
+            "cd repositories && git init -q -b main {name} && cd {name} && printf '[submodule \"s\"]\\n\\tpath = s\\n\\turl = {address}{}\\n' > .gitmodules \
+             && git add . && git update-index --add --cacheinfo 160000 $(git -C ../app.git rev-parse HEAD) s \
+             && git -c user.name=a -c user.email=a@b commit -qm with",
+            here.display()
+        );
+        session.tool("sh", &["-c", &script]);
+        session
+            .write("Dockerfile", format!("FROM scratch\nADD http://{}/{name} /\n", server.host()));
+        session
+            .build(&["-t", "x"])
+            .fails_with(&["git can't fetch the submodules of", "not allowed"]);
+    }
+}

@@ -118,9 +118,11 @@ pub(crate) fn request(
     let secrets = secrets(args, settings)?;
     let ssh = ssh_agents(args, settings, services, runtime)?;
     let (named, mut contexts) = named_contexts(args)?;
+    let named_repositories = named_repositories(args, &named);
+    let (for_git, repositories) = (services.sandbox.clone(), named_repositories.clone());
     let remote = Remote {
         downloads: services.downloader(&secrets),
-        git: Git::new(services.sandbox.clone(), secrets.clone(), ssh.clone()),
+        git: Git::new(for_git, secrets.clone(), ssh.clone(), repositories),
         runtime,
         stop: &services.stop,
     };
@@ -133,6 +135,7 @@ pub(crate) fn request(
         contexts,
         secrets,
         ssh,
+        named_repositories,
         tags,
         outputs,
         jobs: args
@@ -217,6 +220,18 @@ fn named_contexts(args: &BuildArgs) -> Result<Contexts, UsageError> {
         named.insert(name, context.into());
     }
     Ok((named, local))
+}
+
+/// The repositories that the command line names.
+fn named_repositories(
+    args: &BuildArgs,
+    named: &BTreeMap<String, NamedContext>,
+) -> BTreeSet<RemoteUrl> {
+    let repository = |context: &NamedContext| match context {
+        NamedContext::Git(source) => Some(source.remote.clone()),
+        _ => None,
+    };
+    named.values().filter_map(repository).chain(context::repository(&args.context)).collect()
 }
 
 /// Keys get an agent of their own.

@@ -81,6 +81,14 @@ pub(crate) fn read(
     }
 }
 
+/// The repository that a context is, if it is one.
+pub(crate) fn repository(context: &str) -> Option<RemoteUrl> {
+    match Place::of(context) {
+        Ok(Place::Git(source)) => Some(source.remote),
+        Ok(Place::Stdin | Place::Directory(_) | Place::Url(_)) | Err(_) => None,
+    }
+}
+
 impl<'a> Place<'a> {
     fn of(text: &'a str) -> Result<Self, UsageError> {
         if text == STDIN {

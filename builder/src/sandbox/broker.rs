@@ -7,6 +7,7 @@
 //! A request carries four descriptors: a socket for the answer and the command's three streams. The
 //! broker forks for each, so several run at once; closing the answer's socket ends the command.
 
+use std::ffi::OsString;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -35,13 +36,27 @@ pub struct Broker {
 pub struct BrokerCommand {
     /// The program, looked up in the caller's `PATH`, and its arguments.
     pub args: Vec<String>,
-    /// Variables to add to the caller's environment.
+    /// The directory that it runs in, whatever bytes its path has; `None`: the caller's.
+    pub directory: Option<OsString>,
+    /// What it sees of the caller's environment.
+    pub inherited: Inherited,
+    /// Variables to add to that.
     pub env: Vec<(String, String)>,
-    /// Variables of the caller's environment that it must not see.
-    pub hidden_env: Vec<String>,
     /// What it reads from its standard input.
     #[serde(skip)]
     pub stdin: Vec<u8>,
+}
+
+/// What a command sees of the caller's environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Inherited {
+    /// Everything.
+    #[default]
+    All,
+    /// Everything but these variables.
+    AllBut(Vec<String>),
+    /// These variables alone.
+    Only(Vec<String>),
 }
 
 /// What a command run outside has answered.
@@ -234,9 +249,10 @@ fn run(
         return Err(std::io::ErrorKind::InvalidInput.into());
     };
     let mut to_run = Command::new(program);
-    command.hidden_env.iter().for_each(|name| {
-        to_run.env_remove(name);
-    });
+    inherit(&mut to_run, &command.inherited);
+    if let Some(directory) = &command.directory {
+        to_run.current_dir(directory);
+    }
     let mut child = to_run
         .args(args)
         .envs(command.env.iter().map(|(name, value)| (name, value)))
@@ -252,4 +268,19 @@ fn run(
         child.kill()?;
     }
     Ok(Answer::Ended(child.wait()?.code()))
+}
+
+/// Leaves `command` no more of our environment, which is the caller's, than it shall see.
+fn inherit(command: &mut Command, inherited: &Inherited) {
+    match inherited {
+        Inherited::All => {}
+        Inherited::AllBut(names) => names.iter().for_each(|name| {
+            command.env_remove(name);
+        }),
+        Inherited::Only(names) => {
+            command.env_clear();
+            let kept = |name: &String| Some((name.clone(), std::env::var_os(name)?));
+            command.envs(names.iter().filter_map(kept));
+        }
+    }
 }

@@ -52,7 +52,7 @@ use cache::OwnershipMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use broker::{Broker, BrokerCommand, BrokerOutput};
+pub use broker::{Broker, BrokerCommand, BrokerOutput, Inherited};
 pub use container::{Container, ContainerMount, Exit, MountSource, Network, Security};
 pub use error::SandboxError;
 pub use init::init_if_asked;

@@ -6,7 +6,7 @@ use frontend::{GitOp, Selection};
 use super::LocalWorker;
 use super::commit::Workspace;
 use crate::files::{self, CopyOptions, FilesError, Root, Source};
-use crate::git::{Git, GitError};
+use crate::git::GitError;
 use crate::solver::{Job, Made, OpError};
 
 /// Why a commit's files are not to be had.
@@ -27,8 +27,7 @@ impl LocalWorker {
     pub(super) async fn check_out(&self, op: &GitOp, job: Job<'_>) -> Result<Made, OpError> {
         let run_dir = self.cache.run_dir()?;
         let into = run_dir.path().join("checkout");
-        let git = Git::new(self.sandbox.clone(), self.secrets.clone(), self.ssh.clone());
-        let stopped = job.stop.run_until_cancelled(git.check_out(op, &into));
+        let stopped = job.stop.run_until_cancelled(self.git.check_out(op, &into));
         let checkout = stopped.await.ok_or(OpError::Stopped)?.map_err(OpError::failed)?;
         let (cache, restamp) = (self.cache.clone(), !job.vertex.no_cache);
         let (stop, warn) = (job.stop.clone(), self.warner(&job));

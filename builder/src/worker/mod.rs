@@ -40,6 +40,7 @@ use crate::build::{Request, Services};
 use crate::context::BuildContext;
 use crate::event::{EventKind, Events, StepId};
 use crate::files::{self, Digested, Root, StatCache};
+use crate::git::Git;
 use crate::layer::Compression;
 use crate::owners::Owners;
 use crate::sandbox::Sandbox;
@@ -80,6 +81,7 @@ pub struct LocalWorker {
     cache: Cache,
     registry: registry_client::Client,
     sandbox: Arc<Sandbox>,
+    git: Git,
     host: Host,
     events: Events,
     contexts: BTreeMap<String, Arc<BuildContext>>,
@@ -139,6 +141,7 @@ impl LocalWorker {
             cache: services.cache.clone(),
             registry: services.registry.clone(),
             sandbox: services.sandbox.clone(),
+            git: request.git(services),
             host: services.host.clone(),
             events: services.events.clone(),
             contexts: request.contexts.clone(),

@@ -1,10 +1,12 @@
 //! The process that stays outside.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use builder::sandbox::{Broker, BrokerCommand, Sandbox};
+use builder::sandbox::{Broker, BrokerCommand, Inherited, Sandbox};
 
 use crate::support::processes_with;
 #[test]
@@ -22,7 +24,8 @@ fn the_broker_stays_outside() {
         let command = BrokerCommand {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: vec![("ADDED".into(), "yes".into())],
-            hidden_env: vec!["HOME".into()],
+            directory: None,
+            inherited: Inherited::AllBut(vec!["HOME".into()]),
             stdin: stdin.to_vec(),
         };
         runtime.block_on(broker.run(&command))
@@ -32,6 +35,22 @@ fn the_broker_stays_outside() {
     let big = vec![b'x'; 1 << 20];
     let seen = run(&["sh", "-c", "cat; echo $ADDED$HOME >&2; exit 3"], &big).unwrap();
     assert_eq!((seen.code, seen.stdout == big, &seen.stderr[..]), (Some(3), true, &b"yes\n"[..]));
+    let elsewhere = std::env::temp_dir().join(OsStr::from_bytes(b"no-text-\xff"));
+    fs::create_dir_all(&elsewhere).unwrap();
+    let command = BrokerCommand {
+        args: ["sh", "-c", "pwd; env"].map(str::to_owned).to_vec(),
+        directory: Some(elsewhere.clone().into_os_string()),
+        inherited: Inherited::Only(vec!["PATH".to_owned(), "NO_SUCH".to_owned()]),
+        env: vec![],
+        stdin: vec![],
+    };
+    let seen = runtime.block_on(broker.run(&command)).unwrap().stdout;
+    assert!(seen.starts_with(elsewhere.as_os_str().as_bytes()));
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    assert!(seen.contains("\nPATH=") && !seen.contains("CARGO"), "{seen}");
+    fs::remove_dir(&elsewhere).unwrap();
+    let nowhere = BrokerCommand { directory: Some("".into()), ..command };
+    assert!(runtime.block_on(broker.run(&nowhere)).is_err(), "never where the caller stands");
     let error = run(&["no-such-helper"], b"").unwrap_err();
     assert_eq!(error.to_string(), "cannot run no-such-helper");
     let seen = run(&["sh", "-c", "kill -9 $$"], b"").unwrap();

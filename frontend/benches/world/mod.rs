@@ -36,7 +36,10 @@ fn pin(source: &SourceRef) -> Pinned {
         SourceRef::Http { url, .. } => {
             Pinned::File { digest: Digest::of(url.reveal()), modified: 5 }
         }
-        SourceRef::Git { remote, .. } => Pinned::Commit(Digest::of(remote.reveal()).hex()),
+        SourceRef::Git { remote, .. } => Pinned::Commit(frontend::PinnedCommit {
+            id: Digest::of(remote.reveal()).hex(),
+            name: None,
+        }),
         SourceRef::GitTime { .. } => Pinned::Time(7),
     }
 }

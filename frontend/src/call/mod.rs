@@ -28,7 +28,9 @@ use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use crate::plan::{Examination, Scope, examine};
-use crate::{Dockerfile, Pinned, Pins, PlanRequest, Source, SourceRef, Span, without_secrets};
+use crate::{
+    Dockerfile, Pinned, PinnedCommit, Pins, PlanRequest, Source, SourceRef, Span, without_secrets,
+};
 
 /// One step of answering.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,9 +112,10 @@ fn any_file(source: &SourceRef) -> Option<(SourceRef, Pinned)> {
         SourceRef::Http { url, .. } => {
             Some((source.clone(), Pinned::File { digest: Digest::of(url.reveal()), modified: 0 }))
         }
-        SourceRef::Git { remote, .. } => {
-            Some((source.clone(), Pinned::Commit(Digest::of(remote.reveal()).hex())))
-        }
+        SourceRef::Git { remote, .. } => Some((
+            source.clone(),
+            Pinned::Commit(PinnedCommit { id: Digest::of(remote.reveal()).hex(), name: None }),
+        )),
         SourceRef::GitTime { .. } => Some((source.clone(), Pinned::Time(0))),
         SourceRef::Image { .. } | SourceRef::OciLayout { .. } => None,
     }

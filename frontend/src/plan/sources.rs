@@ -13,7 +13,7 @@ use crate::ast::{Instruction, Operand};
 use crate::stages::{Base, Named, Stage};
 use crate::{
     CopyOp, CopySource, Diagnostic, FetchOp, FileSource, GitOp, GitSource, Op, Origin, Pinned,
-    PinnedImage, RemoteUrl, Selection, SourceRef, Span, VertexId, did_you_mean,
+    PinnedCommit, PinnedImage, RemoteUrl, Selection, SourceRef, Span, VertexId, did_you_mean,
 };
 
 /// The build context without a name of its own.
@@ -177,7 +177,10 @@ impl<'a> PlatformPlanner<'a> {
         match self.pin(SourceRef::Git { remote, reference, checksum }, span) {
             None => Ok(None),
             Some(Pinned::Commit(commit)) => Ok(Some(source.at(commit.clone()))),
-            Some(Pinned::Unknown) => Ok(Some(source.at(Digest::of(source.remote.reveal()).hex()))),
+            Some(Pinned::Unknown) => {
+                let id = Digest::of(source.remote.reveal()).hex();
+                Ok(Some(source.at(PinnedCommit { id, name: None })))
+            }
             Some(Pinned::Image(_) | Pinned::File { .. } | Pinned::Time(_)) => {
                 let message = format!("`{}` is not pinned to a commit", source.remote);
                 Err(self.facts.error(span, message))

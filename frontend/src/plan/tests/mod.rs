@@ -107,7 +107,10 @@ impl Case {
                 return Pinned::File { digest: Digest::of(url.reveal()), modified: 5 };
             }
             SourceRef::Git { remote, .. } => {
-                return Pinned::Commit(Digest::of(remote.reveal()).hex());
+                return Pinned::Commit(crate::PinnedCommit {
+                    id: Digest::of(remote.reveal()).hex(),
+                    name: None,
+                });
             }
             SourceRef::GitTime { .. } => return Pinned::Time(7),
         };
