@@ -8,6 +8,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    builder::sandbox::keep_descriptors();
     builder::sandbox::init_if_asked();
     builder::cli::main()
 }

@@ -249,3 +249,19 @@ fn a_number_that_is_no_id_is_refused_wherever_an_id_may_be() {
         session.build(&[]).fails_with(&["error: "]);
     }
 }
+
+/// Issue 9, 1.5; CVE-2024-21626. What a caller passes on purpose is still read.
+#[test]
+fn a_directory_that_rbuild_inherited_is_in_no_container() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\n\
+         RUN --security=insecure ls -l /proc/1/fd && test -z \"$(cat /proc/*/fd/*/Dockerfile)\"\n\
+         RUN --mount=type=secret,id=s test \"$(cat /run/secrets/s)\" = passed\n",
+    );
+    let args = ["--allow=security.insecure", "--secret=id=s,src=/dev/fd/8"];
+    let build = session.build_command("plain", &args);
+    let mut command = session.command("bash");
+    command.args(["-c", "exec 7<context 8< <(echo passed); exec \"$@\"", "bash"]);
+    command.arg(build.get_program()).args(build.get_args());
+    session.run(&mut command).succeeds();
+}

@@ -31,9 +31,25 @@ pub(super) const MARKER: &str = "--be-the-init-of-a-container";
 /// How long a workload may take to end when it is asked to.
 pub(super) const GRACE: Duration = Duration::from_millis(300);
 
+/// Keeps descriptors that this process inherited from all programs that it starts.
+///
+/// A directory of the host that a caller left open would reach a container's first process, into
+/// which an insecure command can look. They stay open here: `/dev/fd/63` may be the Dockerfile.
+///
+/// Must be called before all else in `main`.
+pub fn keep_descriptors() {
+    close_range_from_three(libc::CLOSE_RANGE_CLOEXEC);
+}
+
+/// A kernel that can't do this can't run containers: starting the workload would say so.
+fn close_range_from_three(flags: u32) {
+    // SAFETY: called before anything has opened a descriptor that it relies on.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, flags) };
+}
+
 /// Becomes a container's init if this process was started as one; then it never returns.
 ///
-/// Must be called first of all in `main`.
+/// Must be called first in `main`, behind [`keep_descriptors`].
 pub fn init_if_asked() {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == MARKER) {
         stage_one();
@@ -43,6 +59,8 @@ pub fn init_if_asked() {
 fn stage_one() -> ! {
     // The workload must not look into the init's memory, where the spec and its secrets are.
     let _only_hardening = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    // All that it is given comes on the streams.
+    close_range_from_three(0);
     let Ok(socket) = take_socket() else { end(1) };
     let code = match message::receive::<Spec>(&socket) {
         Ok(None) => 0,
