@@ -33,6 +33,7 @@ fn files_of_stages_and_of_the_context_are_shown_and_never_changed() {
     assert!(!["/o", "/t", "/w/file"].iter().any(|path| rootfs.has(path)), "mount points are gone");
 }
 
+/// CVE-2024-1753 (GHSA-pmf3-c36m-g5cf).
 #[test]
 fn no_link_leads_a_mount_out_of_its_source() {
     let session = Session::new()

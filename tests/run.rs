@@ -56,6 +56,7 @@ fn standard_input_is_empty_and_output_comes_line_by_line() {
     }
 }
 
+/// CVE-2021-3602 (GHSA-7638-r9r3-rmjj): no variable of the caller.
 #[test]
 fn user_working_directory_and_environment_are_those_of_the_stage() {
     let log = output_of(
@@ -106,6 +107,7 @@ fn the_network_is_the_hosts_unless_there_is_none() {
     assert_eq!(log_of(&session.build_with_events(&["--network=none"]).succeeds()), "1\n");
 }
 
+/// CVE-2025-4953 (GHSA-m68q-4hqr-mc6f).
 #[test]
 fn a_bind_mount_shows_the_context_and_forgets_what_is_written() {
     let session = Session::new().file("src/a", "content").file(".dockerignore", "src/hidden\n").file("src/hidden", "h").dockerfile(

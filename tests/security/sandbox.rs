@@ -265,3 +265,157 @@ fn a_directory_that_rbuild_inherited_is_in_no_container() {
     command.arg(build.get_program()).args(build.get_args());
     session.run(&mut command).succeeds();
 }
+
+/// A directory of the host that no build may touch or read, with a file in it.
+fn hosts_directory(session: &Session) -> std::path::PathBuf {
+    let directory = session.path("host");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("secret"), "of the host\n").unwrap();
+    directory
+}
+
+fn assert_untouched(directory: &std::path::Path) {
+    let names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["secret"]);
+    assert_eq!(std::fs::read_to_string(directory.join("secret")).unwrap(), "of the host\n");
+}
+
+/// CVE-2025-31133, CVE-2025-52565, CVE-2025-62161, CVE-2025-62596: what hides a file, and what is
+/// bound to `/dev`, is not looked up in the image.
+#[test]
+fn nothing_in_an_image_stands_in_for_a_device_or_a_mask() {
+    let session = Session::new().file("dev/zero", "x");
+    let host = hosts_directory(&session);
+    for name in ["null", "console", "ptmx", "tty", "pts"] {
+        let link = session.context().join("dev").join(name);
+        std::os::unix::fs::symlink(host.join("secret"), link).unwrap();
+    }
+    session.write(
+        "Dockerfile",
+        "FROM busybox\nCOPY dev /dev/\n\
+         RUN test -c /dev/null && test -c /dev/tty && test -c /dev/zero && test -c /dev/ptmx && \
+             echo x > /dev/null && echo x > /proc/keys && cat /proc/keys /proc/kcore | wc -c > /hidden\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+    assert_eq!(session.image("x").text("/hidden"), "0\n");
+    assert_untouched(&host);
+}
+
+/// GHSA-q6r4-3wmg-fwcq, CVE-2022-23648, CVE-2018-15664.
+#[test]
+fn a_link_of_the_image_leads_no_instruction_to_the_host() {
+    let session = Session::new().file("f", "f");
+    let host = hosts_directory(&session);
+    session.write(
+        "Dockerfile",
+        format!(
+            "FROM busybox\nRUN ln -s {host} /link && ln -s ../../../../../../../..{host} /v\n\
+             COPY --chown=5 f /link/copied\nADD f /v/added\nVOLUME /v\n\
+             USER 5:6\nWORKDIR /link/made\nRUN test ! -e /v/secret && stat -c %u {host}/made > /tmp/owner\n",
+            host = host.display()
+        ),
+    );
+    session.build(&["-t", "x"]).succeeds();
+    assert_eq!(session.image("x").text("/tmp/owner"), "5\n");
+    assert_untouched(&host);
+}
+
+/// CVE-2024-23651 (GHSA-m3r6-h7wv-7xxv), CVE-2024-11218, CVE-2024-1753, CVE-2024-9675.
+#[test]
+fn a_mount_has_its_source_inside_and_a_cache_its_place_in_the_store() {
+    let session = Session::new();
+    let host = hosts_directory(&session);
+    let before = "FROM busybox AS stage\n";
+    let link = format!("RUN ln -s {} /link && mkdir /d && ln -s /link /d/link\n", host.display());
+    for mount in [
+        "from=stage,source=/link,target=/m",
+        "from=stage,source=/d/link/secret,target=/m",
+        "type=cache,from=stage,source=/link,target=/m",
+    ] {
+        let run = format!("FROM busybox\nRUN --mount={mount} cat /m /m/secret\n");
+        session.write("Dockerfile", format!("{before}{link}{run}"));
+        session.build(&[]).fails_with(&["not found"]);
+    }
+    // One command swaps directories and links for another that has the same cache.
+    let swap = format!("ln -sfn {} /c/x && rm /c/x && mkdir /c/x && rmdir /c/x", host.display());
+    session.write(
+        "Dockerfile",
+        format!(
+            "FROM busybox AS one\nRUN --mount=type=cache,id=../../../host,target=/c \
+                 for i in $(seq 50); do {swap}; done && touch /one\n\
+             FROM busybox AS two\nRUN --mount=type=cache,id=../../../host,target=/c \
+                 for i in $(seq 50); do ! cat /c/x/secret /c/secret || exit 1; done; touch /two\n\
+             FROM scratch\nCOPY --from=one /one /\nCOPY --from=two /two /\n"
+        ),
+    );
+    session.build(&["--jobs", "2"]).succeeds();
+    assert_untouched(&host);
+}
+
+/// GHSA-7236-3392-c5c6, CVE-2024-9407 (GHSA-fhqq-8f65-5xfc): what is not known is no default.
+#[test]
+fn a_mode_or_an_option_that_is_not_known_is_refused() {
+    for flag in [
+        "--security=none",
+        "--security=2",
+        "--security=",
+        "--network=container:x",
+        "--mount=type=bind,target=/m,bind-propagation=shared",
+        "--mount=type=bind,target=/m,bind-propagation=rslave",
+        "--mount=type=proc,target=/m",
+        "--device=/dev/kmsg",
+    ] {
+        let session = Session::new().dockerfile(&format!("FROM busybox\nRUN {flag} true\n"));
+        session.build(&[]).fails_with(&["Dockerfile:2"]);
+    }
+}
+
+/// CVE-2023-25809.
+#[test]
+fn control_groups_of_the_host_cannot_be_changed() {
+    for caller in [Caller::Root, Caller::WithSubordinateIds, Caller::WithOneId] {
+        let session = Session::new().run_by(caller).dockerfile(
+            "FROM busybox\n\
+             RUN for d in /sys/fs/cgroup /sys/fs/cgroup/*; do \
+                     if mkdir $d/x || echo 1 > $d/cgroup.procs; then exit 1; fi; done; ! mkdir /sys/x\n",
+        );
+        session.build(&[]).succeeds();
+    }
+}
+
+/// CVE-2026-57231 (GHSA-4hq8-gpf5-8p68), CVE-2026-53488 (GHSA-xhf5-7wjv-pqxp): what an image says of
+/// itself brings nothing of the caller in, and steers nothing.
+#[test]
+fn variables_without_a_value_and_labels_of_an_image_are_words() {
+    let registry = test_support::TestRegistry::start();
+    let layout = Base::Busybox.layout();
+    let image = test_support::validate_image(&layout, "latest");
+    let read = |digest: oci::Digest| {
+        std::fs::read(layout.join("blobs/sha256").join(digest.hex())).unwrap()
+    };
+    for layer in &image.manifest.layers {
+        registry.put_blob("library/odd", read(layer.digest));
+    }
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&read(image.manifest.config.digest)).unwrap();
+    config["config"]["Env"] = serde_json::json!(["PATH=/bin", "CALLERS", "*", "HOME"]);
+    config["config"]["Labels"] = serde_json::json!({
+        "security.insecure": "true", "io.containerd.hook": "/bin/touch /hooked",
+        "org.opencontainers.runtime.privileged": "true",
+    });
+    let config = serde_json::to_vec(&config).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&read(image.digest)).unwrap();
+    manifest["config"]["size"] = config.len().into();
+    manifest["config"]["digest"] = registry.put_blob("library/odd", config).to_string().into();
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    registry.put_manifest("library/odd", "latest", &image.manifest.media_type, manifest);
+    let session = Session::new()
+        .mirror(registry.host())
+        .env("CALLERS", "marker-of-the-caller")
+        .dockerfile("FROM odd\nRUN env > /seen && grep CapEff /proc/self/status >> /seen && test ! -e /hooked\n");
+    session.build(&["-t", "x"]).succeeds();
+    let image = session.image("x");
+    let seen = image.text("/seen");
+    assert!(!seen.contains("marker") && seen.contains("CapEff:\t00000000a80425fb"), "{seen}");
+    assert!(!serde_json::to_string(&image.config).unwrap().contains("marker"));
+}

@@ -179,6 +179,7 @@ mod tests {
         resolve_user(&image().root(), spec)
     }
 
+    /// CVE-2023-25173, CVE-2022-36109, CVE-2022-2990.
     #[test]
     fn a_name_has_the_groups_that_list_it_and_its_home() {
         let app = user("app").unwrap();
@@ -219,6 +220,7 @@ mod tests {
         assert_eq!(error, "unable to find group x: no matching entries in group file");
     }
 
+    /// CVE-2024-40635 (GHSA-265r-hfxg-fhmg), CVE-2026-46680 (GHSA-fqw6-gf59-qr4w).
     #[test]
     fn a_number_is_never_a_name() {
         for spec in ["4294967296", "2147483648", "-1", "app:4294967296", "99999999999999999999"] {
@@ -243,6 +245,7 @@ mod tests {
         assert!(matches!(resolve_user(&root, "app"), Err(UserError::UnknownUser(_))));
     }
 
+    /// GHSA-72x6-4j93-7w86, CVE-2026-47262 (GHSA-jpcc-p29g-p8mq), GHSA-mjcv-p78q-w5fw, CVE-2024-9676.
     #[test]
     fn a_passwd_file_that_is_endless_or_no_file_is_refused_without_a_hang() {
         let huge = Tree::new().sparse("etc/passwd", 1 << 30);
@@ -256,6 +259,7 @@ mod tests {
         }
     }
 
+    /// CVE-2025-24965.
     #[test]
     fn a_passwd_link_is_followed_within_the_image() {
         let tree = Tree::new().file("real", "me:x:7:8::/:\n").link("etc/passwd", "../../../real");

@@ -15,6 +15,7 @@ use crate::support::Fixture;
 
 /// The test that is none, see [`helper`].
 const HELPER: &str = "isolation::helper";
+/// CVE-2024-21626.
 #[test]
 fn a_working_directory_through_a_descriptor_leads_nowhere() {
     let Some(fixture) = Fixture::new() else { return };
@@ -28,6 +29,7 @@ fn a_working_directory_through_a_descriptor_leads_nowhere() {
     }
 }
 
+/// CVE-2022-24769, CVE-2022-27651.
 #[test]
 fn root_has_docker_s_capabilities_and_nothing_inheritable() {
     let Some(fixture) = Fixture::new() else { return };
@@ -39,6 +41,7 @@ fn root_has_docker_s_capabilities_and_nothing_inheritable() {
     );
 }
 
+/// CVE-2019-5736: even it cannot write to the program that has started it.
 #[test]
 fn an_insecure_command_has_all_that_rbuild_has() {
     let Some(fixture) = Fixture::new() else { return };

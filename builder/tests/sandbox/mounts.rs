@@ -29,6 +29,7 @@ fn terminals_shared_memory_and_queues_are_there() {
     assert_eq!(seen, "3\nsize=65536k\n1777\n");
 }
 
+/// CVE-2021-30465, CVE-2024-9341: a target that is a link of the image.
 #[test]
 fn mounts_are_attached_in_order_and_follow_links_inside_only() {
     let Some(fixture) = Fixture::new() else { return };
@@ -81,6 +82,7 @@ fn files_in_memory_can_do_no_more_than_they_must() {
     assert_eq!(lines[2..], ["ran"]);
 }
 
+/// CVE-2025-52881: nothing of an image stands in for a file of `/proc`.
 #[test]
 fn mounts_over_the_root_or_inside_proc_are_refused() {
     let Some(fixture) = Fixture::new() else { return };
@@ -100,6 +102,8 @@ fn mounts_over_the_root_or_inside_proc_are_refused() {
     }
 }
 
+/// CVE-2023-27561, CVE-2023-28642, CVE-2025-54867, CVE-2026-41579 (GHSA-xjvp-4fhw-gc47,
+/// GHSA-7vwr-4279-7gq5).
 #[test]
 fn a_proc_that_is_a_link_is_refused() {
     let Some(fixture) = Fixture::new() else { return };

@@ -25,6 +25,7 @@ fn inode_at(path: &Path) -> u64 {
     rustix::fs::lstat(path).unwrap().st_ino
 }
 
+/// CVE-2021-30465.
 #[test]
 fn a_link_leads_to_the_same_path_inside_the_root() {
     let root = tempfile::tempdir().unwrap();
@@ -40,6 +41,7 @@ fn a_link_leads_to_the_same_path_inside_the_root() {
     }
 }
 
+/// CVE-2024-45310: what is missing is made inside.
 #[test]
 fn a_link_to_nothing_is_made_where_it_points() {
     let root = tempfile::tempdir().unwrap();
@@ -111,6 +113,7 @@ fn what_was_filled_stays() {
     assert!(!root.path().join("empty").exists());
 }
 
+/// CVE-2024-23652.
 #[test]
 fn a_parent_that_became_a_link_leads_nowhere() {
     if !may_unmount() {
