@@ -46,9 +46,10 @@ const STEPS_COUNT_FOR: i64 = 90 * 24 * 60 * 60;
 
 impl Cache {
     /// Deletes what no named image consists of and no living process counts on, and what dead
-    /// processes left behind. The named images stay.
+    /// processes left behind, and what ended builds printed. The named images stay.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, CacheError> {
         let mut pruned = self.bury_unneeded(options)?;
+        self.bury_builds(options.unused_for)?;
         self.declare_dead()?;
         self.remove_dead_leases()?;
         for path in self.dead()? {

@@ -9,6 +9,7 @@
 //! layers/<map>/<hex>/         unpacked layers by diff ID: lower directories of overlays
 //! layers/<map>/chain-<hex>/   those that belong to one stack only, by chain ID
 //! mounts/<map>/<hex>/         cache mounts
+//! builds/<id>/                what a build printed: a file for each step
 //! run/<id>/                   what one process works on; `lock` is held while it lives
 //! locks/<name>                leases on keys in flight, who lives, and the lock on `index.json`
 //! rbuild.db                   SQLite: what is known, also of bytes that are gone
@@ -31,6 +32,7 @@
 //! **Power loss**: nothing is synced file by file. [`Cache::sync`] is one `syncfs` for a whole
 //! build; what was written in an earlier boot without it is checked when the store is opened.
 
+mod builds;
 mod content;
 mod db;
 mod durable;
@@ -55,6 +57,7 @@ mod usage;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+pub use builds::BuildDir;
 pub use content::{BlobReader, BlobWriter};
 pub use error::{CacheError, free_room, is_blob_lost, is_disk_full};
 pub use files::Pin;

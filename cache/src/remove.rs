@@ -25,7 +25,8 @@ pub fn remove_store(root: &Path) -> Result<(), CacheError> {
         }
         gate = Some(closed);
     }
-    for name in ["index.json", "blobs", "layers", "mounts", "run", "locks", "oci-layout"] {
+    for name in ["index.json", "blobs", "layers", "mounts", "builds", "run", "locks", "oci-layout"]
+    {
         remove(&root.join(name))?;
     }
     // With it its journals, and those that were set aside.

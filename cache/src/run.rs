@@ -129,7 +129,7 @@ fn rename_to_dead(root: &Path, path: &Path) -> Result<Option<PathBuf>, CacheErro
     }
 }
 
-fn is_alive(path: &Path) -> bool {
+pub(crate) fn is_alive(path: &Path) -> bool {
     match File::open(path.join("lock")) {
         Ok(file) => !lock::try_exclusive(&file).unwrap_or(false),
         // Killed before it had one: nobody makes a directory while we hold the gate.
