@@ -1,14 +1,18 @@
 //! Values of flags: from text to what the library works with.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::FileTypeExt as _;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use frontend::{GitSource, NamedContext, NetworkMode};
 use oci::{Digest, Platform, Reference};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
-use super::csv::{self, PairsError};
+use super::csv;
 use super::settings::{Settings, expand_home};
 
 /// Why a flag's value is refused.
@@ -77,19 +81,16 @@ pub(crate) enum ValueError {
         reason: String,
     },
     /// A secret that is no CSV record.
-    #[error("invalid secret `{0}`: {1}")]
-    SecretCsv(String, PairsError),
+    #[error(
+        "invalid --secret: it must be id=ID and one of src=FILE and env=NAME, with commas between them"
+    )]
+    SecretCsv,
     /// A secret with a key that is not known.
-    #[error("unexpected key '{key}' in secret `{secret}`")]
-    SecretKey {
-        /// The key.
-        key: String,
-        /// The whole value.
-        secret: String,
-    },
+    #[error("unexpected key '{0}' in --secret: it can be id, src, env and type")]
+    SecretKey(String),
     /// A secret without an id.
-    #[error("secret missing ID in `{0}`")]
-    SecretId(String),
+    #[error("secret missing ID: give it with --secret id=ID,src=FILE or --secret id=ID,env=NAME")]
+    SecretId,
     /// A secret's file can't be read.
     #[error("failed to stat secret `{id}`: {path}: {source}")]
     SecretFile {
@@ -290,19 +291,18 @@ const SECRET_LIMIT: usize = 500 << 10;
 /// `--secret id=ID[,src=FILE][,env=NAME][,type=file|env]`: its id and its value.
 pub(crate) fn secret(text: &str, settings: &Settings) -> Result<(String, Vec<u8>), ValueError> {
     let (mut id, mut source, mut variable, mut is_variable) = (None, None, None, false);
-    for (key, value) in
-        csv::pairs(text).map_err(|error| ValueError::SecretCsv(text.to_owned(), error))?
-    {
+    // No message repeats a value: it may be the secret itself, given in the wrong place.
+    for (key, value) in csv::pairs(text).map_err(|_| ValueError::SecretCsv)? {
         match key.as_str() {
             "id" => id = Some(value),
             "src" | "source" => source = Some(value),
             "env" => variable = Some(value),
             "type" if value == "env" => is_variable = true,
             "type" if value == "file" => {}
-            _ => return Err(ValueError::SecretKey { key, secret: text.to_owned() }),
+            _ => return Err(ValueError::SecretKey(key)),
         }
     }
-    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| ValueError::SecretId(text.to_owned()))?;
+    let id = id.filter(|id| !id.is_empty()).ok_or(ValueError::SecretId)?;
     if is_variable && variable.is_none() {
         variable = source.take();
     }
@@ -315,13 +315,50 @@ pub(crate) fn secret(text: &str, settings: &Settings) -> Result<(String, Vec<u8>
             let path = expand_home(source.as_deref().unwrap_or(&id), settings);
             let failed =
                 |source| ValueError::SecretFile { id: id.clone(), path: path.clone(), source };
-            std::fs::read(&path).map_err(failed)?
+            read_secret(&path, PATIENCE).map_err(failed)?
         }
     };
     if value.len() > SECRET_LIMIT {
         return Err(ValueError::SecretSize(id));
     }
     Ok((id, value))
+}
+
+/// How long something is waited for that is no ordinary file, such as `src=<(command)` in a shell.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Reads a secret, but not much more of it than may be: it may be a device without an end.
+fn read_secret(path: &Path, patience: Duration) -> io::Result<Vec<u8>> {
+    let mut options = File::options();
+    let mut file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let (mut value, mut block) = (vec![], [0; 1 << 16]);
+    let is_slow = !file.metadata()?.is_file();
+    let end = Instant::now() + patience;
+    while value.len() <= SECRET_LIMIT {
+        if is_slow {
+            wait_for(&file, end)?;
+        }
+        match file.read(&mut block) {
+            Ok(0) => break,
+            Ok(count) => value.extend_from_slice(&block[..count]),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(value)
+}
+
+/// Waits until there is something to read, or nothing will come any more.
+fn wait_for(file: &File, end: Instant) -> io::Result<()> {
+    let left = end.saturating_duration_since(Instant::now());
+    let left = Timespec::try_from(left).map_err(io::Error::other)?;
+    let mut wanted = [PollFd::new(file, PollFlags::IN)];
+    match poll(&mut wanted, Some(&left)) {
+        Ok(0) => Err(io::Error::new(ErrorKind::TimedOut, "it does not end: nothing more comes")),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What `--ssh` names.
@@ -430,6 +467,40 @@ mod tests {
         assert_eq!(ulimit("nofile=1:2").unwrap(), ("nofile".to_owned(), 1, 2));
         assert_eq!(ulimit("core=-1").unwrap(), ("core".to_owned(), -1, -1));
         assert!(ulimit("nofile").is_err());
+    }
+
+    #[test]
+    fn a_secret_is_read_until_its_limit_and_for_so_long() {
+        let read = |path: &Path| read_secret(path, Duration::from_millis(100));
+        let zeros = read(Path::new("/dev/zero")).unwrap();
+        assert!((SECRET_LIMIT + 1..SECRET_LIMIT + (1 << 17)).contains(&zeros.len()));
+        assert_eq!(read(Path::new("/dev/null")).unwrap(), b"");
+
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+        assert_eq!(read(&fifo).unwrap_err().kind(), ErrorKind::TimedOut);
+        let (writer, path) = (
+            std::thread::spawn({
+                let path = fifo.clone();
+                move || std::fs::write(path, "from a command").unwrap()
+            }),
+            fifo,
+        );
+        assert_eq!(read_secret(&path, Duration::from_secs(10)).unwrap(), b"from a command");
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_said_of_a_wrong_secret_does_not_repeat_it() {
+        let settings = Settings::read();
+        for wrong in
+            ["hunter2hunter", "id=a,hunter2hunter", "id=a,value=hunter2hunter", "src=hunter2hunter"]
+        {
+            let said = secret(wrong, &settings).unwrap_err().to_string();
+            assert!(!said.contains("hunter2"), "{said}");
+        }
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub enum SandboxError {
     /// The command has no words.
     #[error("cannot run an empty command")]
     EmptyCommand,
-    /// A word, variable or path holds a zero byte.
-    #[error("cannot pass {0:?} to a command: it holds a zero byte")]
+    /// A word, variable or path holds a zero byte. What it is, not what it holds: it may be a secret.
+    #[error("cannot pass {0} to a command: it holds a zero byte")]
     ZeroByte(String),
     /// A system call failed.
     #[error("cannot {what}")]

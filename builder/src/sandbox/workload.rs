@@ -226,14 +226,17 @@ fn enter_directory(path: &str) -> Result<(), SandboxError> {
 impl Command {
     fn new(args: &[String], env: &[(String, String)]) -> Result<Self, SandboxError> {
         let name = args.first().ok_or(SandboxError::EmptyCommand)?.clone();
-        let variable = |(name, value): &(String, String)| c_string(&format!("{name}={value}"));
+        let word = || "a word of it".to_owned();
+        let variable = |(name, value): &(String, String)| {
+            c_string(&format!("{name}={value}"), || format!("the variable {name:?}"))
+        };
         let search = env.iter().rev().find(|(name, _)| name == "PATH");
         let search = search.map_or("", |(_, value)| value.as_str());
         let candidates: Result<_, _> =
-            candidates(&name, search).iter().map(|path| c_string(path)).collect();
+            candidates(&name, search).iter().map(|path| c_string(path, word)).collect();
         Ok(Self {
             candidates: candidates?,
-            args: args.iter().map(|arg| c_string(arg)).collect::<Result<_, _>>()?,
+            args: args.iter().map(|arg| c_string(arg, word)).collect::<Result<_, _>>()?,
             env: env.iter().map(variable).collect::<Result<_, _>>()?,
             name,
         })
@@ -288,8 +291,8 @@ fn reason(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-fn c_string(text: &str) -> Result<CString, SandboxError> {
-    CString::new(text).map_err(|_| SandboxError::ZeroByte(text.to_owned()))
+fn c_string(text: &str, what: impl Fn() -> String) -> Result<CString, SandboxError> {
+    CString::new(text).map_err(|_| SandboxError::ZeroByte(what()))
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
@@ -327,6 +330,9 @@ mod tests {
     fn a_zero_byte_is_refused() {
         let args = ["a\0b".to_owned()];
         assert!(matches!(Command::new(&args, &[]), Err(SandboxError::ZeroByte(_))));
+        let env = [("TOKEN".to_owned(), "secret\0".to_owned())];
+        let said = Command::new(&["true".to_owned()], &env).map(drop).unwrap_err().to_string();
+        assert!(said.contains("TOKEN") && !said.contains("secret"), "{said}");
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub enum MountError {
     /// A secret that is to be a variable is no text.
     #[error("secret {0} is not text: it can't be the value of a variable")]
     SecretText(String),
+    /// A secret that is to be a variable can't be one.
+    #[error("secret {0} has a NUL byte in it: it can't be the value of a variable")]
+    SecretZeroByte(String),
     /// No agent was given.
     #[error("ssh agent {0}: not found")]
     Ssh(String),
@@ -208,6 +211,9 @@ impl LocalWorker {
         if let Some(name) = variable {
             let text = String::from_utf8(value.unwrap_or_default().to_vec());
             let text = text.map_err(|_| MountError::SecretText(id.to_owned()))?;
+            if text.contains('\0') {
+                return Err(MountError::SecretZeroByte(id.to_owned()));
+            }
             mounted.variables.push((name.to_owned(), text));
         }
         Ok(value.map(<[u8]>::to_vec))
