@@ -403,6 +403,7 @@ fn pinner(request: &Request, services: &Services) -> Pinner {
         events: services.events.clone(),
         pull: request.pull,
         goes_on: false,
+        lookups: Arc::default(),
         git: request.git(services),
     }
 }

@@ -4,7 +4,9 @@
 //! configs come from the store's documents once they have been seen. A build whose bases are known
 //! sends one request for each base and reads no blob.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::{Cache, CacheError, Pin};
 use frontend::{GitOp, Origin, Pinned, PinnedImage, SourceRef};
@@ -36,6 +38,8 @@ pub struct Pinner {
     pub pull: bool,
     /// Whether the caller goes on without what can't be looked up, and tells so itself.
     pub goes_on: bool,
+    /// What is being looked up.
+    pub lookups: Arc<Lookups>,
 }
 
 /// Why a source can't be pinned.
@@ -110,6 +114,67 @@ pub enum PinError {
     Cache(#[from] CacheError),
 }
 
+/// The images that are being looked up, each for one platform or several. What is told of an image
+/// is told once: all of it is one step.
+#[derive(Debug, Default)]
+pub struct Lookups(Mutex<HashMap<StepId, LookupStep>>);
+
+#[derive(Debug, Default)]
+struct LookupStep {
+    running: usize,
+    /// Whether its end was told.
+    ended: bool,
+}
+
+/// A lookup for one platform, which is told to have been stopped if it is dropped.
+struct Lookup<'a> {
+    lookups: &'a Lookups,
+    step: StepId,
+    events: &'a Events,
+    ended: bool,
+}
+
+impl Lookups {
+    fn begin<'a>(&'a self, step: StepId, name: &str, events: &'a Events) -> Lookup<'a> {
+        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = steps.entry(step).or_insert_with(|| {
+            let name = format!("[internal] load metadata for {name}");
+            events.tell(step, EventKind::Planned { name, inputs: vec![] });
+            events.tell(step, EventKind::Started);
+            LookupStep::default()
+        });
+        known.running += 1;
+        Lookup { lookups: self, step, events, ended: false }
+    }
+}
+
+impl Lookup<'_> {
+    /// Tells the end once no other platform is looked up, an error at once.
+    fn end(mut self, error: Option<String>) {
+        let kind = error.map_or(EventKind::Done, EventKind::Failed);
+        self.tell(kind);
+    }
+
+    fn tell(&mut self, kind: EventKind) {
+        self.ended = true;
+        let mut steps = self.lookups.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = steps.entry(self.step).or_default();
+        known.running -= 1;
+        if !known.ended && (known.running == 0 || kind != EventKind::Done) {
+            known.ended = true;
+            self.events.tell(self.step, kind);
+        }
+    }
+}
+
+impl Drop for Lookup<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.tell(EventKind::Stopped);
+        }
+    }
+}
+
 /// Where the documents of one image are read from.
 enum Library<'a> {
     Registry(&'a Reference),
@@ -176,9 +241,7 @@ impl Pinner {
                 .await;
         }
         let step = StepId::named(&name);
-        let title = format!("[internal] load metadata for {name}");
-        self.events.tell(step, EventKind::Planned { name: title, inputs: vec![] });
-        self.events.tell(step, EventKind::Started);
+        let told = self.lookups.begin(step, &name, &self.events);
         let found = async {
             let root = self.resolve(step, reference, &name).await?;
             let origin = Origin::Registry(reference.clone());
@@ -190,11 +253,8 @@ impl Pinner {
             Ok::<_, PinError>(image)
         }
         .await;
-        let ended = match &found {
-            Err(error) if !self.goes_on => EventKind::Failed(error.to_string()),
-            Ok(_) | Err(_) => EventKind::Done,
-        };
-        self.events.tell(step, ended);
+        let error = found.as_ref().err().filter(|_| !self.goes_on);
+        told.end(error.map(PinError::to_string));
         found
     }
 
