@@ -2,10 +2,16 @@
 //!
 //! The library never prints. Readers live in `cli/progress`; a test is a reader too.
 
+use std::borrow::Cow;
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use frontend::{Dockerfile, without_secrets};
 use oci::Digest;
+
+use crate::mask::Masks;
+use crate::output::StepOutput;
 
 /// Something that happened. Times are taken where it happened, not where it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +60,8 @@ pub enum EventKind {
         /// Whether it has ended.
         done: bool,
     },
-    /// It printed something.
-    Output {
-        /// Whether on its standard error.
-        stderr: bool,
-        /// The bytes as they came, not always whole lines.
-        bytes: Vec<u8>,
-    },
+    /// It printed more. Not said again before a reader has looked.
+    Output(StepOutput),
     /// Why no cache answered it, for whoever asked.
     Reason(String),
     /// Something about it should be known.
@@ -125,18 +126,67 @@ impl Finding {
 
 /// Where events go. Sending never blocks.
 #[derive(Clone, Debug)]
-pub struct Events(std::sync::mpsc::Sender<Event>);
+pub struct Events {
+    sender: Sender<Event>,
+    hidden: Hidden,
+}
+
+/// What must not be shown of this build, once that is known.
+#[derive(Clone, Debug, Default)]
+pub struct Hidden(Arc<OnceLock<Masks>>);
+
+impl Hidden {
+    /// A text without it.
+    pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.0.get().map_or(Cow::Borrowed(text), |masks| masks.text(text))
+    }
+}
 
 impl Events {
     /// Makes a sender and its receiver.
-    pub fn channel() -> (Self, std::sync::mpsc::Receiver<Event>) {
+    pub fn channel() -> (Self, Receiver<Event>) {
         let (sender, receiver) = std::sync::mpsc::channel();
-        (Self(sender), receiver)
+        (Self { sender, hidden: Hidden::default() }, receiver)
     }
 
-    /// Tells `kind` of `step`, now, without the secrets of URLs in it. Nobody listening is no error.
+    /// From now on, no event tells what `masks` hides. Said once.
+    pub fn hide(&self, masks: Masks) {
+        let _a_build_has_its_secrets_once = self.hidden.0.set(masks);
+    }
+
+    /// What no event tells.
+    pub fn hidden(&self) -> Hidden {
+        self.hidden.clone()
+    }
+
+    /// Tells `kind` of `step`, now, without the secrets of URLs in it. It is no error if nothing
+    /// listens.
     pub fn tell(&self, step: StepId, kind: EventKind) {
-        let kind = kind.without_secrets();
-        let _nobody_listens = self.0.send(Event { at: SystemTime::now(), step, kind });
+        let kind = self.masked(kind.without_secrets());
+        let _nothing_listens = self.sender.send(Event { at: SystemTime::now(), step, kind });
+    }
+
+    fn masked(&self, kind: EventKind) -> EventKind {
+        let mask = |text: String| match self.hidden.mask(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(masked) => masked,
+        };
+        match kind {
+            EventKind::Planned { name, inputs } => EventKind::Planned { name: mask(name), inputs },
+            EventKind::Progress { id, current, total, done } => {
+                EventKind::Progress { id: mask(id), current, total, done }
+            }
+            EventKind::Reason(text) => EventKind::Reason(mask(text)),
+            EventKind::Warning(text) => EventKind::Warning(mask(text)),
+            EventKind::Finding(finding) => {
+                EventKind::Finding(Finding { text: mask(finding.text), ..finding })
+            }
+            EventKind::Failed(text) => EventKind::Failed(mask(text)),
+            EventKind::Started
+            | EventKind::Cached
+            | EventKind::Output(_)
+            | EventKind::Done
+            | EventKind::Stopped => kind,
+        }
     }
 }

@@ -12,6 +12,7 @@
 //! * [`pin`] looks sources up, [`download`] fetches those that are elsewhere on the web,
 //!   [`context`] is the directory that COPY reads,
 //!   [`image`] and [`export`] make of a snapshot what the user asked for;
+//! * [`output`] keeps what commands print, and [`mask`] hides secrets in it;
 //! * [`event`] is all that a build says while it runs, [`cli`] is the command line.
 //!
 //! The library never prints and never reads the environment; only [`cli`] does.
@@ -31,6 +32,8 @@ pub mod files;
 pub mod git;
 pub mod image;
 pub mod layer;
+pub mod mask;
+pub mod output;
 mod owners;
 pub mod pin;
 pub mod sandbox;

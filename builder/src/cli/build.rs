@@ -20,6 +20,7 @@ use super::outputs::{self, OutputError};
 use super::progress::{NoTerminal, ProgressMode};
 use super::settings::Settings;
 use super::values::{self, SshValue, ValueError};
+use super::visible::visible_lines;
 use crate::build::{Exported, Report, Request, Services};
 use crate::context::{BuildContext, ContextError};
 use crate::download::DownloadError;
@@ -116,6 +117,7 @@ pub(crate) fn request(
     let tags = outputs::tags(args)?;
     let outputs = outputs::outputs(args, &tags, std::io::stdout().is_terminal())?;
     let secrets = secrets(args, settings)?;
+    services.events.hide(secrets.masks());
     let ssh = ssh_agents(args, settings, services, runtime)?;
     let (named, mut contexts) = named_contexts(args)?;
     let named_repositories = named_repositories(args, &named);
@@ -312,7 +314,7 @@ pub(crate) fn print_result(
 ) -> Result<(), UsageError> {
     let mut err = std::io::stderr().lock();
     let mut line = |text: String| {
-        let _nobody_reads_it = writeln!(err, "{text}");
+        let _nobody_reads_it = writeln!(err, "{}", visible_lines(&text));
     };
     if mode == ProgressMode::Quiet {
         // Here the ID is the result, not something said beside it.

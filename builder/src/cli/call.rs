@@ -2,6 +2,7 @@
 
 mod text;
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 use super::args::BuildArgs;
 use super::report;
+use super::visible::{visible, visible_lines};
 use crate::build::{self, BuildError, Lookup, Request, Services, Unknown};
 use crate::pin::PinError;
 
@@ -250,13 +252,17 @@ impl Answer {
             (Form::Text, Said::Outline(outline)) => text::outline(outline),
             (Form::Text, Said::Targets(targets)) => text::targets(targets),
         };
+        let text = match self.call.form {
+            Form::Json => Cow::Borrowed(&*text),
+            Form::Text => visible_lines(&text),
+        };
         io::stdout().write_all(text.as_bytes()).map_err(CallError::Print)?;
         if let Some(warning) = &self.warning {
-            eprintln!("warning: {warning}");
+            eprintln!("warning: {}", visible(warning));
         }
         let Said::Check(check) = &self.said else { return Ok(ExitCode::SUCCESS) };
         if let Some(error) = &check.build_error {
-            eprint!("{}", text::build_error(error, dockerfile));
+            eprint!("{}", visible_lines(&text::build_error(error, dockerfile)));
         }
         let passes = check.is_clean() || self.call.ignore_status;
         Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -7,6 +7,7 @@ use frontend::drawing::Drawing;
 
 use super::args::BuildArgs;
 use super::report;
+use super::visible::visible_lines;
 use crate::build::{self, BuildError, Request, Services};
 
 /// The arguments of `rbuild graph`.
@@ -78,8 +79,8 @@ pub(crate) async fn draw(
     let expected = |id| preview.expected.get(&id).copied();
     let drawing = Drawing { plan: &preview.plan, expected: &expected };
     let text = match form {
-        GraphForm::Text => drawing.text(),
-        GraphForm::Dot => drawing.dot(),
+        GraphForm::Text => visible_lines(&drawing.text()).into_owned(),
+        GraphForm::Dot => visible_lines(&drawing.dot()).into_owned(),
         GraphForm::Json => drawing.json(&request.dockerfile),
     };
     Ok(Drawn { text, warning: report::not_looked_at(&preview.unknown) })

@@ -9,6 +9,7 @@ use indicatif::DecimalBytes;
 use oci::{Descriptor, Digest, ImageConfig, ManifestOrIndex, Reference};
 
 use super::args::StoreRoot;
+use super::visible::visible;
 
 /// Larger configs are not read.
 const MAX_CONFIG: u64 = 4 << 20;
@@ -129,8 +130,8 @@ fn print_table(out: &mut impl Write, images: &[Listed]) -> io::Result<()> {
         [
             image.name.clone(),
             image.digest.hex()[..12].to_owned(),
-            image.platforms.join(","),
-            image.created.as_deref().map_or_else(String::new, shown_time),
+            visible(&image.platforms.join(",")).into_owned(),
+            visible(&image.created.as_deref().map_or_else(String::new, shown_time)).into_owned(),
             DecimalBytes(image.size).to_string(),
         ]
     }));

@@ -15,7 +15,9 @@ mod report;
 mod settings;
 mod store;
 mod values;
+mod visible;
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,10 +38,11 @@ use self::call::{Answer, Call};
 use self::graph::{Drawn, GraphForm};
 use self::images::ImagesArgs;
 use self::logins::{Logins, LoginsError};
-use self::progress::ProgressMode;
+use self::progress::{Ending, ProgressMode};
 use self::prune::PruneArgs;
 use self::settings::Settings;
 use self::store::{Action, StoreArgs};
+use self::visible::visible_lines;
 use crate::build::{BuildError, Report, Services};
 use crate::event::Events;
 use crate::sandbox::{self, Level, Sandbox, SandboxError};
@@ -81,19 +84,24 @@ fn print(text: &[u8]) -> ExitCode {
 fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let shown = frontend::without_secrets(&text);
-    // It shows words as they were typed, URLs with passwords among them.
-    if shown == text {
-        let _nobody_reads_it = error.print();
-    } else {
-        eprint!("{shown}");
+    // It shows words as they were typed, URLs with passwords and control characters among them.
+    match visible_lines(&shown) {
+        Cow::Borrowed(unchanged) if unchanged == text => {
+            let _nobody_reads_it = error.print();
+        }
+        changed => say(&changed),
     }
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-#[allow(clippy::print_stderr, reason = "the command line is what prints")]
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("{}", report::with_help(error));
+    say(&report::with_help(error));
     ExitCode::FAILURE
+}
+
+/// Says something on standard error; a terminal does not act upon it.
+fn say(text: &str) {
+    let _nothing_reads_it = writeln!(std::io::stderr(), "{}", visible_lines(text));
 }
 
 /// Why a command could not begin or end.
@@ -180,7 +188,6 @@ enum Ended {
     Stopped,
 }
 
-#[allow(clippy::print_stderr, reason = "the command line is what prints")]
 fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCode, StartError> {
     // Before any thread exists: what runs from here on is in a namespace of its own.
     let sandbox = sandbox::enter()?;
@@ -192,20 +199,38 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
     let (events, receiver) = Events::channel();
     let logins = Logins::read(settings)?;
     for warning in &logins.warnings {
-        eprintln!("warning: {warning}");
+        say(&format!("warning: {warning}"));
     }
+    let (hidden, open) = (events.hidden(), events.clone());
     let services = services(settings, &logins, store, sandbox, events)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let shown = progress::show(mode, receiver, std::io::stderr()).map_err(UsageError::from)?;
+    let shown =
+        progress::show(mode, open, receiver, std::io::stderr()).map_err(UsageError::from)?;
     let ended = read_and_build(args, wanted, settings, &logins, services, &runtime);
     runtime.shutdown_background();
-    let _it_showed_what_it_could = shown.join();
-    match ended? {
-        Ended::Built(report, names) => {
-            build::write_files(args, &report, &names)?;
+    // Before what is left to show: that waits for a reader, which may have stopped.
+    let written = match &ended {
+        Ok(Ended::Built(report, names)) => build::write_files(args, report, names),
+        _ => Ok(()),
+    };
+    shown.end(match &ended {
+        Ok(Ended::Built(..) | Ended::Answered(..) | Ended::Drawn(_)) => Ending::Finished,
+        Ok(Ended::Failed(BuildError::Stopped, _) | Ended::Stopped) => Ending::Stopped,
+        Ok(Ended::Failed(..)) | Err(_) => Ending::Failed,
+    });
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(error) => {
+            say(&hidden.mask(&report::with_help(&error)));
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    written?;
+    match ended {
+        Ended::Built(report, _) => {
             build::print_result(mode, &report, store)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -214,17 +239,17 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
         }
         Ended::Drawn(Drawn { text, warning }) => {
             if let Some(warning) = warning {
-                eprintln!("warning: {warning}");
+                say(&format!("warning: {warning}"));
             }
             Ok(print(text.as_bytes()))
         }
         Ended::Failed(error, dockerfile) => {
-            eprintln!("{}", report::draw(&error, &dockerfile));
+            say(&hidden.mask(&report::draw(&error, &dockerfile)));
             let stopped = matches!(error, BuildError::Stopped);
             Ok(if stopped { ExitCode::from(STOPPED) } else { ExitCode::FAILURE })
         }
         Ended::Stopped => {
-            eprintln!("error: stopped");
+            say("error: stopped");
             Ok(ExitCode::from(STOPPED))
         }
     }
@@ -249,7 +274,6 @@ fn services(
 }
 
 /// Opens the store. What is recorded where a `chown` has no effect answers nobody else.
-#[allow(clippy::print_stderr, reason = "the command line is what prints")]
 fn open_store(store: &Path, level: Level) -> Result<Cache, cache::CacheError> {
     let map = level.ownership_map();
     let cache = match level {
@@ -257,7 +281,7 @@ fn open_store(store: &Path, level: Level) -> Result<Cache, cache::CacheError> {
         Level::SingleId => Cache::open_without_owners(store, map),
     }?;
     if let Some(rebuilt) = cache.rebuilt() {
-        eprintln!("warning: {}", report::rebuilt(rebuilt));
+        say(&format!("warning: {}", report::rebuilt(rebuilt)));
     }
     Ok(cache)
 }
@@ -271,7 +295,7 @@ fn read_and_build(
     services: Services,
     runtime: &Runtime,
 ) -> Result<Ended, UsageError> {
-    stop_when_asked(runtime, &services.stop);
+    stop_when_asked(&services.stop);
     let request = build::request(args, settings, &logins.proxies, &services, runtime.handle());
     let request = match request {
         Err(_) if services.stop.is_cancelled() => return Ok(Ended::Stopped),
@@ -293,15 +317,20 @@ fn read_and_build(
 }
 
 /// From now on Ctrl-C and SIGTERM cancel `stop`, and a second one ends the process.
-fn stop_when_asked(runtime: &Runtime, stop: &CancellationToken) {
-    let _in_the_runtime = runtime.enter();
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+///
+/// On a thread of its own, which lives as long as the process: when the build has ended, what it
+/// printed may still wait for a reader that has stopped.
+fn stop_when_asked(stop: &CancellationToken) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else {
         return;
     };
+    let signals = {
+        let _in_the_runtime = runtime.enter();
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    };
+    let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return };
     let stop = stop.clone();
-    runtime.spawn(async move {
+    let listen = async move {
         let mut asked = async || {
             tokio::select! {
                 _ = interrupt.recv() => {}
@@ -310,10 +339,11 @@ fn stop_when_asked(runtime: &Runtime, stop: &CancellationToken) {
         };
         asked().await;
         stop.cancel();
-        // Whoever asks twice does not want to wait for anything.
+        // Who asks twice does not want to wait for anything.
         asked().await;
         std::process::exit(STOPPED.into());
-    });
+    };
+    std::thread::spawn(move || runtime.block_on(listen));
 }
 
 /// What the flags say, else what `BUILDKIT_PROGRESS` says.

@@ -7,6 +7,7 @@ use cache::{Cache, CacheError};
 use clap::{Parser, Subcommand};
 
 use super::args::StoreRoot;
+use super::visible::visible_lines;
 use crate::store_check::{CheckError, check};
 
 /// The arguments of `rbuild store`.
@@ -52,7 +53,7 @@ pub(crate) fn run_check(cache: &Cache, repair: bool) -> Result<ExitCode, StoreEr
     let checked = check(cache, repair)?;
     let mut out = io::stdout();
     for problem in &checked.problems {
-        writeln!(out, "{problem}")?;
+        writeln!(out, "{}", visible_lines(&problem.to_string()))?;
     }
     write!(out, "Checked {} blobs and {} unpacked layers", checked.blobs, checked.layers)?;
     if checked.uncompared > 0 {

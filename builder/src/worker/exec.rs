@@ -10,7 +10,7 @@ use super::LocalWorker;
 use super::commit::Workspace;
 use super::mounts::Mounted;
 use crate::MAKE_ROOM;
-use crate::event::{EventKind, StepId};
+use crate::event::StepId;
 use crate::files::{self, User};
 use crate::sandbox::{Container, Exit, Network, STUBS, SandboxError, Security};
 use crate::solver::{Job, Made, OpError};
@@ -107,7 +107,6 @@ impl LocalWorker {
         user: &User,
         mounted: Mounted,
     ) -> Result<Exit, OpError> {
-        let step = StepId(job.vertex.digest);
         let Mounted { mounts, variables, targets: _, caches: _caches, agents: _agents, _run_dir } =
             mounted;
         let container = Container {
@@ -133,11 +132,11 @@ impl LocalWorker {
             shm_size: exec.shm_size.unwrap_or(SHM_SIZE),
             ulimits: exec.ulimits.clone(),
         };
-        let events = self.events.clone();
-        let output = move |stderr: bool, bytes: &[u8]| {
-            events.tell(step, EventKind::Output { stderr, bytes: bytes.to_vec() });
-        };
-        self.sandbox.run(container, output, job.stop.clone()).await.map_err(|error| match error {
+        let mut printer = self.outputs.printer(StepId(job.vertex.digest));
+        let output = |stderr: bool, bytes: &[u8]| printer.print(stderr, bytes);
+        let exit = self.sandbox.run(container, output, job.stop.clone()).await;
+        printer.end();
+        exit.map_err(|error| match error {
             SandboxError::Stopped => OpError::Stopped,
             error => OpError::failed(error),
         })

@@ -42,6 +42,8 @@ use crate::event::{EventKind, Events, StepId};
 use crate::files::{self, Digested, Root, StatCache};
 use crate::git::Git;
 use crate::layer::Compression;
+use crate::mask::Masks;
+use crate::output::Outputs;
 use crate::owners::Owners;
 use crate::sandbox::Sandbox;
 use crate::snapshot::{self, SnapshotError};
@@ -64,6 +66,11 @@ impl Secrets {
         Self(secrets.into_iter().collect())
     }
 
+    /// What hides the values.
+    pub fn masks(&self) -> Masks {
+        Masks::new(self.0.values().map(Vec::as_slice))
+    }
+
     /// The value of `id`.
     pub fn get(&self, id: &str) -> Option<&[u8]> {
         self.0.get(id).map(Vec::as_slice)
@@ -84,6 +91,7 @@ pub struct LocalWorker {
     git: Git,
     host: Host,
     events: Events,
+    outputs: Outputs,
     contexts: BTreeMap<String, Arc<BuildContext>>,
     secrets: Secrets,
     ssh: SshAgents,
@@ -144,6 +152,7 @@ impl LocalWorker {
             git: request.git(services),
             host: services.host.clone(),
             events: services.events.clone(),
+            outputs: Outputs::new(&services.cache, &services.events, request.secrets.masks()),
             contexts: request.contexts.clone(),
             secrets: request.secrets.clone(),
             ssh: request.ssh.clone(),

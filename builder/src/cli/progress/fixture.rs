@@ -1,15 +1,52 @@
 //! Recorded builds with fixed times.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Renderer;
 use super::steps::Steps;
+use super::{Ending, Renderer};
 use crate::event::{Event, EventKind, StepId};
+use crate::output::StepOutput;
 
 /// A build that is being recorded.
 #[derive(Default)]
 pub(super) struct Recording {
-    events: Vec<Event>,
+    entries: Vec<Entry>,
+}
+
+/// What happened, or what was printed.
+enum Entry {
+    Event(Event),
+    Output { at: SystemTime, step: StepId, text: String },
+}
+
+/// Plays entries in their order.
+#[derive(Default)]
+struct Player {
+    outputs: HashMap<StepId, StepOutput>,
+}
+
+impl Player {
+    /// What is told when this happens.
+    fn event(&mut self, entry: &Entry) -> Event {
+        match entry {
+            Entry::Event(event) => event.clone(),
+            Entry::Output { at, step, text } => {
+                let output = self.outputs.entry(*step).or_insert_with(StepOutput::in_memory);
+                output.write(*at, false, text.as_bytes()).unwrap();
+                Event { at: *at, step: *step, kind: EventKind::Output(output.clone()) }
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn at(&self) -> SystemTime {
+        match self {
+            Self::Event(event) => event.at,
+            Self::Output { at, .. } => *at,
+        }
+    }
 }
 
 /// `seconds` after the build began.
@@ -19,7 +56,8 @@ pub(super) fn at(seconds: f64) -> SystemTime {
 
 impl Recording {
     fn add(mut self, seconds: f64, step: &str, kind: EventKind) -> Self {
-        self.events.push(Event { at: at(seconds), step: StepId::named(step), kind });
+        let event = Event { at: at(seconds), step: StepId::named(step), kind };
+        self.entries.push(Entry::Event(event));
         self
     }
 
@@ -32,9 +70,10 @@ impl Recording {
         self.add(seconds, step, EventKind::Started)
     }
 
-    pub(super) fn output(self, seconds: f64, step: &str, text: &str) -> Self {
-        let bytes = text.as_bytes().to_vec();
-        self.add(seconds, step, EventKind::Output { stderr: false, bytes })
+    pub(super) fn output(mut self, seconds: f64, step: &str, text: &str) -> Self {
+        let (at, step, text) = (at(seconds), StepId::named(step), text.to_owned());
+        self.entries.push(Entry::Output { at, step, text });
+        self
     }
 
     pub(super) fn progress(
@@ -72,25 +111,27 @@ impl Recording {
     /// What is known after all of it.
     pub(super) fn steps(&self) -> Steps {
         let mut steps = Steps::default();
-        self.events.iter().for_each(|event| steps.update(event));
+        let mut player = Player::default();
+        self.entries.iter().for_each(|entry| steps.update(&player.event(entry)));
         steps
     }
 }
 
 /// Shows a whole recording, with a tick every 100 ms in between.
 pub(super) fn play(renderer: &mut dyn Renderer, recording: &Recording) {
-    let mut steps = Steps::default();
+    let (mut steps, mut player) = (Steps::default(), Player::default());
     let mut now = at(0.0);
-    for event in &recording.events {
-        while now < event.at {
+    for entry in &recording.entries {
+        while now < entry.at() {
             renderer.tick(&steps, now).unwrap();
             now += super::TICK;
         }
-        steps.update(event);
-        renderer.event(&steps, event).unwrap();
+        let event = player.event(entry);
+        steps.update(&event);
+        renderer.event(&steps, &event).unwrap();
         renderer.tick(&steps, event.at).unwrap();
     }
-    renderer.end(&steps).unwrap();
+    renderer.end(&steps, Ending::Finished).unwrap();
 }
 
 /// Everything is there already.

@@ -2,9 +2,11 @@
 //!
 //! A renderer never waits for the build nor the build for it: it has a thread of its own, which
 //! ends when the last sender of events is gone. One model, `steps`, keeps what all of them need: each
-//! step's state, times, transfers and last lines of output; a renderer only decides what to write when.
+//! step's state, times and transfers; a renderer only decides what to write when. What a step prints
+//! it reads from the step's file, at its own pace.
 //! Times come from the events, so that a recorded build is drawn the same again.
 
+mod lines;
 mod plain;
 mod quiet;
 mod rawjson;
@@ -17,11 +19,13 @@ mod fixture;
 
 use std::io::{self, IsTerminal, Stderr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use crate::event::Event;
+use crate::event::{Event, Events};
 use steps::Steps;
+use text::Screen;
 
 /// How often a renderer may redraw although nothing happened.
 const TICK: Duration = Duration::from_millis(100);
@@ -70,6 +74,34 @@ pub(crate) struct FailedStep {
     pub last_lines: Vec<String>,
 }
 
+/// How a build ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// With what was asked for.
+    Finished,
+    /// With an error.
+    Failed,
+    /// The user ended it.
+    Stopped,
+}
+
+/// A build that is being shown.
+pub(crate) struct Display {
+    thread: JoinHandle<Shown>,
+    ending: Arc<OnceLock<Ending>>,
+    /// As long as this is there, more may happen.
+    open: Events,
+}
+
+impl Display {
+    /// Shows the rest and how it ended. Waits for whoever reads that.
+    pub(crate) fn end(self, ending: Ending) {
+        let _said_once = self.ending.set(ending);
+        drop(self.open);
+        let _it_showed_what_it_could = self.thread.join();
+    }
+}
+
 /// One way of drawing.
 trait Renderer: Send {
     /// Something happened; `steps` knows of it already.
@@ -77,31 +109,40 @@ trait Renderer: Send {
     /// Nothing more happens just now: what was put off may be written.
     fn tick(&mut self, steps: &Steps, now: SystemTime) -> io::Result<()>;
     /// Nothing will happen any more.
-    fn end(&mut self, steps: &Steps) -> io::Result<()>;
+    fn end(&mut self, steps: &Steps, ending: Ending) -> io::Result<()>;
 }
 
-/// Shows `events` on standard error until their senders are gone.
+/// Shows on standard error what is told through `open`, until the display is ended.
 pub(crate) fn show(
     mode: ProgressMode,
+    open: Events,
     events: Receiver<Event>,
     out: Stderr,
-) -> Result<JoinHandle<Shown>, NoTerminal> {
+) -> Result<Display, NoTerminal> {
     let terminal = out.is_terminal();
+    let screen = if terminal { Screen::Terminal } else { Screen::Pipe };
     let renderer: Option<Box<dyn Renderer>> = match mode {
         ProgressMode::Tty if !terminal => return Err(NoTerminal),
         ProgressMode::Auto | ProgressMode::Tty if terminal => Some(Box::new(tty::Tty::new(out))),
         ProgressMode::Auto | ProgressMode::Tty | ProgressMode::Plain => {
-            Some(Box::new(plain::Plain::new(io::BufWriter::new(out))))
+            Some(Box::new(plain::Plain::new(io::BufWriter::new(out), screen)))
         }
-        ProgressMode::Quiet => Some(Box::new(quiet::Quiet::new(out))),
+        ProgressMode::Quiet => Some(Box::new(quiet::Quiet::new(out, screen))),
         ProgressMode::RawJson => Some(Box::new(rawjson::RawJson::new(out))),
         ProgressMode::None => None,
     };
-    Ok(std::thread::spawn(move || follow(&events, renderer)))
+    let ending = Arc::new(OnceLock::new());
+    let known = ending.clone();
+    let thread = std::thread::spawn(move || follow(&events, renderer, &known));
+    Ok(Display { thread, ending, open })
 }
 
 /// Draws until nobody sends any more. Nobody reading what is drawn does not stop a build.
-fn follow(events: &Receiver<Event>, mut renderer: Option<Box<dyn Renderer>>) -> Shown {
+fn follow(
+    events: &Receiver<Event>,
+    mut renderer: Option<Box<dyn Renderer>>,
+    ending: &OnceLock<Ending>,
+) -> Shown {
     let mut steps = Steps::default();
     loop {
         match events.recv_timeout(TICK) {
@@ -116,7 +157,8 @@ fn follow(events: &Receiver<Event>, mut renderer: Option<Box<dyn Renderer>>) -> 
         }
         draw(&mut renderer, |renderer| renderer.tick(&steps, SystemTime::now()));
     }
-    draw(&mut renderer, |renderer| renderer.end(&steps));
+    let ending = ending.get().copied().unwrap_or(Ending::Failed);
+    draw(&mut renderer, |renderer| renderer.end(&steps, ending));
     steps.shown()
 }
 
@@ -134,8 +176,9 @@ fn draw(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventKind, Events, StepId};
-    use std::sync::{Arc, Mutex};
+    use crate::event::{EventKind, StepId};
+    use crate::output::StepOutput;
+    use std::sync::Mutex;
 
     /// Draws nothing any more once the pipe is closed.
     struct Closed(Arc<Mutex<u32>>);
@@ -148,7 +191,7 @@ mod tests {
         fn tick(&mut self, _: &Steps, _: SystemTime) -> io::Result<()> {
             Ok(())
         }
-        fn end(&mut self, _: &Steps) -> io::Result<()> {
+        fn end(&mut self, _: &Steps, _: Ending) -> io::Result<()> {
             Ok(())
         }
     }
@@ -160,12 +203,14 @@ mod tests {
         let name = "RUN make".to_owned();
         events.tell(step, EventKind::Planned { name, inputs: vec![] });
         events.tell(step, EventKind::Started);
-        events.tell(step, EventKind::Output { stderr: false, bytes: b"oops\n".to_vec() });
+        let output = StepOutput::in_memory();
+        output.write(SystemTime::now(), false, b"oops\n").unwrap();
+        events.tell(step, EventKind::Output(output));
         events.tell(step, EventKind::Failed("exit code: 2".to_owned()));
         drop(events);
         let calls = Arc::new(Mutex::new(0));
 
-        let shown = follow(&receiver, Some(Box::new(Closed(calls.clone()))));
+        let shown = follow(&receiver, Some(Box::new(Closed(calls.clone()))), &OnceLock::new());
 
         assert_eq!(*calls.lock().unwrap(), 1);
         assert_eq!(shown.failed[0].name, "RUN make");

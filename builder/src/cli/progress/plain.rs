@@ -16,9 +16,13 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use super::steps::{LAST_LINES, Step, Steps, Transfer, between};
-use super::{Renderer, text};
+use super::lines::{Line, Lines};
+use super::steps::{Step, Steps, Transfer, between};
+use super::text::{self, Excerpt, Screen};
+use super::{Ending, Renderer};
+use crate::cli::visible::{visible, visible_lines};
 use crate::event::{Event, EventKind, StepId};
+use crate::output::Reader;
 
 /// A step that is silent for so long gives the screen to those that wait.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -47,6 +51,9 @@ pub(super) struct Plain<W> {
     numbers: usize,
     /// What is on the screen already of a line of the open block that has not ended.
     unfinished: Vec<u8>,
+    /// Whether the screen ends with a part of a very long line.
+    in_long_line: bool,
+    screen: Screen,
 }
 
 /// What a step has to say and has not said.
@@ -56,10 +63,22 @@ struct Block {
     number: Option<usize>,
     /// Since when it has waited.
     since: Option<SystemTime>,
-    lines: Vec<Vec<u8>>,
-    /// Lines of its log that have been taken.
-    seen: usize,
+    said: Vec<Said>,
+    /// Whether it has just begun, which its name on the screen tells.
+    begins: bool,
+    /// Its output: as far as it is on the screen it has been read, and no further.
+    output: Option<Reader>,
+    lines: Lines,
     reported: HashMap<String, Report>,
+}
+
+/// What is said of a step, not by it.
+struct Said {
+    text: String,
+    /// How much the step had printed by then.
+    after: u64,
+    /// Whether it prints nothing any more.
+    ends: bool,
 }
 
 /// What was last said of a transfer.
@@ -70,7 +89,7 @@ struct Report {
 }
 
 impl<W: Write + Send> Plain<W> {
-    pub(super) fn new(out: W) -> Self {
+    pub(super) fn new(out: W, screen: Screen) -> Self {
         Self {
             out,
             blocks: HashMap::new(),
@@ -80,12 +99,19 @@ impl<W: Write + Send> Plain<W> {
             open: None,
             numbers: 0,
             unfinished: vec![],
+            in_long_line: false,
+            screen,
         }
     }
 
     /// Shows what may be shown by now.
     fn settle(&mut self, steps: &Steps, now: SystemTime) -> io::Result<()> {
         if let Some(owner) = self.owner {
+            if let Some(block) = self.blocks.get_mut(&owner)
+                && block.has_more()
+            {
+                block.since.get_or_insert(now);
+            }
             self.print(steps, owner, now)?;
         }
         for id in self.waiting.clone() {
@@ -120,11 +146,10 @@ impl<W: Write + Send> Plain<W> {
             return Ok(());
         }
         self.waiting.retain(|waiting| *waiting != id);
-        let number = self.switch_to(id, step)?;
-        let block = self.blocks.entry(id).or_default();
-        for line in std::mem::take(&mut block.lines) {
-            self.print_line(number, &line)?;
-        }
+        let mut block = self.blocks.remove(&id).unwrap_or_default();
+        let printed = self.print_block(id, step, &mut block);
+        self.blocks.insert(id, block);
+        printed?;
         if self.owner == Some(id) {
             self.heard = Some(now);
         }
@@ -135,18 +160,69 @@ impl<W: Write + Send> Plain<W> {
         Ok(())
     }
 
-    /// Prints a line, or what is missing of it.
-    fn print_line(&mut self, number: usize, line: &[u8]) -> io::Result<()> {
-        let begun = std::mem::take(&mut self.unfinished);
-        match line.strip_prefix(begun.as_slice()) {
-            Some(rest) if !begun.is_empty() => self.out.write_all(rest)?,
-            Some(_) => self.print_start(number, line)?,
-            None => {
-                self.out.write_all(b"\n")?;
-                self.print_start(number, line)?;
+    fn print_block(&mut self, id: StepId, step: &Step, block: &mut Block) -> io::Result<()> {
+        if std::mem::take(&mut block.begins) {
+            self.switch_to(id, step, block)?;
+        }
+        for said in std::mem::take(&mut block.said) {
+            self.print_output(id, step, block, said.after)?;
+            if said.ends
+                && let Some(line) = block.lines.end()
+            {
+                self.print_line(id, step, block, &line)?;
+            }
+            let number = self.switch_to(id, step, block)?;
+            self.leave_line()?;
+            writeln!(self.out, "#{number} {}", said.text)?;
+        }
+        let length = block.output.as_ref().map_or(0, Reader::length);
+        self.print_output(id, step, block, length)
+    }
+
+    /// Prints the lines that end in the next bytes of the output, up to a place in it.
+    fn print_output(
+        &mut self,
+        id: StepId,
+        step: &Step,
+        block: &mut Block,
+        end: u64,
+    ) -> io::Result<()> {
+        while let Some(output) = &mut block.output
+            && output.offset() < end
+            && let Some(piece) = output.next()
+        {
+            for line in block.lines.add(&piece) {
+                self.print_line(id, step, block, &line)?;
             }
         }
-        self.out.write_all(b"\n")
+        Ok(())
+    }
+
+    /// Prints a line, or what is missing of it.
+    fn print_line(
+        &mut self,
+        id: StepId,
+        step: &Step,
+        block: &mut Block,
+        line: &Line,
+    ) -> io::Result<()> {
+        let number = self.switch_to(id, step, block)?;
+        let text = self.screen.shown(&line.text);
+        if !(line.continues && self.in_long_line) {
+            let text = log_line(step.since_start(line.at), &text);
+            match text.strip_prefix(self.unfinished.as_slice()) {
+                Some(rest) if !self.unfinished.is_empty() => self.out.write_all(rest)?,
+                _ => {
+                    self.leave_line()?;
+                    self.print_start(number, &text)?;
+                }
+            }
+        } else {
+            self.out.write_all(&text)?;
+        }
+        self.unfinished.clear();
+        self.in_long_line = !line.ends;
+        if line.ends { self.out.write_all(b"\n") } else { Ok(()) }
     }
 
     fn print_start(&mut self, number: usize, line: &[u8]) -> io::Result<()> {
@@ -158,16 +234,17 @@ impl<W: Write + Send> Plain<W> {
     fn print_unfinished(&mut self, steps: &Steps, now: SystemTime) -> io::Result<()> {
         let Some(id) = self.open else { return Ok(()) };
         let Some(step) = steps.get(id) else { return Ok(()) };
-        let Some((at, partial)) = step.log.partial() else { return Ok(()) };
+        let Some(block) = self.blocks.get(&id) else { return Ok(()) };
+        let Some((at, partial)) = block.lines.partial() else { return Ok(()) };
         // Of a bar that is drawn over and over the end will do.
-        if step.log.is_drawn_over() || step.since_start(now).saturating_sub(at) < UNFINISHED {
+        if block.lines.is_drawn_over() || between(at, now) < UNFINISHED {
             return Ok(());
         }
-        let line = log_line(at, partial);
+        let line = log_line(step.since_start(at), &self.screen.shown(partial));
         let Some(rest) = line.strip_prefix(self.unfinished.as_slice()) else { return Ok(()) };
         match self.unfinished.is_empty() {
             true => {
-                let number = self.number(id);
+                let number = block.number.unwrap_or_default();
                 self.print_start(number, rest)?;
             }
             false => self.out.write_all(rest)?,
@@ -177,36 +254,34 @@ impl<W: Write + Send> Plain<W> {
     }
 
     /// Opens the block of the step; returns its number.
-    fn switch_to(&mut self, id: StepId, step: &Step) -> io::Result<usize> {
+    fn switch_to(&mut self, id: StepId, step: &Step, block: &mut Block) -> io::Result<usize> {
+        let number = *block.number.get_or_insert_with(|| {
+            self.numbers += 1;
+            self.numbers
+        });
         if self.open == Some(id) {
-            return Ok(self.number(id));
+            return Ok(number);
         }
         self.leave_line()?;
-        if let Some(other) = self.open.replace(id) {
-            let number = self.number(other);
+        if let Some(other) = self.open.replace(id)
+            && let Some(number) = self.blocks.get(&other).and_then(|block| block.number)
+        {
             writeln!(self.out, "#{number} ...")?;
         }
-        if self.numbers > 0 {
+        if number > 1 || self.numbers > 1 {
             self.out.write_all(b"\n")?;
         }
-        let number = self.number(id);
-        writeln!(self.out, "#{number} {}", step.name)?;
+        writeln!(self.out, "#{number} {}", visible(&step.name))?;
         Ok(number)
     }
 
+    /// Ends the line that the screen ends with, if it has not ended.
     fn leave_line(&mut self) -> io::Result<()> {
-        match std::mem::take(&mut self.unfinished).is_empty() {
-            true => Ok(()),
-            false => self.out.write_all(b"\n"),
+        let is_begun = !std::mem::take(&mut self.unfinished).is_empty();
+        match std::mem::take(&mut self.in_long_line) || is_begun {
+            true => self.out.write_all(b"\n"),
+            false => Ok(()),
         }
-    }
-
-    fn number(&mut self, id: StepId) -> usize {
-        let numbers = &mut self.numbers;
-        *self.blocks.entry(id).or_default().number.get_or_insert_with(|| {
-            *numbers += 1;
-            *numbers
-        })
     }
 }
 
@@ -214,22 +289,26 @@ impl<W: Write + Send> Renderer for Plain<W> {
     fn event(&mut self, steps: &Steps, event: &Event) -> io::Result<()> {
         let Some(step) = steps.get(event.step) else { return Ok(()) };
         let block = self.blocks.entry(event.step).or_default();
-        block.take_log(step);
         match &event.kind {
             EventKind::Planned { .. } | EventKind::Finding(_) => return Ok(()),
-            EventKind::Started | EventKind::Output { .. } => {}
-            EventKind::Progress { id, .. } => block.report(step, id, event.at),
-            EventKind::Reason(text) => block.say(format!("WHY: {text}")),
-            EventKind::Warning(text) => block.say(format!("WARN: {text}")),
-            EventKind::Cached => block.say("CACHED"),
-            EventKind::Done => {
-                block.say(format!("DONE {}", text::duration(step.ran_until(event.at))));
+            EventKind::Started => block.begins = true,
+            EventKind::Output(output) => {
+                block.output.get_or_insert_with(|| output.reader());
             }
-            EventKind::Failed(message) => block.say(format!("ERROR: {message}")),
+            EventKind::Progress { id, .. } => block.report(step, id, event.at),
+            EventKind::Reason(text) => block.say(format!("WHY: {}", visible_lines(text))),
+            EventKind::Warning(text) => block.say(format!("WARN: {}", visible_lines(text))),
+            EventKind::Cached => block.end("CACHED"),
+            EventKind::Done => {
+                block.end(format!("DONE {}", text::duration(step.ran_until(event.at))));
+            }
+            EventKind::Failed(message) => {
+                block.end(format!("ERROR: {}", visible_lines(message)));
+            }
             EventKind::Stopped if step.started.is_none() => return Ok(()),
-            EventKind::Stopped => block.say("CANCELED"),
+            EventKind::Stopped => block.end("CANCELED"),
         }
-        let says_nothing = block.lines.is_empty() && event.kind != EventKind::Started;
+        let says_nothing = block.said.is_empty() && !block.begins && !block.has_more();
         if !says_nothing && block.since.is_none() {
             block.since = Some(event.at);
             self.waiting.push(event.step);
@@ -243,29 +322,34 @@ impl<W: Write + Send> Renderer for Plain<W> {
         self.out.flush()
     }
 
-    fn end(&mut self, steps: &Steps) -> io::Result<()> {
+    fn end(&mut self, steps: &Steps, _ending: Ending) -> io::Result<()> {
         let now = steps.latest.unwrap_or(SystemTime::UNIX_EPOCH);
         self.settle(steps, now)?;
         for id in self.waiting.clone() {
             self.print(steps, id, now)?;
         }
         self.leave_line()?;
-        text::error_blocks(&mut self.out, steps.failed(), LAST_LINES)?;
+        text::error_blocks(&mut self.out, steps.failed(), Excerpt::Last, self.screen)?;
         text::findings(&mut self.out, steps.findings())?;
         self.out.flush()
     }
 }
 
 impl Block {
-    fn say(&mut self, line: impl Into<Vec<u8>>) {
-        self.lines.push(line.into());
+    fn say(&mut self, text: impl Into<String>) {
+        let after = self.output.as_ref().map_or(0, Reader::length);
+        self.said.push(Said { text: text.into(), after, ends: false });
     }
 
-    /// Takes the lines that have come since.
-    fn take_log(&mut self, step: &Step) {
-        let new = step.log.after(self.seen).map(|line| log_line(line.at, &line.text));
-        self.lines.extend(new);
-        self.seen = step.log.count();
+    /// Says the last of a step, for now: it may begin again.
+    fn end(&mut self, text: impl Into<String>) {
+        self.say(text);
+        self.said.last_mut().into_iter().for_each(|said| said.ends = true);
+    }
+
+    /// Whether it has printed what is not on the screen.
+    fn has_more(&self) -> bool {
+        self.output.as_ref().is_some_and(|output| output.offset() < output.length())
     }
 
     /// Says how far a transfer is, unless that was said a moment ago.
@@ -283,7 +367,7 @@ impl Block {
             false => String::new(),
         };
         let end = if done { " done" } else { "" };
-        self.say(format!("{id}{}{took}{end}", text::amount(transfer)));
+        self.say(format!("{}{}{took}{end}", visible(id), text::amount(transfer)));
         let report = Report { at: now, current: transfer.current, done };
         self.reported.insert(id.to_owned(), report);
     }
@@ -316,7 +400,7 @@ mod tests {
 
     fn shown(recording: &Recording) -> String {
         let mut out = vec![];
-        play(&mut Plain::new(&mut out), recording);
+        play(&mut Plain::new(&mut out, Screen::Pipe), recording);
         String::from_utf8(out).unwrap()
     }
 
@@ -458,6 +542,37 @@ mod tests {
         #1 3.000 again? no
         #1 DONE 6.5s
         "#);
+    }
+
+    #[test]
+    fn control_characters_in_names_are_shown_and_output_to_a_pipe_is_as_it_was() {
+        let recording = Recording::default()
+            .planned("RUN \x1b[2J", &[])
+            .started(0.0, "RUN \x1b[2J")
+            .output(0.0, "RUN \x1b[2J", "\x1b[31mred\x1b[0m\x1b]0;title\x07\n")
+            .warning(0.0, "RUN \x1b[2J", "w\x07")
+            .failed(0.0, "RUN \x1b[2J", "f\u{9b}");
+        let want = "#1 RUN \\u{1b}[2J\n#1 0.000 \x1b[31mred\x1b[0m\x1b]0;title\x07\n\
+             #1 WARN: w\\u{7}\n#1 ERROR: f\\u{9b}\n------\n > RUN \\u{1b}[2J:\n\
+             0.000 \x1b[31mred\x1b[0m\x1b]0;title\x07\n------\n";
+        assert_eq!(shown(&recording), want);
+        let mut out = vec![];
+        play(&mut Plain::new(&mut out, Screen::Terminal), &recording);
+        let on_a_terminal = want.replace("\x1b]0;title\x07", "");
+        assert_eq!(String::from_utf8(out).unwrap(), on_a_terminal);
+    }
+
+    #[test]
+    fn a_very_long_line_stays_one_line() {
+        let text = "x".repeat(200_000);
+        let recording = Recording::default()
+            .planned("RUN long", &[])
+            .started(0.0, "RUN long")
+            .output(0.0, "RUN long", &text)
+            .output(0.5, "RUN long", "\nend\n")
+            .done(1.0, "RUN long");
+        let want = format!("#1 RUN long\n#1 0.000 {text}\n#1 0.500 end\n#1 DONE 1.0s\n");
+        assert!(shown(&recording) == want);
     }
 
     #[test]

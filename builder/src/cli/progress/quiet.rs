@@ -3,18 +3,20 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use super::steps::{LAST_LINES, Steps};
-use super::{Renderer, text};
+use super::steps::Steps;
+use super::text::{self, Excerpt, Screen};
+use super::{Ending, Renderer};
 use crate::event::Event;
 
 /// Waits for the end.
 pub(super) struct Quiet<W> {
     out: W,
+    screen: Screen,
 }
 
 impl<W> Quiet<W> {
-    pub(super) fn new(out: W) -> Self {
-        Self { out }
+    pub(super) fn new(out: W, screen: Screen) -> Self {
+        Self { out, screen }
     }
 }
 
@@ -27,8 +29,8 @@ impl<W: Write + Send> Renderer for Quiet<W> {
         Ok(())
     }
 
-    fn end(&mut self, steps: &Steps) -> io::Result<()> {
-        text::error_blocks(&mut self.out, steps.failed(), LAST_LINES)?;
+    fn end(&mut self, steps: &Steps, _ending: Ending) -> io::Result<()> {
+        text::error_blocks(&mut self.out, steps.failed(), Excerpt::Last, self.screen)?;
         self.out.flush()
     }
 }
@@ -41,7 +43,7 @@ mod tests {
     #[test]
     fn only_failure_is_shown() {
         let mut out = vec![];
-        fixture::play(&mut Quiet::new(&mut out), &fixture::failing_build());
+        fixture::play(&mut Quiet::new(&mut out, Screen::Pipe), &fixture::failing_build());
         insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
         ------
          > [2/3] RUN make:
@@ -54,7 +56,7 @@ mod tests {
     #[test]
     fn a_build_that_succeeds_says_nothing() {
         let mut out = vec![];
-        fixture::play(&mut Quiet::new(&mut out), &fixture::cached_build());
+        fixture::play(&mut Quiet::new(&mut out, Screen::Pipe), &fixture::cached_build());
         assert_eq!(out, b"");
     }
 }

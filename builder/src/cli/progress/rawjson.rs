@@ -1,5 +1,6 @@
 //! One JSON object a line, in BuildKit's words, for programs that show builds in their own way.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
@@ -9,13 +10,15 @@ use jiff::Timestamp;
 use oci::Digest;
 use serde::{Serialize, Serializer};
 
-use super::Renderer;
 use super::steps::{State, Step, Steps, Transfer};
+use super::{Ending, Renderer};
 use crate::event::{Event, EventKind, Finding, StepId};
+use crate::output::{Piece, Reader};
 
-/// Writes a line for each event.
+/// Writes a line for each event, and for each piece of output.
 pub(super) struct RawJson<W> {
     out: W,
+    outputs: HashMap<StepId, Reader>,
 }
 
 #[derive(Default, Serialize)]
@@ -103,31 +106,54 @@ fn is_zero(number: &u64) -> bool {
 
 impl<W> RawJson<W> {
     pub(super) fn new(out: W) -> Self {
-        Self { out }
+        Self { out, outputs: HashMap::new() }
+    }
+}
+
+impl<W: Write> RawJson<W> {
+    /// Writes what a step has printed since.
+    fn output(&mut self, id: StepId) -> io::Result<()> {
+        let Some(mut reader) = self.outputs.remove(&id) else { return Ok(()) };
+        while let Some(piece) = reader.next() {
+            self.line(&Update { logs: Some([log(id, &piece)]), ..Update::default() })?;
+        }
+        self.outputs.insert(id, reader);
+        Ok(())
+    }
+
+    /// Writes a whole line at once: another process may write to the same pipe.
+    fn line(&mut self, update: &Update<'_>) -> io::Result<()> {
+        let mut line = serde_json::to_vec(update)?;
+        line.push(b'\n');
+        self.out.write_all(&line)?;
+        self.out.flush()
     }
 }
 
 impl<W: Write + Send> Renderer for RawJson<W> {
     fn event(&mut self, steps: &Steps, event: &Event) -> io::Result<()> {
         let Some(step) = steps.get(event.step) else { return Ok(()) };
-        // Whole lines: somebody else may write to the same pipe.
-        let mut line = serde_json::to_vec(&update(step, event))?;
-        line.push(b'\n');
-        self.out.write_all(&line)?;
-        self.out.flush()
+        if let EventKind::Output(output) = &event.kind {
+            self.outputs.entry(event.step).or_insert_with(|| output.reader());
+        }
+        self.output(event.step)?;
+        match update(step, event) {
+            Some(update) => self.line(&update),
+            None => Ok(()),
+        }
     }
 
     fn tick(&mut self, _steps: &Steps, _now: SystemTime) -> io::Result<()> {
         Ok(())
     }
 
-    fn end(&mut self, _steps: &Steps) -> io::Result<()> {
+    fn end(&mut self, _steps: &Steps, _ending: Ending) -> io::Result<()> {
         Ok(())
     }
 }
 
-fn update<'a>(step: &'a Step, event: &Event) -> Update<'a> {
-    match &event.kind {
+fn update<'a>(step: &'a Step, event: &Event) -> Option<Update<'a>> {
+    Some(match &event.kind {
         EventKind::Planned { .. }
         | EventKind::Started
         | EventKind::Cached
@@ -141,9 +167,7 @@ fn update<'a>(step: &'a Step, event: &Event) -> Update<'a> {
             let status = transfer.map(|transfer| [status(transfer, event)]);
             Update { statuses: status, ..Update::default() }
         }
-        EventKind::Output { stderr, bytes } => {
-            Update { logs: Some([log(event, *stderr, bytes)]), ..Update::default() }
-        }
+        EventKind::Output(_) => return None,
         EventKind::Reason(text) => {
             let reason = Reason { vertex: event.step.0, reason: text.clone() };
             Update { reasons: Some([reason]), ..Update::default() }
@@ -164,7 +188,7 @@ fn update<'a>(step: &'a Step, event: &Event) -> Update<'a> {
             };
             Update { warnings: Some([warning]), ..Update::default() }
         }
-    }
+    })
 }
 
 fn vertex(id: StepId, step: &Step) -> Vertex<'_> {
@@ -197,12 +221,12 @@ fn status<'a>(transfer: &'a Transfer, event: &Event) -> Status<'a> {
     }
 }
 
-fn log(event: &Event, stderr: bool, bytes: &[u8]) -> Log {
+fn log(step: StepId, piece: &Piece) -> Log {
     Log {
-        vertex: event.step.0,
-        stream: if stderr { 2 } else { 1 },
-        data: BASE64.encode(bytes),
-        timestamp: Time(event.at),
+        vertex: step.0,
+        stream: if piece.stderr { 2 } else { 1 },
+        data: BASE64.encode(&piece.bytes),
+        timestamp: Time(piece.at),
     }
 }
 

@@ -3,17 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
+use super::lines::{self, Line};
 use super::{FailedStep, Shown, text};
 use crate::event::{Event, EventKind, StepId};
+use crate::output::StepOutput;
 
 /// Lines of a failed step that a report shows.
 pub(super) const LAST_LINES: usize = 10;
 
-/// Bytes of output kept for each step: enough to find the error in, little enough for every step.
-const LOG_LIMIT: usize = 1 << 20;
-
-/// Longer lines are broken.
-const LINE_LIMIT: usize = 1 << 16;
+/// Of the output of a failed step, how much is looked at for them.
+pub(super) const LAST_BYTES: u64 = 1 << 20;
 
 /// All steps of a build.
 #[derive(Debug, Default)]
@@ -37,7 +36,8 @@ pub(super) struct Step {
     pub(super) name: String,
     pub(super) inputs: Vec<StepId>,
     pub(super) state: State,
-    pub(super) log: Log,
+    /// What it has printed.
+    pub(super) output: Option<StepOutput>,
     pub(super) transfers: Vec<Transfer>,
     /// When it first started.
     pub(super) started: Option<SystemTime>,
@@ -71,30 +71,6 @@ pub(super) struct Transfer {
     pub(super) ended: Option<SystemTime>,
 }
 
-/// The output of a step, in lines.
-#[derive(Debug, Default)]
-pub(super) struct Log {
-    lines: VecDeque<Line>,
-    bytes: usize,
-    /// How many lines there were before those that are kept.
-    dropped: usize,
-    /// The line that has not ended yet.
-    partial: Vec<u8>,
-    /// When its first bytes came.
-    partial_at: Duration,
-    /// Whether a carriage return took something of it back.
-    drawn_over: bool,
-}
-
-/// A line of output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    /// When, since the start of the step.
-    pub(super) at: Duration,
-    /// Without its end.
-    pub(super) text: Vec<u8>,
-}
-
 impl Steps {
     /// Takes note of `event`.
     pub(super) fn update(&mut self, event: &Event) {
@@ -113,7 +89,7 @@ impl Steps {
             EventKind::Started
             | EventKind::Cached
             | EventKind::Progress { .. }
-            | EventKind::Output { .. }
+            | EventKind::Output(_)
             | EventKind::Reason(_)
             | EventKind::Done
             | EventKind::Stopped => {}
@@ -177,7 +153,7 @@ impl Step {
             EventKind::Progress { id, current, total, done } => {
                 self.progress(event.at, id, *current, *total, *done);
             }
-            EventKind::Output { bytes, .. } => self.log.add(self.since_start(event.at), bytes),
+            EventKind::Output(output) => self.output = Some(output.clone()),
             EventKind::Cached => self.end(event.at, State::Cached),
             EventKind::Done => self.end(event.at, State::Done),
             EventKind::Stopped => self.end(event.at, State::Stopped),
@@ -190,7 +166,6 @@ impl Step {
         self.running_since = None;
         self.ended = Some(at);
         self.state = state;
-        self.log.end_line();
     }
 
     fn progress(&mut self, at: SystemTime, id: &str, current: u64, total: u64, done: bool) {
@@ -219,6 +194,11 @@ impl Step {
         self.started.map_or(Duration::ZERO, |started| between(started, at))
     }
 
+    /// The last lines that it printed, at most `count`, out of the last `bytes`.
+    pub(super) fn last_lines(&self, count: usize, bytes: u64) -> VecDeque<Line> {
+        self.output.as_ref().map_or_else(VecDeque::new, |output| lines::last(output, count, bytes))
+    }
+
     fn as_failed(&self) -> FailedStep {
         let message = match &self.state {
             State::Failed(message) => message.clone(),
@@ -226,10 +206,11 @@ impl Step {
                 String::new()
             }
         };
-        let shown = |line: &Line| {
-            format!("{} {}", text::offset(line.at), String::from_utf8_lossy(&line.text))
+        let shown = |line: Line| {
+            let at = text::offset(self.since_start(line.at));
+            format!("{at} {}", String::from_utf8_lossy(&line.text))
         };
-        let last_lines = self.log.last(LAST_LINES).map(shown).collect();
+        let last_lines = self.last_lines(LAST_LINES, LAST_BYTES).into_iter().map(shown).collect();
         FailedStep { name: self.name.clone(), message, last_lines }
     }
 }
@@ -241,124 +222,7 @@ impl Transfer {
     }
 }
 
-impl Log {
-    /// Adds what was printed `at` after the start.
-    fn add(&mut self, at: Duration, bytes: &[u8]) {
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            if self.partial.is_empty() {
-                self.partial_at = at;
-            }
-            match piece.strip_suffix(b"\n") {
-                Some(end) => {
-                    self.partial.extend_from_slice(end);
-                    self.push_line();
-                }
-                None => self.partial.extend_from_slice(piece),
-            }
-            self.drawn_over |= self.partial.contains(&b'\r');
-            self.overwrite();
-            if self.partial.len() > LINE_LIMIT {
-                self.push_line();
-            }
-        }
-    }
-
-    /// Forgets what a carriage return took back: of a progress bar only the last state stays.
-    fn overwrite(&mut self) {
-        let text = self.partial.strip_suffix(b"\r").unwrap_or(&self.partial);
-        if let Some(last) = text.iter().rposition(|&byte| byte == b'\r') {
-            self.partial.drain(..=last);
-        }
-    }
-
-    fn push_line(&mut self) {
-        while self.partial.ends_with(b"\r") {
-            self.partial.pop();
-        }
-        self.overwrite();
-        let text = std::mem::take(&mut self.partial);
-        self.drawn_over = false;
-        self.bytes += text.len();
-        self.lines.push_back(Line { at: self.partial_at, text });
-        while self.bytes > LOG_LIMIT
-            && let Some(oldest) = self.lines.pop_front()
-        {
-            self.bytes -= oldest.text.len();
-            self.dropped += 1;
-        }
-    }
-
-    fn end_line(&mut self) {
-        if !self.partial.is_empty() {
-            self.push_line();
-        }
-    }
-
-    /// How many lines there have been.
-    pub(super) fn count(&self) -> usize {
-        self.dropped + self.lines.len()
-    }
-
-    /// The lines after the first `seen`, as far as they are kept.
-    pub(super) fn after(&self, seen: usize) -> impl Iterator<Item = &Line> {
-        self.lines.iter().skip(seen.saturating_sub(self.dropped))
-    }
-
-    /// The last lines, at most `count`.
-    pub(super) fn last(&self, count: usize) -> impl DoubleEndedIterator<Item = &Line> {
-        self.lines.iter().skip(self.lines.len().saturating_sub(count))
-    }
-
-    /// Whether the line that has not ended yet is one that draws over itself.
-    pub(super) fn is_drawn_over(&self) -> bool {
-        self.drawn_over
-    }
-
-    /// The line that has not ended yet: when it began, and what there is of it.
-    pub(super) fn partial(&self) -> Option<(Duration, &[u8])> {
-        (!self.partial.is_empty()).then_some((self.partial_at, &self.partial))
-    }
-}
-
 /// The time between two moments; none if a clock was set back.
 pub(super) fn between(earlier: SystemTime, later: SystemTime) -> Duration {
     later.duration_since(earlier).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(pieces: &[&str]) -> Vec<String> {
-        let mut log = Log::default();
-        for piece in pieces {
-            log.add(Duration::ZERO, piece.as_bytes());
-        }
-        log.end_line();
-        let text = |line: &Line| String::from_utf8(line.text.clone()).unwrap();
-        log.after(0).map(text).collect()
-    }
-
-    #[test]
-    fn lines_are_put_together_from_what_comes() {
-        assert_eq!(lines(&["a", "b\nc", "\n\nd"]), ["ab", "c", "", "d"]);
-    }
-
-    #[test]
-    fn of_a_progress_bar_only_its_last_state_is_kept() {
-        assert_eq!(lines(&["10%\r", "20%\r100%\r\n", "done\r\n"]), ["100%", "done"]);
-        assert_eq!(lines(&["10%\r20%"]), ["20%"]);
-    }
-
-    #[test]
-    fn the_log_of_a_talkative_step_is_bounded() {
-        let mut log = Log::default();
-        for _ in 0..100 {
-            log.add(Duration::ZERO, &[b'x'; LINE_LIMIT]);
-            log.add(Duration::ZERO, b"\n");
-        }
-        assert!(log.bytes <= LOG_LIMIT);
-        assert_eq!(log.count(), 100);
-        assert_eq!(log.after(99).count(), 1);
-    }
 }

@@ -1,9 +1,12 @@
 //! How numbers, times and error blocks are written.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::steps::{Step, Transfer};
+use super::lines::{self, Line};
+use super::steps::{LAST_BYTES, LAST_LINES, Step, Transfer};
+use crate::cli::visible::{for_terminal, visible};
 
 /// Bytes with two decimals in decimal units: `137B`, `1.05MB`.
 pub(super) fn bytes(bytes: u64) -> String {
@@ -44,24 +47,61 @@ pub(super) fn amount(transfer: &Transfer) -> String {
     }
 }
 
-/// What failed steps printed last: a block for each, of at most `lines` lines.
+/// How much of its output is shown of a step that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excerpt {
+    /// All of it.
+    Whole,
+    /// The last lines.
+    Last,
+}
+
+/// What is written to: what a RUN printed goes to a terminal without all that would act upon it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Screen {
+    /// A terminal.
+    Terminal,
+    /// A pipe or a file.
+    Pipe,
+}
+
+impl Screen {
+    /// A line, or a part of one, that a RUN printed.
+    pub(super) fn shown(self, text: &[u8]) -> Cow<'_, [u8]> {
+        match self {
+            Self::Terminal => Cow::Owned(for_terminal(text)),
+            Self::Pipe => Cow::Borrowed(text),
+        }
+    }
+}
+
+/// What failed steps printed: a block for each.
 pub(super) fn error_blocks<'a>(
     out: &mut dyn Write,
     failed: impl Iterator<Item = &'a Step>,
-    lines: usize,
+    excerpt: Excerpt,
+    screen: Screen,
 ) -> io::Result<()> {
     const RULE: &[u8] = b"------\n";
     for step in failed {
         out.write_all(RULE)?;
-        writeln!(out, " > {}:", step.name)?;
-        for line in step.log.last(lines) {
-            write!(out, "{} ", offset(line.at))?;
-            out.write_all(&line.text)?;
-            out.write_all(b"\n")?;
+        writeln!(out, " > {}:", visible(&step.name))?;
+        let mut write = |line| write_line(out, step, &line, screen);
+        match (&step.output, excerpt) {
+            (Some(output), Excerpt::Whole) => lines::all(output).try_for_each(&mut write)?,
+            _ => step.last_lines(LAST_LINES, LAST_BYTES).into_iter().try_for_each(&mut write)?,
         }
         out.write_all(RULE)?;
     }
     Ok(())
+}
+
+fn write_line(out: &mut dyn Write, step: &Step, line: &Line, screen: Screen) -> io::Result<()> {
+    if !line.continues {
+        write!(out, "{} ", offset(step.since_start(line.at)))?;
+    }
+    out.write_all(&screen.shown(&line.text))?;
+    if line.ends { out.write_all(b"\n") } else { Ok(()) }
 }
 
 /// What the build checks found.
@@ -72,7 +112,7 @@ pub(super) fn findings(out: &mut dyn Write, findings: &[String]) -> io::Result<(
         several => format!("{several} warnings"),
     };
     writeln!(out, "\n {count} found (rbuild --check shows the lines):")?;
-    findings.iter().try_for_each(|finding| writeln!(out, " - {finding}"))?;
+    findings.iter().try_for_each(|finding| writeln!(out, " - {}", visible(finding)))?;
     writeln!(out)
 }
 

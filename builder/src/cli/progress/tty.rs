@@ -20,11 +20,16 @@ use console::{Style, Term};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::steps::{State, Step, Steps, Transfer, between};
-use super::{Renderer, TICK, text};
+use super::text::{self, Excerpt, Screen};
+use super::{Ending, Renderer, TICK};
+use crate::cli::visible::{for_terminal, visible, visible_lines};
 use crate::event::{Event, EventKind, StepId};
 
 /// Lines of output shown for each running step, where there is room.
 const OUTPUT_LINES: usize = 6;
+
+/// Of its output, how much is looked at for them.
+const OUTPUT_BYTES: u64 = 16 << 10;
 
 /// Paints frames.
 pub(super) struct Tty {
@@ -77,17 +82,20 @@ impl Renderer for Tty {
             }
             EventKind::Reason(text) => {
                 let name = steps.get(event.step).map_or("", |step| step.name.as_str());
+                let (name, text) = (visible(name), visible_lines(text));
                 self.bar.println(format!(" => {name}\n      runs: {text}"));
             }
             EventKind::Warning(text) => {
                 let style = style(Self::canvas().colours).yellow();
-                self.bar.println(style.apply_to(format!(" => WARN: {text}")).to_string());
+                self.bar.println(
+                    style.apply_to(format!(" => WARN: {}", visible_lines(text))).to_string(),
+                );
             }
             EventKind::Planned { .. }
             | EventKind::Started
             | EventKind::Progress { .. }
             | EventKind::Finding(_)
-            | EventKind::Output { .. } => {}
+            | EventKind::Output(_) => {}
         }
         Ok(())
     }
@@ -104,7 +112,7 @@ impl Renderer for Tty {
         Ok(())
     }
 
-    fn end(&mut self, steps: &Steps) -> io::Result<()> {
+    fn end(&mut self, steps: &Steps, ending: Ending) -> io::Result<()> {
         let canvas = Self::canvas();
         self.bar.finish_and_clear();
         if steps.len() == 0 {
@@ -116,10 +124,9 @@ impl Renderer for Tty {
             }
         }
         let end = steps.latest.unwrap_or(SystemTime::UNIX_EPOCH);
-        let title = title(steps, end);
-        let word = if steps.failed().next().is_some() { "FAILED" } else { "FINISHED" };
-        writeln!(self.out, "{title} {word}")?;
-        text::error_blocks(&mut self.out, steps.failed(), usize::MAX)?;
+        writeln!(self.out, "{}", last_title(steps, end, ending))?;
+        let (out, screen) = (&mut self.out, Screen::Terminal);
+        text::error_blocks(out, steps.failed(), Excerpt::Whole, screen)?;
         text::findings(&mut self.out, steps.findings())?;
         self.out.flush()
     }
@@ -130,19 +137,19 @@ fn frame(steps: &Steps, now: SystemTime, canvas: Canvas) -> Vec<String> {
     let room = canvas.rows.saturating_sub(1).max(1);
     let running: Vec<_> = steps.running().collect();
     let fits = running.len() < room;
-    let visible = if fits { running.len() } else { room.saturating_sub(2) };
-    let mut rest = room.saturating_sub(1 + visible + usize::from(!fits));
+    let shown = if fits { running.len() } else { room.saturating_sub(2) };
+    let mut rest = room.saturating_sub(1 + shown + usize::from(!fits));
     let mut lines = vec![cut(&title(steps, now), canvas)];
-    for (index, step) in running[..visible].iter().enumerate() {
-        lines.push(timed(&format!(" => {}", step.name), step.ran_until(now), canvas));
+    for (index, step) in running[..shown].iter().enumerate() {
+        lines.push(timed(&format!(" => {}", visible(&step.name)), step.ran_until(now), canvas));
         // Each gets its share of what those before it have left.
-        let share = rest / (visible - index);
+        let share = rest / (shown - index);
         let details = details(step, now, share, canvas);
         rest -= details.len();
         lines.extend(details);
     }
-    if visible < running.len() && lines.len() < room {
-        lines.push(cut(&format!(" => {} more steps are running", running.len() - visible), canvas));
+    if shown < running.len() && lines.len() < room {
+        lines.push(cut(&format!(" => {} more steps are running", running.len() - shown), canvas));
     }
     lines
 }
@@ -153,13 +160,9 @@ fn details(step: &Step, now: SystemTime, room: usize, canvas: Canvas) -> Vec<Str
     let mut lines: Vec<_> =
         moving.take(room).map(|transfer| transfer_line(transfer, now, canvas)).collect();
     let room = (room - lines.len()).min(OUTPUT_LINES);
-    let partial = step.log.partial().map(|(_, text)| text.to_vec());
-    let whole = step.log.last(room).map(|line| line.text.clone());
-    let output: Vec<_> = whole.chain(partial).collect();
-    let last = &output[output.len().saturating_sub(room)..];
     let dim = style(canvas.colours).dim();
-    lines.extend(last.iter().map(|text| {
-        let line = cut(&format!(" => => # {}", printable(text)), canvas);
+    lines.extend(step.last_lines(room, OUTPUT_BYTES).iter().map(|line| {
+        let line = cut(&format!(" => => # {}", printable(&line.text, canvas)), canvas);
         dim.apply_to(line).to_string()
     }));
     lines
@@ -173,7 +176,8 @@ fn transfer_line(transfer: &Transfer, now: SystemTime, canvas: Canvas) -> String
         true => format!(" {}/s", text::bytes(rate as u64)),
         false => String::new(),
     };
-    let (id, amount) = (short(&transfer.id), text::amount(transfer));
+    let id = visible(&transfer.id);
+    let (id, amount) = (short(&id), text::amount(transfer));
     timed(&format!(" => => {id}{amount}{rate}"), took, canvas)
 }
 
@@ -197,13 +201,25 @@ fn ended_line(step: &Step, canvas: Canvas) -> Option<String> {
         State::Failed(_) => ("ERROR ", style.red()),
     };
     let took = step.ended.map_or(Duration::ZERO, |ended| step.ran_until(ended));
-    let line = timed(&format!(" => {word}{}", step.name), took, canvas);
+    let line = timed(&format!(" => {word}{}", visible(&step.name)), took, canvas);
     Some(style.apply_to(line).to_string())
 }
 
 fn title(steps: &Steps, now: SystemTime) -> String {
     let took = steps.begun.map_or(Duration::ZERO, |begun| between(begun, now));
     format!("[+] Building {} ({}/{})", text::duration(took), steps.ended, steps.len())
+}
+
+/// What stays of the title. A build that succeeds has done all its steps: those that it did not even
+/// look at were not needed.
+fn last_title(steps: &Steps, end: SystemTime, ending: Ending) -> String {
+    let took = steps.begun.map_or(Duration::ZERO, |begun| between(begun, end));
+    let (ended, word) = match ending {
+        Ending::Finished => (steps.len(), "FINISHED"),
+        Ending::Failed => (steps.ended, "FAILED"),
+        Ending::Stopped => (steps.ended, "CANCELED"),
+    };
+    format!("[+] Building {} ({ended}/{}) {word}", text::duration(took), steps.len())
 }
 
 /// A line with a time at its right end.
@@ -220,11 +236,11 @@ fn cut(text: &str, canvas: Canvas) -> String {
     console::truncate_str(text, canvas.columns.saturating_sub(1), "…").into_owned()
 }
 
-/// Output without anything that would move the cursor or change colours.
-fn printable(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let text = console::strip_ansi_codes(&text).replace('\t', "    ");
-    text.chars().filter(|c| !c.is_control()).collect()
+/// Output without anything that would move the cursor; with its colours where there are any.
+fn printable(text: &[u8], canvas: Canvas) -> String {
+    let text = for_terminal(text);
+    let text = String::from_utf8_lossy(&text).replace('\t', "    ");
+    if canvas.colours { text } else { console::strip_ansi_codes(&text).into_owned() }
 }
 
 fn style(colours: bool) -> Style {
@@ -313,6 +329,28 @@ mod tests {
         for columns in 0..12 {
             frame(&two_steps().steps(), at(4.0), Canvas { columns, ..SMALL });
         }
+    }
+
+    #[test]
+    fn the_last_title_says_how_the_build_ended() {
+        let steps = two_steps().done(5.0, "[3/3] RUN pull").steps();
+        let title = |ending| last_title(&steps, at(5.0), ending);
+        assert_eq!(title(Ending::Finished), "[+] Building 5.0s (3/3) FINISHED");
+        assert_eq!(title(Ending::Failed), "[+] Building 5.0s (2/3) FAILED");
+        assert_eq!(title(Ending::Stopped), "[+] Building 5.0s (2/3) CANCELED");
+    }
+
+    #[test]
+    fn names_do_not_move_the_cursor() {
+        let recording = Recording::default()
+            .planned("RUN \x1b[2J\u{202e}", &[])
+            .started(0.0, "RUN \x1b[2J\u{202e}")
+            .output(0.0, "RUN \x1b[2J\u{202e}", "\x1b]0;title\x07\x1b[31mred\n");
+        let steps = recording.steps();
+        let canvas = Canvas { colours: true, columns: 80, ..SMALL };
+        let text = frame(&steps, at(1.0), canvas).join("\n");
+        assert!(text.contains("RUN \\u{1b}[2J\\u{202e} "), "{text}");
+        assert!(text.contains("\x1b[31mred") && !text.contains("title"), "{text}");
     }
 
     #[test]
