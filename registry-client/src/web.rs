@@ -49,6 +49,7 @@ impl fmt::Debug for WebRequest<'_> {
 
 /// What the server said.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and never many at a time")]
 pub enum WebAnswer {
     /// It is still the file that we have.
     NotModified,

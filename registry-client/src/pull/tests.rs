@@ -119,7 +119,7 @@ async fn a_manifest_served_as_text_is_what_it_looks_like() {
     }
 }
 
-/// GHSA-f36w-mj3v-6jqv; CVE-2026-50163 is the same lesson.
+/// GHSA-f36w-mj3v-6jqv.
 #[tokio::test]
 async fn a_manifest_beyond_the_limit_is_not_read() {
     let registry = TestRegistry::start();
