@@ -284,10 +284,11 @@ impl FileLock {
             let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::from(0o644))?);
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // Who had it before has removed the file, unless it is the one that is there.
-                Ok(()) if is_at(&file, path) => {
+                // Some file systems know no locks: there one build at a time has to do.
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) if is_at(&file, path) => {
                     return Ok(Self { path: path.to_owned(), _file: file });
                 }
-                Ok(()) | Err(Errno::INTR) => {}
+                Ok(()) | Err(Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),
                 Err(error) => return Err(error.into()),
             }
