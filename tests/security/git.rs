@@ -241,7 +241,6 @@ fn errors_do_not_show_the_password_of_a_url() {
         &[&*upper],
         &[&git, &git],
         &["-f", &*file, "context"],
-        &["--build-context", &file, "context"],
         &["--build-context", &format!("a={upper}"), "context"],
         &["--build-context", &format!("a=ftp://ann:{PASSWORD}@h/f"), "context"],
         &["--build-context", &format!("a={git}#-x"), "context"],
