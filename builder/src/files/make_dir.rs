@@ -76,6 +76,7 @@ mod tests {
         }
     }
 
+    /// GHSA-32pv-7hq5-qhwq (BuildKit): `..` led out of the root.
     #[test]
     fn links_are_followed_within_the_root() {
         let tree = Tree::new().link("l", "../../../x/y");

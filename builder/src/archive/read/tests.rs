@@ -90,6 +90,8 @@ fn problem(bytes: &[u8]) -> String {
     members(bytes).unwrap_err().to_string()
 }
 
+/// CVE-2025-62518 (TARmageddon), CVE-2026-33055, RUSTSEC-2026-0112, RUSTSEC-2026-0113,
+/// GHSA-3pv8-6f4r-ffg2: readers that see other entries than GNU tar does.
 #[test]
 fn odd_archives_have_the_entries_that_gnu_tar_sees() {
     let inner = Archive::default().file("smuggled", b"x").end();
@@ -152,6 +154,7 @@ fn odd_archives_have_the_entries_that_gnu_tar_sees() {
     }
 }
 
+/// RUSTSEC-2026-0112 and its kind: what is ambiguous can hide entries.
 #[test]
 fn what_readers_disagree_on_is_refused() {
     let two_names = Archive::default()
@@ -352,6 +355,7 @@ fn blank_number_fields_are_0() {
     }
 }
 
+/// CVE-2025-58183: a map that is not bounded by what it maps.
 #[test]
 fn a_sparse_map_that_does_not_fit_is_refused() {
     let sparse = |offset: u64, length: u64, stored: u64, size: u64| {
@@ -376,6 +380,7 @@ fn a_sparse_map_that_does_not_fit_is_refused() {
     }
 }
 
+/// CVE-2017-14992: headers of any size went to memory.
 #[test]
 fn extension_headers_have_a_limit() {
     for kind in [b'x', b'L', b'K'] {

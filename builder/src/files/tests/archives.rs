@@ -183,6 +183,7 @@ fn the_archives_root_entry_changes_nothing() {
     assert_eq!(to.show("x"), "d 0755 0:0");
 }
 
+/// CVE-2026-28406 (kaniko), CVE-2026-17106 (moby): `../x` left the destination.
 #[test]
 fn names_stay_within_the_destination() {
     let archive = Archive::new().file("/abs", "a").file("../../up", "b").file("in/../x", "c");
@@ -190,6 +191,7 @@ fn names_stay_within_the_destination() {
     assert_eq!(to.list(), ["d", "d/e", "d/e/abs", "d/e/up", "d/e/x"]);
 }
 
+/// CVE-2026-17106 (moby): names were checked as text, and links then followed out.
 #[test]
 fn links_resolve_within_the_destination_and_keep_their_text() {
     let archive = Archive::new()
@@ -206,6 +208,7 @@ fn links_resolve_within_the_destination_and_keep_their_text() {
     );
 }
 
+/// CVE-2026-17106: through a link that the destination has.
 #[test]
 fn existing_links_resolve_within_the_destination_too() {
     let to = Tree::new().dir("d/dir", 0o755).link("d/link", "/dir");
@@ -213,6 +216,7 @@ fn existing_links_resolve_within_the_destination_too() {
     assert_eq!(to.read("d/dir/f"), "x");
 }
 
+/// moby's go-archive 0.2.1: a stricter check broke ADD through an absolute link.
 #[test]
 fn a_destination_through_an_absolute_link_is_found_in_the_root() {
     let to = Tree::new().dir("dir", 0o755).link("link", "/dir");
@@ -231,6 +235,7 @@ fn an_entry_through_a_link_that_leads_nowhere_is_an_error() {
     assert_eq!(to.list(), ["x", "x/l"]);
 }
 
+/// CVE-2026-17106; its mend in 0.3.0 broke hard links with absolute names.
 #[test]
 fn hard_links_are_made_within_the_destination() {
     let outside = Tree::new().file("secret", "s");
@@ -251,6 +256,7 @@ fn directories_merge_and_any_other_clash_removes_what_was_there() {
     assert_eq!((to.show("x/d"), to.show("x/l")), ("d 0711 12:34".into(), "d 0755 12:34".into()));
 }
 
+/// CVE-2026-33056 (Rust's tar): the mode of what the link leads to was changed.
 #[test]
 fn a_directory_entry_over_a_link_does_not_touch_what_it_leads_to() {
     let to = Tree::new().dir("x/target", 0o755).link("x/l", "target");
