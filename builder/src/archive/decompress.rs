@@ -54,7 +54,21 @@ pub fn is_compressed(start: &[u8]) -> bool {
 
 fn xz<'r>(input: impl BufRead + Send + 'r) -> impl Read + Send + 'r {
     const STREAMS_IN_A_ROW: bool = true;
-    lzma_rust2::XzReader::new_mem_limit(input, STREAMS_IN_A_ROW, XZ_MEMORY_KIB)
+    Xz(lzma_rust2::XzReader::new_mem_limit(input, STREAMS_IN_A_ROW, XZ_MEMORY_KIB))
+}
+
+/// Says in our words what a stream asks for in vain.
+struct Xz<R>(R);
+
+impl<R: Read> Read for Xz<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::OutOfMemory => {
+                io::Error::new(error.kind(), "decompressing it takes more than 256 MiB of memory")
+            }
+            _ => error,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,6 +40,9 @@ pub enum ReadError {
         /// What is wrong there.
         problem: String,
     },
+    /// It is cut off, and was written in whole blocks.
+    #[error("the archive ends within a block")]
+    Cut,
     /// It holds something that rbuild does not read.
     #[error("`{name}` in the archive: {problem}")]
     Refused {
@@ -62,7 +65,7 @@ impl From<ReadError> for io::Error {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Read(source) | ReadError::Write { source, .. } => source,
-            error @ (ReadError::Damaged { .. } | ReadError::Refused { .. }) => {
+            error @ (ReadError::Damaged { .. } | ReadError::Refused { .. } | ReadError::Cut) => {
                 Self::new(io::ErrorKind::InvalidData, error)
             }
         }
@@ -349,7 +352,7 @@ impl<R: Read> Members<R> {
 
     fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), ReadError> {
         self.input.read_exact(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => self.damaged("it ends within a header"),
+            io::ErrorKind::UnexpectedEof => ReadError::Cut,
             _ => ReadError::Read(error),
         })?;
         self.offset += buffer.len() as u64;

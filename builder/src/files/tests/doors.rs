@@ -2,7 +2,8 @@
 //!
 //! They differ on purpose in names that begin with `.wh.`, in the root's own entry, in what a hard
 //! link says of its target, in the times of directories that no entry stands for, in fractions of
-//! seconds and in attributes other than capabilities. So the archives here have none of these.
+//! seconds, in attributes other than capabilities, and in what set-group-ID passes on. So the
+//! archives here have none of these.
 
 use std::os::fd::AsFd as _;
 
@@ -65,7 +66,7 @@ fn entry(tar: &mut tar::Builder<Vec<u8>>, dice: &mut Dice, all_alike: bool) {
     let kind = tar::EntryType::new(kinds[dice.roll(kinds.len() as u64) as usize]);
     header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
     header.set_entry_type(kind);
-    header.set_mode([0o644, 0o755, 0o4711, 0o2770, 0][dice.roll(5) as usize]);
+    header.set_mode([0o644, 0o755, 0o4711, 0o1770, 0][dice.roll(5) as usize]);
     header.set_uid([0, 7, 70_000][dice.roll(3) as usize]);
     header.set_gid(dice.roll(3));
     header.set_mtime(dice.roll(2_000_000_000));
