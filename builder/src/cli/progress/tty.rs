@@ -63,6 +63,14 @@ impl Tty {
         Canvas { rows: rows.into(), columns: columns.into(), colours }
     }
 
+    /// Takes the cursor to the beginning of its line. Beyond the end of a line, where `indicatif`
+    /// leaves it, the `^C` that a terminal echoes would begin another one, and the first line of the
+    /// frame would stay for ever.
+    fn rest_cursor(&mut self) -> io::Result<()> {
+        self.out.write_all(b"\r")?;
+        self.out.flush()
+    }
+
     /// Puts the steps that have ended above the frame.
     fn scroll(&mut self, steps: &Steps, canvas: Canvas) {
         let ended = std::mem::take(&mut self.ended);
@@ -95,9 +103,9 @@ impl Renderer for Tty {
             | EventKind::Started
             | EventKind::Progress { .. }
             | EventKind::Finding(_)
-            | EventKind::Output(_) => {}
+            | EventKind::Output(_) => return Ok(()),
         }
-        Ok(())
+        self.rest_cursor()
     }
 
     fn tick(&mut self, steps: &Steps, now: SystemTime) -> io::Result<()> {
@@ -109,7 +117,7 @@ impl Renderer for Tty {
         let canvas = Self::canvas();
         self.scroll(steps, canvas);
         self.bar.set_message(frame(steps, now, canvas).join("\n"));
-        Ok(())
+        self.rest_cursor()
     }
 
     fn end(&mut self, steps: &Steps, ending: Ending) -> io::Result<()> {
