@@ -116,7 +116,7 @@ const RULES: [Rule; 22] = [
 ];
 
 /// Checks that no other builder makes; the README says what each is good for.
-pub(super) const OURS: [Rule; 7] = [
+pub(super) const OURS: [Rule; 8] = [
     ours("InvalidJSONForm", "A list that is no valid JSON is not run: the shell gets it as text"),
     ours(
         "CopyDirectoryContents",
@@ -135,6 +135,10 @@ pub(super) const OURS: [Rule; 7] = [
     ours(
         "HeredocWithoutErrexit",
         "Only the last command of a heredoc decides whether RUN succeeds",
+    ),
+    ours(
+        "HeredocWithCrlf",
+        "A shell takes the carriage return before a line end as a part of the command",
     ),
 ];
 

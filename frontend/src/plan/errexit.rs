@@ -1,4 +1,5 @@
-//! Scripts of several commands of which only the last one's failure is noticed.
+//! Heredocs that a shell runs in another way than they look: of several commands only the last
+//! one's failure is noticed, and a carriage return belongs to the word before it.
 
 use super::stage::StagePlanner;
 use crate::ast::{CommandLine, Run};
@@ -11,8 +12,21 @@ const HARMLESS: [&str; 9] =
     ["export", "umask", "shopt", "set", "unset", "true", ":", "echo", "printf"];
 
 impl StagePlanner<'_, '_> {
-    /// Warns of a heredoc of several commands that a shell runs to its end whatever fails.
-    pub(super) fn check_errexit(&mut self, run: &Run) {
+    /// Warns of a heredoc with line ends of Windows, or else of one of several commands that a shell
+    /// runs to its end whatever fails.
+    pub(super) fn check_heredocs(&mut self, run: &Run) {
+        match run.heredocs.iter().find_map(|heredoc| first_crlf(&heredoc.body)) {
+            Some((number, line)) => self.warn(
+                "HeredocWithCrlf",
+                format!(
+                    "Line {number} of the heredoc, `{line}`, ends with CRLF, and its CR becomes a part of what runs: end the lines of the file with LF"
+                ),
+            ),
+            None => self.check_errexit(run),
+        }
+    }
+
+    fn check_errexit(&mut self, run: &Run) {
         let (CommandLine::Shell(text), [heredoc]) = (&run.command, run.heredocs.as_slice()) else {
             return;
         };
@@ -26,6 +40,15 @@ impl StagePlanner<'_, '_> {
             self.warn("HeredocWithoutErrexit", message);
         }
     }
+}
+
+/// The first line that ends with CRLF: its number in the heredoc, from 1, and what it says.
+fn first_crlf(body: &str) -> Option<(usize, &str)> {
+    let lines = (1..).zip(body.split_inclusive('\n'));
+    let mut found = lines.filter_map(|(number, line)| Some((number, line.strip_suffix("\r\n")?)));
+    let first = found.clone().next();
+    // One that says something tells more than an empty one.
+    found.find(|(_, line)| !line.trim().is_empty()).or(first)
 }
 
 fn goes_on_after_errors(shell: &[String]) -> bool {

@@ -53,7 +53,7 @@ impl StagePlanner<'_, '_> {
         let security = self.security(run)?;
         let mut mounts = self.mounts(&run.mounts)?;
         let Command { args, script, summary } = self.command(run)?;
-        self.check_errexit(run);
+        self.check_heredocs(run);
         mounts.list.extend(script);
         // A mount must be there before the mounts inside of it.
         mounts.list.sort_by(|a, b| a.target.cmp(&b.target));

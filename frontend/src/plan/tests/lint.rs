@@ -189,6 +189,17 @@ fn heredocs_of_several_commands_are_told_to_stop_at_errors() {
 }
 
 #[test]
+fn a_heredoc_with_line_ends_of_windows_is_told() {
+    for crlf in ["RUN <<E\r\nset -e\r\na\r\nE\r\n", "RUN <<E\na\nb\r\nE", "RUN cat <<E\na\r\nE"] {
+        assert_eq!(rules(crlf), ["HeredocWithCrlf"], "{crlf:?}");
+    }
+    let plan = planned("FROM alpine\r\nRUN <<E\r\n\r\nmake all\r\nE\r\n");
+    let told = &plan.warnings()[0];
+    assert!(told.contains("Line 2 of the heredoc, `make all`, ends with CRLF"), "{told}");
+    assert_eq!(rules("RUN a \\\r\n b\r\n"), [""; 0]);
+}
+
+#[test]
 fn what_only_files_can_tell_is_suspected() {
     let suspected = |instructions: &str| {
         let plan = planned(&format!("FROM alpine\n{instructions}\n"));
