@@ -441,7 +441,7 @@ impl Reader {
     }
 
     /// The next piece, of at most 64 KiB; `None` if nothing more is there yet.
-    pub fn next(&mut self) -> Option<Piece> {
+    pub fn next_piece(&mut self) -> Option<Piece> {
         let mut state = lock(&self.output.0.state);
         state.told = false;
         if self.offset < state.written {
@@ -504,7 +504,7 @@ mod tests {
     }
 
     fn read(reader: &mut Reader) -> Vec<(u64, bool, String)> {
-        let pieces = std::iter::from_fn(|| reader.next());
+        let pieces = std::iter::from_fn(|| reader.next_piece());
         let shown = |piece: Piece| {
             let since = piece.at.duration_since(at(0)).unwrap_or_default().as_millis();
             (since as u64, piece.stderr, String::from_utf8(piece.bytes).unwrap())
@@ -572,7 +572,7 @@ mod tests {
         assert_eq!(read(&mut output.reader()), want);
 
         let mut reader = output.reader();
-        reader.next();
+        reader.next_piece();
         output.write(at(40), false, &vec![b'x'; KEPT]).unwrap();
         output.write(at(60), true, b"end").unwrap();
         let rest = read(&mut reader);
@@ -587,7 +587,7 @@ mod tests {
         let mut reader = output.reader();
         assert!(output.is_news() && !output.is_news());
         output.write(at(0), false, b"a").unwrap();
-        reader.next();
+        reader.next_piece();
         assert!(output.is_news());
     }
 }

@@ -139,7 +139,7 @@ pub(super) fn last(output: &StepOutput, count: usize, bytes: u64) -> VecDeque<Li
 
 /// The lines that end in the next piece; with the end of the output the last one. `None` after that.
 fn next(reader: &mut Reader, lines: &mut Lines) -> Option<Vec<Line>> {
-    match reader.next() {
+    match reader.next_piece() {
         Some(piece) => Some(lines.add(&piece)),
         None => lines.end().map(|line| vec![line]),
     }

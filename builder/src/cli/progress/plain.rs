@@ -189,7 +189,7 @@ impl<W: Write + Send> Plain<W> {
     ) -> io::Result<()> {
         while let Some(output) = &mut block.output
             && output.offset() < end
-            && let Some(piece) = output.next()
+            && let Some(piece) = output.next_piece()
         {
             for line in block.lines.add(&piece) {
                 self.print_line(id, step, block, &line)?;

@@ -114,7 +114,7 @@ impl<W: Write> RawJson<W> {
     /// Writes what a step has printed since.
     fn output(&mut self, id: StepId) -> io::Result<()> {
         let Some(mut reader) = self.outputs.remove(&id) else { return Ok(()) };
-        while let Some(piece) = reader.next() {
+        while let Some(piece) = reader.next_piece() {
             self.line(&Update { logs: Some([log(id, &piece)]), ..Update::default() })?;
         }
         self.outputs.insert(id, reader);
