@@ -1,13 +1,13 @@
 //! What a RUN prints, and what must not be printed.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, mknodat};
-use test_support::{Outcome, Session, Started};
+use test_support::{Outcome, Session, Started, TestRegistry};
 
 /// Files of the store that the steps of builds have printed to.
 fn logs(session: &Session) -> Vec<PathBuf> {
@@ -220,12 +220,17 @@ fn a_secret_without_an_end_is_refused() {
     assert!(outcome.took < Duration::from_secs(30), "{outcome}");
 }
 
+/// A command as a shell reads it.
+fn shell_line(command: &Command) -> String {
+    let quote = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(quote);
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Runs rbuild in a terminal of 100 columns and returns what it wrote there.
 fn on_a_terminal(session: &Session, progress: &str) -> String {
     let words = session.build_command(progress, &[]);
-    let quote = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
-    let line = std::iter::once(words.get_program()).chain(words.get_args()).map(quote);
-    let line = format!("stty cols 100 rows 24; {}", line.collect::<Vec<_>>().join(" "));
+    let line = format!("stty cols 100 rows 24; {}", shell_line(&words));
     let mut script = session.command("script");
     script.env("TERM", "xterm").args(["-qec", &line, "/dev/null"]);
     session.run(&mut script).stdout
@@ -286,4 +291,49 @@ fn a_build_that_succeeds_has_done_all_its_steps() {
         let (ended, all) = count.split_once(')').unwrap().0.split_once('/').unwrap();
         assert_eq!(ended, all, "{title}");
     }
+}
+
+/// Issue 9, section 2.
+#[test]
+fn after_ctrl_c_no_line_of_a_running_build_stays() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN echo ready; sleep 60\n");
+    let words = session.build_command("tty", &[]);
+    let mut script = session.command("script");
+    let line = format!("stty cols 80 rows 24; {}", shell_line(&words));
+    script.env("TERM", "xterm").args(["-qefc", &line, "/dev/null"]);
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut screen, mut block, mut asked) = (vec![], [0; 4096], false);
+    let mut stdout = child.stdout.take().unwrap();
+    loop {
+        let count = stdout.read(&mut block).unwrap();
+        if count == 0 {
+            break;
+        }
+        screen.extend_from_slice(&block[..count]);
+        if !asked && String::from_utf8_lossy(&screen).contains("# ready") {
+            asked = true;
+            child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+        }
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let screen = String::from_utf8_lossy(&screen).into_owned();
+    assert!(screen.contains("CANCELED") && !screen.contains("FINISHED"), "{screen:?}");
+    let before = screen.split("^C").next().unwrap();
+    assert!(before.ends_with('\r'), "the echo must not begin another line: {screen:?}");
+}
+
+/// Issue 9, section 2.
+#[test]
+fn a_lookup_for_several_platforms_is_told_once() {
+    let registry = TestRegistry::start();
+    let session = Session::new().dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    session.build(&[platforms, "--push", "-t", &registry.name("library/many")]).succeeds();
+    let session = session.mirror(registry.host()).in_another_store();
+    session.write("Dockerfile", "FROM many\nCOPY Dockerfile /copy\n");
+    let outcome = session.run(&mut session.build_command("rawjson", &[platforms])).succeeds();
+    let lines: Vec<_> =
+        outcome.stderr.lines().filter(|line| line.contains("load metadata for")).collect();
+    // Planned, started, ended.
+    assert_eq!(lines.len(), 3, "{lines:#?}");
 }
