@@ -184,3 +184,121 @@ fn a_damaged_database_is_made_anew_and_the_images_stay() {
     assert_eq!(session.image("app").digest, digest);
     session.rbuild(&["store", "check"]).succeeds();
 }
+
+/// A store that a test copies, to damage the copy.
+fn copy_of(session: &Session, whole: &str) {
+    session.tool("rm", &["-rf", "store"]);
+    session.tool("cp", &["-a", whole, "store"]);
+}
+
+/// The top-level parts of a store, and those in them that always are there.
+const PARTS: [&str; 14] = [
+    "oci-layout",
+    "index.json",
+    "rbuild.db",
+    "blobs",
+    "blobs/sha256",
+    "layers",
+    "layers/real",
+    "layers/single",
+    "mounts",
+    "builds",
+    "mounts/real",
+    "mounts/single",
+    "run",
+    "locks",
+];
+
+/// What may become of a part.
+const DAMAGES: [(&str, &str); 7] = [
+    ("missing", "rm -rf P"),
+    ("empty", "if [ -d P ]; then find P -mindepth 1 -delete; else : > P; fi"),
+    ("swapped", "if [ -d P ]; then rm -rf P; echo x > P; else rm P; mkdir P; touch P/f; fi"),
+    (
+        "garbage",
+        "if [ -d P ]; then mkdir -p P/d/e; touch P/f P/real.lock; mkfifo P/p; ln -s /etc P/l; \
+         else head -c 3000 /dev/urandom > P; fi",
+    ),
+    ("truncated", "if [ -f P ]; then truncate -s 20 P; fi"),
+    ("unreadable", "chmod 000 P"),
+    ("a pipe", "rm -rf P; mkfifo P"),
+];
+
+#[test]
+fn no_damage_to_a_part_of_a_store_is_a_dead_end() {
+    for caller in [Caller::Root, Caller::WithSubordinateIds] {
+        let session = session().run_by(caller);
+        session.build(&["-t", "app"]).succeeds();
+        fs::rename(session.store(), session.path("whole")).unwrap();
+        for part in PARTS {
+            for (damage, script) in DAMAGES {
+                if caller != Caller::Root && !["missing", "unreadable"].contains(&damage) {
+                    continue;
+                }
+                copy_of(&session, "whole");
+                session.tool("sh", &["-c", &script.replace('P', &format!("store/{part}"))]);
+                let case = format!("{caller:?}: {part} is {damage}");
+                println!("{case}");
+                let listed = session.rbuild(&["images"]);
+                let checked = session.rbuild(&["store", "check", "--repair"]);
+                let pruned = session.rbuild(&["prune", "--force"]);
+                let built = session.build(&["-t", "app"]);
+                for outcome in [listed, checked, pruned, built] {
+                    let says = outcome.stderr.contains("rbuild store remove");
+                    assert!(outcome.status.success() || says, "{case}: {outcome}");
+                }
+                if session.build(&["-t", "again"]).status.success() {
+                    session.image("again");
+                    let layout = fs::read_to_string(session.store().join("oci-layout")).unwrap();
+                    assert_eq!(layout, r#"{"imageLayoutVersion":"1.0.0"}"#, "{case}");
+                }
+                let removed = session.rbuild(&["store", "remove"]);
+                assert!(removed.status.success(), "{case}: {removed}");
+                assert!(!session.store().exists(), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_user_could_not_delete_of_a_store_is_no_dead_end() {
+    let session = Session::new().base(Base::Debian).run_by(Caller::WithSubordinateIds).dockerfile(
+        "FROM debian\nRUN --mount=type=cache,target=/c mkdir -p -m 700 /closed /c/d && \
+         touch /closed/f /c/d/f && chown -R 5:5 /closed /c/d\n",
+    );
+    session.build(&["-t", "app"]).succeeds();
+    let delete = || {
+        let user = ["--reuid=4242", "--regid=4242", "--clear-groups", "rm", "-rf"];
+        let outcome = session.run(session.command("setpriv").args(user).arg(session.store()));
+        assert!(session.store().exists(), "files of others stay: {outcome}");
+        assert!(!session.store().join("rbuild.db").exists());
+    };
+    delete();
+    assert_eq!(session.rbuild(&["images", "-q"]).succeeds().stdout, "");
+    delete();
+    session.build(&["-t", "app"]).succeeds();
+    session.image("app");
+    session.rbuild(&["store", "check"]).succeeds();
+    delete();
+    session.rbuild(&["store", "remove"]).succeeds();
+    assert!(!session.store().exists());
+}
+
+#[test]
+fn a_directory_that_is_no_store_is_not_removed() {
+    let session = session();
+    session.build(&["-o", "type=oci,tar=false,dest=layout"]).succeeds();
+    for made in ["blobs", "layers/d", "run/d", "locks", ".ssh", "mounts"] {
+        fs::create_dir_all(session.path("home").join(made)).unwrap();
+    }
+    fs::write(session.path("home/rbuild.db"), "mine").unwrap();
+    fs::write(session.path("home/oci-layout"), "mine").unwrap();
+    fs::create_dir(session.path("empty")).unwrap();
+    for name in ["layout", "home", "empty"] {
+        let list = || session.tool("find", &[name]);
+        let before = list();
+        let refused = session.rbuild(&["store", "--root", name, "remove"]);
+        refused.fails_with(&["there is no store in"]);
+        assert_eq!(list(), before);
+    }
+}

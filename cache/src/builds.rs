@@ -34,7 +34,6 @@ impl Cache {
     /// Makes a directory for the build that runs, and removes those of the oldest builds.
     pub fn build_dir(&self) -> Result<BuildDir, CacheError> {
         let parent = self.path("builds");
-        open::create_directory(&parent)?;
         let gate = File::open(&parent).map_err(io_error("open", &parent))?;
         lock::exclusive(&gate).map_err(io_error("lock", &parent))?;
         let mut ended = ended(&parent)?;

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::db::{Db, Failure, now};
 use crate::error::{CacheError, io_error};
-use crate::{Cache, durable, run};
+use crate::{Cache, durable, parts, run};
 
 impl Cache {
     /// Whether the blob is here, as far as the database knows.
@@ -45,7 +45,7 @@ impl Cache {
     /// Opens the blob. Reading to its end fails when its bytes are not those of its digest.
     pub fn open_blob(&self, digest: &Digest) -> Result<BlobReader, CacheError> {
         let path = self.blob_path(digest);
-        match File::open(&path) {
+        match parts::open_file(&path) {
             Ok(file) => Ok(BlobReader {
                 cache: self.clone(),
                 expected: *digest,
@@ -53,7 +53,8 @@ impl Cache {
                 hash: Sha256::new(),
                 checked: false,
             }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // A link, a directory or a pipe in its place is no blob.
+            Err(error) if is_no_blob(&error) => {
                 self.forget_blob(digest)?;
                 Err(CacheError::MissingBlob(*digest))
             }
@@ -132,6 +133,11 @@ pub(crate) fn blob_path(root: &Path, digest: &Digest) -> PathBuf {
     root.join("blobs/sha256").join(digest.hex())
 }
 
+fn is_no_blob(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound};
+    matches!(error.kind(), NotFound | InvalidData)
+}
+
 /// Drops the blob.
 pub(crate) fn forget(root: &Path, db: &Db, digest: &Digest) -> Result<(), CacheError> {
     let path = blob_path(root, digest);
@@ -139,6 +145,10 @@ pub(crate) fn forget(root: &Path, db: &Db, digest: &Digest) -> Result<(), CacheE
         let sql = "DELETE FROM blobs WHERE digest = ?1";
         transaction.prepare_cached(sql)?.execute([digest.as_bytes()])?;
         match std::fs::remove_file(&path) {
+            // What is there instead may be a directory.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                Ok(run::bury(root, &path)?)
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(io_error("remove", &path)(error).into())
             }

@@ -15,8 +15,8 @@ use crate::Cache;
 use crate::content::{self, blob_path};
 use crate::db::{Db, digest};
 use crate::error::{CacheError, io_error};
-use crate::flush;
 use crate::layers::{LayerName, OwnershipMap};
+use crate::{flush, parts};
 
 /// Inserts an entry; its map and form are null for a blob.
 pub(crate) const NOTE: &str =
@@ -107,7 +107,7 @@ fn written(row: &Row<'_>) -> rusqlite::Result<Written> {
 
 fn check_blob(root: &Path, db: &Db, digest: &Digest) -> Result<(), CacheError> {
     let path = blob_path(root, digest);
-    if File::open(&path).and_then(content::digest_of).is_ok_and(|found| found == *digest) {
+    if parts::open_file(&path).and_then(content::digest_of).is_ok_and(|found| found == *digest) {
         return Ok(());
     }
     content::forget(root, db, digest)

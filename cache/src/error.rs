@@ -65,6 +65,58 @@ pub enum CacheError {
         /// The directory.
         root: PathBuf,
     },
+    /// Another user owns or may write the store, or a part of it.
+    #[error(
+        "`{}` belongs to user {owner} and has mode {mode:04o}: a store must belong to the user who \
+         builds, and no one else may write it; name a directory of your own with --root",
+        path.display()
+    )]
+    Foreign {
+        /// The store or the part.
+        path: PathBuf,
+        /// Its owner, as this process sees users.
+        owner: u32,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Another user has set a link on the way to the store.
+    #[error(
+        "the link `{}` belongs to user {owner}: links to a store are followed if they are the \
+         builder's own or root's; name the directory itself with --root",
+        path.display()
+    )]
+    ForeignLink {
+        /// The link.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// A part of the store is not what rbuild makes there.
+    #[error(
+        "`{}` is {found}, and not {wanted} as rbuild makes it: restore it, or delete the whole \
+         store with `rbuild store remove`",
+        path.display()
+    )]
+    WrongKind {
+        /// The part.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+        /// What it has to be.
+        wanted: &'static str,
+    },
+    /// Files of the store belong to ids that the caller does not have.
+    #[error(
+        "cannot delete all of `{}`: files in it belong to ids that you don't have now; delete it as \
+         root, or with the ranges of /etc/subuid and /etc/subgid that it was built with",
+        path.display()
+    )]
+    NotYours {
+        /// The part.
+        path: PathBuf,
+        /// Why it stays.
+        source: io::Error,
+    },
     /// The directory holds no store.
     #[error("there is no store in `{}`", root.display())]
     NoStore {

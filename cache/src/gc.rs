@@ -156,7 +156,15 @@ impl Cache {
                 let Some(mount) = path.to_str().and_then(|path| path.strip_suffix(".lock")) else {
                     continue;
                 };
-                let file = lock::open_lock_file(&path)?;
+                let file = match lock::open_lock_file(&path) {
+                    Ok(file) => file,
+                    // No mount has it as its lock.
+                    Err(CacheError::WrongKind { .. }) => {
+                        run::bury(self.root(), &path)?;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 let metadata = file.metadata().map_err(io_error("examine", &path))?;
                 let used =
                     metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
@@ -186,7 +194,11 @@ impl Cache {
         for path in entries(&self.path("locks"))? {
             let is_own = Some(&*path) == self.own_life();
             if !is_own && path.file_name().is_some_and(|name| name != lock::INDEX) {
-                drop(lock::try_lease(&path)?);
+                match lock::try_lease(&path) {
+                    // No process has it as its lock.
+                    Err(CacheError::WrongKind { .. }) => run::bury(self.root(), &path)?,
+                    lease => drop(lease?),
+                }
             }
         }
         Ok(())

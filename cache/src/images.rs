@@ -9,15 +9,19 @@
 //! and accept slashes and colons in it.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use oci::{Descriptor, Index, Reference, media_type};
 use rusqlite::{Row, Transaction, params};
+use serde::de::IgnoredAny;
 
 use crate::error::{CacheError, io_error};
 use crate::layers::write_descriptor;
-use crate::{Cache, lock};
+use crate::{Cache, lock, parts};
 
+const LAYOUT_FILE: &str = "oci-layout";
+pub(crate) const INDEX_FILE: &str = "index.json";
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -113,7 +117,7 @@ impl Cache {
     fn write_index(&self) -> Result<(), CacheError> {
         let manifests = self.images()?.into_iter().map(named).collect();
         let text = index_text(manifests);
-        let (new, place) = (self.scratch_file("index")?, self.path("index.json"));
+        let (new, place) = (self.scratch_file("index")?, self.path(INDEX_FILE));
         fs::write(&new, text).map_err(io_error("write", &place))?;
         fs::rename(&new, &place).map_err(io_error("create", &place))
     }
@@ -134,11 +138,41 @@ fn index_text(manifests: Vec<Descriptor>) -> Vec<u8> {
 
 /// Makes a new store an empty image layout.
 pub(crate) fn write_layout_file(root: &Path) -> Result<(), CacheError> {
-    for (name, text) in [("oci-layout", LAYOUT.into()), ("index.json", index_text(vec![]))] {
+    for (name, text) in [(LAYOUT_FILE, LAYOUT.into()), (INDEX_FILE, index_text(vec![]))] {
         let path = root.join(name);
         fs::write(&path, text).map_err(io_error("write", &path))?;
     }
     Ok(())
+}
+
+/// Whether the files that make a store an image layout are there, and can be read.
+pub(crate) fn is_layout_whole(root: &Path) -> bool {
+    is_layout_file_whole(root) && is_index_whole(root)
+}
+
+/// Writes the layout file again if it is damaged. Returns whether `index.json` is, too.
+pub(crate) fn restore_layout_file(root: &Path) -> Result<bool, CacheError> {
+    if !is_layout_file_whole(root) {
+        let path = root.join(LAYOUT_FILE);
+        fs::write(&path, LAYOUT).map_err(io_error("write", &path))?;
+    }
+    Ok(!is_index_whole(root))
+}
+
+fn is_layout_file_whole(root: &Path) -> bool {
+    read_file(&root.join(LAYOUT_FILE)).is_ok_and(|text| text == LAYOUT.as_bytes())
+}
+
+fn is_index_whole(root: &Path) -> bool {
+    let text = read_file(&root.join(INDEX_FILE)).unwrap_or_default();
+    serde_json::from_slice::<IgnoredAny>(&text).is_ok()
+}
+
+/// Reads a small file of the store.
+pub(crate) fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    parts::open_file(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

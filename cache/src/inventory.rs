@@ -10,6 +10,7 @@ use rusqlite::{Row, params};
 use crate::Cache;
 use crate::db::digest;
 use crate::error::{CacheError, io_error};
+use crate::images::read_file;
 use crate::layers::{LayerName, is_sealed};
 
 /// Larger ones are no manifests.
@@ -110,7 +111,7 @@ impl Cache {
             None => {
                 let path = self.blob_path(digest);
                 let small = fs::metadata(&path).is_ok_and(|file| file.len() <= MAX_MANIFEST);
-                if small { fs::read(&path).unwrap_or_default() } else { vec![] }
+                if small { read_file(&path).unwrap_or_default() } else { vec![] }
             }
         };
         Ok(ManifestOrIndex::parse(&bytes, "").ok())

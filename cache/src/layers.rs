@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use oci::{ChainId, Descriptor, DiffId, Digest, Reference};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
-use rustix::fs::XattrFlags;
+use rustix::fs::{Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
 
 use crate::db::{Db, Failure, chain_column, digest, now};
 use crate::error::{CacheError, io_error};
@@ -320,10 +321,12 @@ fn seal(directory: &Path, name: &LayerName) -> io::Result<()> {
 
 /// Whether the directory is there and is what [`seal`] has marked.
 pub(crate) fn is_sealed(directory: &Path) -> io::Result<bool> {
-    let opened = match File::open(directory) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = match rustix::fs::open(directory, flags, Mode::empty()) {
         Ok(opened) => opened,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
+        // A file or a link in its place is not it, either.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
+        Err(error) => return Err(error.into()),
     };
     let mut value = [0; 128];
     let name = directory.file_name().unwrap_or_default().as_encoded_bytes();

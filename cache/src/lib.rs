@@ -46,6 +46,8 @@ mod layers;
 mod lock;
 mod mounts;
 mod open;
+mod parts;
+mod place;
 mod rebuild;
 mod record;
 mod remove;
@@ -66,6 +68,7 @@ pub use inventory::{BrokenImage, StoredLayer};
 pub use layers::{OwnershipMap, Remote, owners_file};
 pub use lock::Lease;
 pub use mounts::{CacheMount, Sharing};
+pub use place::Place;
 pub use rebuild::Rebuilt;
 pub use record::{CacheKey, Record, Snapshot};
 pub use remove::remove_store;
@@ -106,7 +109,7 @@ impl Cache {
     }
 
     fn opened(root: &Path, map: OwnershipMap, keeps_owners: bool) -> Result<Self, CacheError> {
-        let (db, rebuilt) = open::open(root)?;
+        let open::Opened { db, rebuilt, index_is_lost } = open::open(root)?;
         let store = Store {
             root: root.to_owned(),
             map,
@@ -118,7 +121,7 @@ impl Cache {
             scratch: OnceLock::new(),
         };
         let cache = Self(Arc::new(store));
-        if cache.rebuilt().is_some() {
+        if index_is_lost {
             cache.refresh_index()?;
         }
         Ok(cache)

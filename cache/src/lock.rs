@@ -6,14 +6,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{CacheError, io_error};
-use crate::{Cache, CacheKey};
+use crate::{Cache, CacheKey, parts};
 
 /// The lock on `index.json`, beside the leases.
 pub(crate) const INDEX: &str = "index";
@@ -69,10 +69,17 @@ pub(crate) fn try_lease(path: &Path) -> Result<Option<Lease>, CacheError> {
     }
 }
 
-/// Opens a file to lock, and makes it when it is missing.
+/// Opens a file to lock, and makes it when it is missing. What is there but no file is refused:
+/// a pipe would make everybody wait.
 pub(crate) fn open_lock_file(path: &Path) -> Result<File, CacheError> {
-    let options = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-    options.map_err(io_error("open", path))
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+    let opened = options.open(path);
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => Err(parts::wrong_kind(path, found.mode(), false)),
+        _ => opened.map_err(io_error("open", path)),
+    }
 }
 
 /// Waits for the lock that nobody shares.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci::Digest;
 
 use crate::error::{CacheError, io_error};
-use crate::{Cache, lock, open};
+use crate::{Cache, lock, open, run};
 
 /// Who may use a cache mount at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +47,9 @@ impl Cache {
         seed: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<Option<CacheMount>, E> {
         let Some((path, lock)) = self.take_mount(id, sharing)? else { return Ok(None) };
-        if !path.try_exists().map_err(io_error("look for", &path))? {
+        if !is_directory(&path)? {
+            // A link or a file in its place is not ours.
+            run::bury(self.root(), &path)?;
             self.seed_mount(&path, seed)?;
         }
         Ok(Some(CacheMount { path, _lock: lock }))
@@ -101,5 +103,14 @@ impl Cache {
             Err(_) if path.is_dir() => Ok(()),
             Err(error) => Err(io_error("create", path)(error).into()),
         }
+    }
+}
+
+/// Whether a directory is there; a link to one is none.
+fn is_directory(path: &Path) -> Result<bool, CacheError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("look for", path)(error)),
     }
 }

@@ -1,38 +1,47 @@
 //! Opening a store, and making one: the tree of directories, the database's schema.
 //!
-//! The usual case, a store that exists, must cost one SQLite open and nothing else. A new store is
-//! made under a lock on its directory. The empty database file comes first, so that what an
-//! interrupted start left behind is told from a directory full of somebody else's files. A store
-//! whose database can't be used is [made anew](crate::rebuild) from its blobs, under the same lock.
+//! The usual case, a store that exists, must cost a look at its [parts](crate::parts) and one
+//! SQLite open, nothing else. A new store is made under a lock on its directory. The empty database
+//! file comes first, so that what an interrupted start left behind is told from a directory full of
+//! other files. A store whose database can't be used is [made again](crate::rebuild) from its blobs,
+//! under the same lock; there, too, parts that are missing are made.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::db::{self, Db};
 use crate::error::{CacheError, io_error};
+use crate::parts::{self, Recognised};
 use crate::rebuild::{self, Rebuilt};
 use crate::{durable, images, lock};
 
-const DIRECTORIES: [&str; 8] = [
-    "blobs/sha256",
-    "layers/real",
-    "layers/single",
-    "mounts/real",
-    "mounts/single",
-    "run",
-    "locks",
-    "layers",
-];
+/// A store that can be used.
+pub(crate) struct Opened {
+    pub(crate) db: Db,
+    /// What became of a database that could not be used.
+    pub(crate) rebuilt: Option<Rebuilt>,
+    /// Whether `index.json` does not say what the database does.
+    pub(crate) index_is_lost: bool,
+}
 
 /// Opens the store in `root`, or makes it.
-pub(crate) fn open(root: &Path) -> Result<(Db, Option<Rebuilt>), CacheError> {
+pub(crate) fn open(root: &Path) -> Result<Opened, CacheError> {
+    let Some(parts) = parts::open_root(root)? else { return create(root) };
+    let complete = parts.check()? && images::is_layout_whole(root);
+    // Nobody sets the database aside while SQLite opens its files one after the other.
+    let directory = parts.file()?;
+    lock::shared(&directory).map_err(io_error("lock", root))?;
     match usable(root) {
-        Ok(Database::Usable(db)) => Ok((db, None)),
-        // Perhaps somebody is just making it anew: under the lock this is looked at again.
-        Ok(Database::Missing | Database::Empty | Database::Useless(_))
-        | Err(CacheError::Database { .. }) => create(root),
+        Ok(Database::Usable(db)) if complete => {
+            Ok(Opened { db, rebuilt: None, index_is_lost: false })
+        }
+        // Another process may be making it at this moment: under the lock it is looked at again.
+        Ok(_) | Err(CacheError::Database { .. }) => {
+            drop(directory);
+            create(root)
+        }
         Err(error) => Err(error),
     }
 }
@@ -74,58 +83,55 @@ fn try_use(root: &Path, path: &Path) -> Result<Database, CacheError> {
     }
 }
 
-fn create(root: &Path) -> Result<(Db, Option<Rebuilt>), CacheError> {
+fn create(root: &Path) -> Result<Opened, CacheError> {
     create_directory(root)?;
-    let directory = File::open(root).map_err(io_error("open", root))?;
+    let missing = || io_error("open", root)(io::Error::from(io::ErrorKind::NotFound));
+    let parts = parts::open_root(root)?.ok_or_else(missing)?;
+    parts.check()?;
+    let directory = parts.file()?;
     lock::exclusive(&directory).map_err(io_error("lock", root))?;
-    let path = root.join(db::FILE);
-    // Somebody else may have been faster.
+    // Another process may have been faster.
     let (reason, aside) = match usable(root)? {
-        Database::Usable(db) => return Ok((db, None)),
+        Database::Usable(db) => return complete(root, db),
         Database::Useless(reason) => (reason, rebuild::set_aside(root)?),
         Database::Missing => ("it was missing".to_owned(), None),
         Database::Empty => ("it was empty".to_owned(), None),
     };
-    let is_store = is_store(root);
+    let path = root.join(db::FILE);
     if !path.try_exists().map_err(io_error("look for", &path))? {
-        if !is_store {
-            refuse_foreign_files(root)?;
+        if aside.is_none() && parts::recognise(root)? == Recognised::Foreign {
+            return Err(CacheError::NotAStore { root: root.to_owned() });
         }
         // SQLite gives its other files the same mode.
         let options = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         options.map_err(io_error("create", &path))?;
     }
-    for name in DIRECTORIES {
-        create_directory(&root.join(name))?;
-    }
+    let has_content = parts::has_content(root);
+    create_directories(root)?;
     let db = Db::open(&path)?
         .ok_or_else(|| io_error("open", &path)(io::Error::from(io::ErrorKind::NotFound)))?;
-    if !is_store {
+    if !has_content {
         db.create_schema(|_| Ok(()))?;
         // Last: with it, it is a store.
         images::write_layout_file(root)?;
-        return Ok((db, None));
+        return Ok(Opened { db, rebuilt: None, index_is_lost: false });
     }
     let found = db.create_schema(|transaction| rebuild::fill(root, transaction))?;
+    images::restore_layout_file(root)?;
     let (blobs, lost_images) = (found.blobs.len(), found.lost_images);
-    Ok((db, Some(Rebuilt { reason, aside, blobs, lost_images })))
+    let rebuilt = Rebuilt { reason, aside, blobs, lost_images };
+    Ok(Opened { db, rebuilt: Some(rebuilt), index_is_lost: true })
 }
 
-/// Whether the directory was a whole store once, whatever has become of its database.
-fn is_store(root: &Path) -> bool {
-    ["oci-layout", "index.json"].iter().all(|name| root.join(name).is_file())
-        && DIRECTORIES.iter().all(|name| root.join(name).is_dir())
+/// Makes the parts that a store with a usable database has lost.
+fn complete(root: &Path, db: Db) -> Result<Opened, CacheError> {
+    create_directories(root)?;
+    let index_is_lost = images::restore_layout_file(root)?;
+    Ok(Opened { db, rebuilt: None, index_is_lost })
 }
 
-fn refuse_foreign_files(root: &Path) -> Result<(), CacheError> {
-    for entry in fs::read_dir(root).map_err(io_error("read", root))? {
-        let entry = entry.map_err(io_error("read", root))?;
-        // A volume of its own has this one from the start.
-        if entry.file_name() != "lost+found" {
-            return Err(CacheError::NotAStore { root: root.to_owned() });
-        }
-    }
-    Ok(())
+fn create_directories(root: &Path) -> Result<(), CacheError> {
+    parts::DIRECTORIES.iter().try_for_each(|name| create_directory(&root.join(name)))
 }
 
 /// Makes a directory that only its owner can enter, and those above it.

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,9 +16,9 @@ use rusqlite::{Transaction, params};
 use crate::db::{self, Failure};
 use crate::error::{CacheError, io_error};
 use crate::gc::entries;
-use crate::images::{CONTAINERD_NAME, REF_NAME};
+use crate::images::{CONTAINERD_NAME, INDEX_FILE, REF_NAME, read_file};
 use crate::layers::{OwnershipMap, write_descriptor};
-use crate::{content, run};
+use crate::{content, parts, run};
 
 /// Marks a database in which damage was met, so that the next process does not use it.
 const MARK: &str = "rbuild.db.damaged";
@@ -44,7 +44,7 @@ pub(crate) fn mark(root: &Path, inode: u64, damage: &str) {
 
 /// The damage that somebody met in the database in `root`.
 pub(crate) fn marked(root: &Path) -> Option<String> {
-    let mark = fs::read_to_string(root.join(MARK)).ok()?;
+    let mark = String::from_utf8(read_file(&root.join(MARK)).ok()?).ok()?;
     let (inode, damage) = mark.split_once(' ')?;
     let database = fs::metadata(root.join(db::FILE)).ok()?;
     (inode.parse() == Ok(database.ino())).then(|| damage.to_owned())
@@ -81,7 +81,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 pub(crate) fn fill(root: &Path, transaction: &Transaction<'_>) -> Result<Found, Failure> {
     for map in OwnershipMap::ALL {
         for layer in entries(&root.join("layers").join(map.name()))? {
-            run::bury(root, &layer)?;
+            bury_layer_file(root, &layer)?;
         }
     }
     let mut found = Found::default();
@@ -94,7 +94,7 @@ pub(crate) fn fill(root: &Path, transaction: &Transaction<'_>) -> Result<Found, 
             None => run::bury(root, &path)?,
         }
     }
-    let index = fs::read(root.join("index.json")).unwrap_or_default();
+    let index = read_file(&root.join(INDEX_FILE)).unwrap_or_default();
     let index: Option<Index> = serde_json::from_slice(&index).ok();
     for image in index.into_iter().flat_map(|index| index.manifests) {
         found.image(root, transaction, image)?;
@@ -104,10 +104,22 @@ pub(crate) fn fill(root: &Path, transaction: &Transaction<'_>) -> Result<Found, 
     Ok(found)
 }
 
+/// Outside a user namespace a layer that belongs to another id can't be moved; a prune can do it.
+fn bury_layer_file(root: &Path, layer: &Path) -> Result<(), CacheError> {
+    match run::bury(root, layer) {
+        Err(CacheError::Io { source, .. })
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Ok(())
+        }
+        buried => buried,
+    }
+}
+
 /// The digest and size of a blob whose bytes are what its name says.
 fn whole_blob(path: &Path) -> Option<(Digest, u64)> {
     let digest: Digest = format!("sha256:{}", path.file_name()?.to_str()?).parse().ok()?;
-    let file = File::open(path).ok()?;
+    let file = parts::open_file(path).ok()?;
     let size = file.metadata().ok()?.len();
     (content::digest_of(file).ok()? == digest).then_some((digest, size))
 }
@@ -181,6 +193,6 @@ impl Found {
     }
 
     fn read(&self, root: &Path, digest: &Digest) -> Option<Vec<u8>> {
-        self.blobs.contains(digest).then(|| fs::read(content::blob_path(root, digest)).ok())?
+        self.blobs.contains(digest).then(|| read_file(&content::blob_path(root, digest)).ok())?
     }
 }

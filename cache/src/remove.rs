@@ -6,30 +6,34 @@ use std::path::Path;
 
 use crate::error::{CacheError, io_error};
 use crate::gc::entries;
+use crate::parts::{self, Recognised};
 use crate::{db, run, tree, usage};
 
-/// Deletes the store in `root`, unless somebody uses it. What is not the store's own stays.
+/// Deletes the store in `root`, unless a process uses it. What is not the store's own stays.
 ///
-/// The database goes last: what a removal that was interrupted has left is still a store.
+/// Whatever state the store is in: parts may be missing, or be something else. The database goes
+/// last: what a removal that was interrupted has left is still a store.
 pub fn remove_store(root: &Path) -> Result<(), CacheError> {
-    let database = root.join(db::FILE);
-    let exists = |path: &Path| path.try_exists().map_err(io_error("look for", path));
-    if !exists(&database)? && !exists(&root.join("oci-layout"))? {
+    let is_there = parts::open_root(root)?.is_some();
+    if !is_there || parts::recognise(root)? != Recognised::Store {
         return Err(CacheError::NoStore { root: root.to_owned() });
     }
+    let is_directory =
+        |name: &str| fs::symlink_metadata(root.join(name)).is_ok_and(|part| part.is_dir());
     let mut gate = None;
-    if exists(&root.join("locks"))? && exists(&root.join("run"))? {
-        let (closed, alive) = usage::close_gate(root, None)?;
-        if !alive.is_empty() || run::is_in_use(root)? {
+    // No process works in a store that lacks one of them.
+    if is_directory("locks") && is_directory("run") {
+        let (closed, alive) = usage::close_gate(root, None).map_err(not_yours)?;
+        if !alive.is_empty() || run::is_in_use(root).map_err(not_yours)? {
             return Err(CacheError::InUse { root: root.to_owned() });
         }
         gate = Some(closed);
     }
-    for name in ["index.json", "blobs", "layers", "mounts", "builds", "run", "locks", "oci-layout"]
-    {
+    for name in parts::TOP {
         remove(&root.join(name))?;
     }
     // With it its journals, and those that were set aside.
+    let database = root.join(db::FILE);
     for path in entries(root)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with(db::FILE) && path != database {
@@ -46,7 +50,18 @@ pub fn remove_store(root: &Path) -> Result<(), CacheError> {
 }
 
 fn remove(path: &Path) -> Result<(), CacheError> {
-    tree::remove(path, usize::MAX).map_err(io_error("remove", path)).map(drop)
+    let removed = tree::remove(path, usize::MAX);
+    removed.map(drop).map_err(|error| not_yours(io_error("remove", path)(error)))
+}
+
+/// Says what to do where the caller may not delete something.
+fn not_yours(error: CacheError) -> CacheError {
+    match error {
+        CacheError::Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            CacheError::NotYours { path, source }
+        }
+        error => error,
+    }
 }
 
 fn is_left(error: &io::Error) -> bool {

@@ -10,10 +10,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{CacheError, io_error};
-use crate::{Cache, lock, open, tree};
+use crate::{Cache, lock, open, parts, tree};
 
 /// Entries that are deleted at once when a run directory is dropped; what is left waits.
 const QUICK: usize = 200;
+
+/// What the names of dead trees begin with.
+const DEAD: &str = "dead-";
 
 /// A directory for what one process works on. It goes when it is dropped, or with the process.
 #[derive(Debug)]
@@ -112,7 +115,7 @@ fn declare_dead(root: &Path) -> Result<Vec<PathBuf>, CacheError> {
 }
 
 fn is_dead(name: &str) -> bool {
-    name.starts_with("dead-")
+    name.starts_with(DEAD)
 }
 
 /// Takes a file or a tree out of sight, to be deleted later. Nothing there is no error.
@@ -121,7 +124,7 @@ pub(crate) fn bury(root: &Path, path: &Path) -> Result<(), CacheError> {
 }
 
 fn rename_to_dead(root: &Path, path: &Path) -> Result<Option<PathBuf>, CacheError> {
-    let dead = root.join("run").join(format!("dead-{}", unique()));
+    let dead = root.join("run").join(format!("{DEAD}{}", unique()));
     match fs::rename(path, &dead) {
         Ok(()) => Ok(Some(dead)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -130,10 +133,12 @@ fn rename_to_dead(root: &Path, path: &Path) -> Result<Option<PathBuf>, CacheErro
 }
 
 pub(crate) fn is_alive(path: &Path) -> bool {
-    match File::open(path.join("lock")) {
+    use io::ErrorKind::{InvalidData, NotADirectory, NotFound};
+    match parts::open_file(&path.join("lock")) {
         Ok(file) => !lock::try_exclusive(&file).unwrap_or(false),
-        // Killed before it had one: nobody makes a directory while we hold the gate.
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+        // Killed before it had one: nobody makes a directory while we hold the gate. What is no
+        // directory with a file was never a process's.
+        Err(error) => !matches!(error.kind(), NotFound | NotADirectory | InvalidData),
     }
 }
 
@@ -144,6 +149,14 @@ fn entries(parent: &Path) -> Result<Vec<(String, PathBuf)>, CacheError> {
         Ok((entry.file_name().to_string_lossy().into_owned(), entry.path()))
     };
     read.map(entry).collect()
+}
+
+/// Whether `name` is one that [`unique`] has made, dead or alive.
+pub(crate) fn is_own_name(name: &str) -> bool {
+    let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let name = name.strip_prefix(DEAD).unwrap_or(name);
+    name.split_once('-')
+        .is_some_and(|(process, random)| is_hex(process) && is_hex(random) && random.len() == 16)
 }
 
 /// A name that no other thread, process or container takes.

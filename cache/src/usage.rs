@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::db::now;
 use crate::error::{CacheError, io_error};
 use crate::gc::entries;
-use crate::{Cache, lock, run, tree};
+use crate::{Cache, lock, parts, run, tree};
 
 /// Seconds for which a mark of use lasts.
 const RECENT: i64 = 300;
@@ -62,10 +62,11 @@ pub(crate) fn close_gate(root: &Path, own: Option<&Path>) -> Result<(File, Vec<i
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let Some(since) = name.strip_prefix(PREFIX) else { continue };
         let since = since.split('-').next().and_then(|since| i64::from_str_radix(since, 16).ok());
-        let file = lock::open_lock_file(&path)?;
         if Some(&*path) == own {
             continue;
         }
+        // What is no file is no process's.
+        let Ok(file) = parts::open_file(&path) else { continue };
         if lock::try_exclusive(&file).map_err(io_error("lock", &path))? {
             // Gone already where its process has ended just now.
             tree::remove(&path, 1).map_err(io_error("remove", &path))?;

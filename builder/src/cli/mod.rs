@@ -32,7 +32,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use self::args::{BuildArgs, Command};
+use self::args::{BuildArgs, Command, StoreRoot};
 use self::build::UsageError;
 use self::call::{Answer, Call};
 use self::graph::{Drawn, GraphForm};
@@ -128,13 +128,13 @@ enum StartError {
 }
 
 fn list_images(args: &ImagesArgs, settings: &Settings) -> Result<ExitCode, StartError> {
-    images::run(args, &args.root.path(settings))?;
+    images::run(args, &store_of(&args.root, settings)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn prune(args: &PruneArgs, settings: &Settings) -> Result<ExitCode, StartError> {
     let options = args.options().map_err(prune::PruneError::from)?;
-    let root = args.root.path(settings);
+    let root = store_of(&args.root, settings)?;
     // Only from within the namespace can files of other ids be deleted.
     let sandbox = sandbox::enter()?;
     if args.is_confirmed().map_err(prune::PruneError::from)? {
@@ -146,7 +146,11 @@ fn prune(args: &PruneArgs, settings: &Settings) -> Result<ExitCode, StartError> 
 }
 
 fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, StartError> {
-    let root = args.root.path(settings);
+    let place = place_of(&args.root, settings)?;
+    if !matches!(args.action, Action::Remove) {
+        place.check()?;
+    }
+    let root = place.path;
     let sandbox = sandbox::enter()?;
     match args.action {
         Action::Remove => {
@@ -158,6 +162,22 @@ fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, S
             Ok(store::run_check(&open_store(&root, sandbox.level())?, repair)?)
         }
     }
+}
+
+/// The directory of a store that may be used. Who owns it is asked before a namespace is entered.
+fn store_of(root: &StoreRoot, settings: &Settings) -> Result<PathBuf, cache::CacheError> {
+    let place = place_of(root, settings)?;
+    place.check()?;
+    Ok(place.path)
+}
+
+#[allow(clippy::print_stderr, reason = "the command line is what prints")]
+fn place_of(root: &StoreRoot, settings: &Settings) -> Result<cache::Place, cache::CacheError> {
+    let place = cache::Place::find(&root.path(settings))?;
+    if let Some(mode) = place.was_open {
+        eprintln!("warning: {}", report::closed(&place.path, mode));
+    }
+    Ok(place)
 }
 
 /// What is wanted of a Dockerfile.
@@ -189,9 +209,9 @@ enum Ended {
 }
 
 fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCode, StartError> {
+    let store = &store_of(&args.root, settings)?;
     // Before any thread exists: what runs from here on is in a namespace of its own.
     let sandbox = sandbox::enter()?;
-    let store = &args.root.path(settings);
     let mode = progress_mode(args, settings)?;
     if matches!(wanted, Wanted::Image) {
         remove_old_iidfile(args)?;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use cache::Rebuilt;
 use frontend::{Diagnostic, Source, without_secrets};
@@ -88,6 +89,15 @@ pub(crate) fn rebuilt(rebuilt: &Rebuilt) -> String {
         let _infallible = write!(text, "\nwarning: image {image} lacks a blob: build it again");
     }
     text
+}
+
+/// What was done to a store that others could write.
+pub(crate) fn closed(store: &Path, mode: u32) -> String {
+    format!(
+        "other users could write the store `{}` (mode {mode:04o}): it now has mode 0700; if you don't \
+         trust them, delete it with `rbuild store remove`",
+        store.display()
+    )
 }
 
 /// An error and its causes, each once, without the secrets of URLs that the user typed.

@@ -1,6 +1,7 @@
 //! What the environment says: the only place that reads it.
 
 use std::env;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Paths and variables that the command line does not give.
@@ -24,16 +25,19 @@ impl Settings {
         env::var(name).ok()
     }
 
-    /// The store: one for each user.
+    /// The store: one for each user, in that user's own directories where there are any.
     pub(crate) fn store(&self) -> PathBuf {
-        let data_home =
-            env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        match (self.user == 0, data_home, &self.home) {
-            (true, _, _) => PathBuf::from("/var/lib/rbuild"),
-            (false, Some(data_home), _) => data_home.join("rbuild"),
-            (false, None, Some(home)) => home.join(".local/share/rbuild"),
-            (false, None, None) => env::temp_dir().join("rbuild"),
+        if self.user == 0 {
+            return PathBuf::from("/var/lib/rbuild");
         }
+        let absolute = |path: &PathBuf| path.is_absolute();
+        let data_home = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(absolute);
+        let home = self.home.clone().filter(absolute).or_else(|| own_home(self.user));
+        data_home
+            .or_else(|| home.map(|home| home.join(".local/share")))
+            .map(|data_home| data_home.join("rbuild"))
+            // Never the same name for two users: one of them could lay it out for the other.
+            .unwrap_or_else(|| env::temp_dir().join(format!("rbuild-{}", self.user)))
     }
 
     /// Where registries are configured: the file that is named, else the usual places in turn.
@@ -74,10 +78,39 @@ impl Settings {
     }
 }
 
+/// The home of `user` by `/etc/passwd`, if it is there and theirs.
+fn own_home(user: u32) -> Option<PathBuf> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let home = PathBuf::from(passwd_home(&passwd, user)?);
+    std::fs::metadata(&home).is_ok_and(|home| home.uid() == user).then_some(home)
+}
+
+fn passwd_home(passwd: &str, user: u32) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        let is_user = fields.next()?.parse() == Ok(user);
+        is_user.then(|| fields.nth(2)).flatten()
+    })
+}
+
 /// `path`, with `~/` standing for the home directory.
 pub(crate) fn expand_home(path: &str, settings: &Settings) -> PathBuf {
     match (path.strip_prefix("~/"), &settings.home) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => Path::new(path).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_is_found_by_its_users_number() {
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\nshort:x:7\nbuilder:x:1000:1000:B:/home/b:/bin/sh\n";
+        assert_eq!(passwd_home(passwd, 1000), Some("/home/b"));
+        assert_eq!(passwd_home(passwd, 7), None);
+        assert_eq!(passwd_home(passwd, 1), None);
     }
 }

@@ -1,0 +1,264 @@
+//! The parts of a store: what each must be, and how a directory is known to be a store.
+//!
+//! Nobody but the store's owner writes a store, and rbuild makes no links in it. So a part that is
+//! a link, of another kind or of another owner was put there by something else, and is refused
+//! before anything is read through it. A part that is missing is made again.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use crate::db;
+use crate::error::{CacheError, io_error};
+use crate::place::OTHERS_WRITE;
+
+/// The directories of a store, each after the one that it is in.
+pub(crate) const DIRECTORIES: [&str; 11] = [
+    "blobs",
+    "blobs/sha256",
+    "layers",
+    "layers/real",
+    "layers/single",
+    "mounts",
+    "mounts/real",
+    "mounts/single",
+    "builds",
+    "run",
+    "locks",
+];
+
+/// The files of a store; the database's own have no others beside them in a new one. The database
+/// is the first that is looked at: who may not enter the store hears that of it.
+const FILES: [&str; 6] =
+    [db::FILE, "rbuild.db-wal", "rbuild.db-shm", "rbuild.db.damaged", "oci-layout", "index.json"];
+
+/// The names that a store has at its top, the database's files aside.
+pub(crate) const TOP: [&str; 8] =
+    ["index.json", "blobs", "layers", "mounts", "builds", "run", "locks", "oci-layout"];
+
+/// A store's own directory, opened without following a link.
+#[derive(Debug)]
+pub(crate) struct Root {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+/// Opens the directory of a store; `None` if there is none.
+pub(crate) fn open_root(path: &Path) -> Result<Option<Root>, CacheError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(directory) => Ok(Some(Root { path: path.to_owned(), directory })),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            let found = fs::symlink_metadata(path).map_err(io_error("examine", path))?;
+            Err(wrong_kind(path, std::os::unix::fs::MetadataExt::mode(&found), true))
+        }
+        Err(error) => Err(io_error("open", path)(error.into())),
+    }
+}
+
+impl Root {
+    /// Opens it for reading and for locks.
+    pub(crate) fn file(&self) -> Result<File, CacheError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, c".", flags, Mode::empty());
+        Ok(file.map_err(|error| io_error("open", &self.path)(error.into()))?.into())
+    }
+
+    /// Its device and inode.
+    pub(crate) fn identity(&self) -> Result<(u64, u64), CacheError> {
+        let stat = self.stat()?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Changes its mode.
+    pub(crate) fn set_mode(&self, mode: Mode) -> io::Result<()> {
+        set_mode(&self.directory, mode)
+    }
+
+    /// Refuses a store that another user owns or may write, or of which a part is a link or of
+    /// another kind or owner. Returns whether all directories are there.
+    pub(crate) fn check(&self) -> Result<bool, CacheError> {
+        for name in FILES {
+            self.check_part(name, FileType::RegularFile)?;
+        }
+        let own = self.stat()?;
+        // Where the caller may not write, that is the error of whoever tries.
+        let writable = self.is_accessible(".", Access::WRITE_OK);
+        if own.st_uid != caller() && writable || own.st_mode & OTHERS_WRITE != 0 {
+            return Err(foreign(self.path.clone(), &own));
+        }
+        let mut complete = true;
+        for name in DIRECTORIES {
+            complete &= self.check_part(name, FileType::Directory)?;
+        }
+        Ok(complete)
+    }
+
+    fn is_accessible(&self, name: &str, access: Access) -> bool {
+        rustix::fs::accessat(&self.directory, name, access, AtFlags::EACCESS).is_ok()
+    }
+
+    fn stat(&self) -> Result<Stat, CacheError> {
+        rustix::fs::fstat(&self.directory)
+            .map_err(|error| io_error("examine", &self.path)(error.into()))
+    }
+
+    /// Returns whether the part is there.
+    fn check_part(&self, name: &str, kind: FileType) -> Result<bool, CacheError> {
+        let path = self.path.join(name);
+        let action = if name == db::FILE { "open the cache database" } else { "open" };
+        let part = match self.open_part(name) {
+            Ok(part) => part,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(io_error(action, &path)(error.into())),
+        };
+        let stat = rustix::fs::fstat(&part).map_err(|e| io_error("examine", &path)(e.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != kind {
+            return Err(wrong_kind(&path, stat.st_mode, kind == FileType::Directory));
+        }
+        if stat.st_uid != caller() {
+            let refused = stat.st_uid == 0 && !self.is_accessible(name, Access::READ_OK);
+            return Err(if refused {
+                io_error(action, &path)(Errno::ACCESS.into())
+            } else {
+                foreign(path, &stat)
+            });
+        }
+        // Its owner may always give it back to themselves.
+        let needed = if kind == FileType::Directory { Mode::RWXU } else { Mode::RUSR | Mode::WUSR };
+        if !Mode::from_raw_mode(stat.st_mode).contains(needed) {
+            set_mode(&part, needed).map_err(io_error("change the mode of", &path))?;
+        }
+        Ok(true)
+    }
+
+    fn open_part(&self, name: &str) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        let directory = self.directory.as_fd();
+        match rustix::fs::openat2(directory, name, flags, Mode::empty(), resolve) {
+            // Old kernels don't have it, some seccomp filters refuse it. What is above `name` has
+            // been checked already.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                rustix::fs::openat(directory, name, flags, Mode::empty())
+            }
+            result => result,
+        }
+    }
+}
+
+/// Changes the mode of what a descriptor that is only a path stands for.
+fn set_mode(descriptor: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+    Ok(rustix::fs::chmod(path, mode)?)
+}
+
+fn caller() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn foreign(path: PathBuf, stat: &Stat) -> CacheError {
+    CacheError::Foreign { path, owner: stat.st_uid, mode: stat.st_mode & 0o7777 }
+}
+
+/// The error of a part that has this mode instead of being a directory, or a file.
+pub(crate) fn wrong_kind(path: &Path, mode: u32, wants_directory: bool) -> CacheError {
+    let found = match FileType::from_raw_mode(mode) {
+        FileType::Symlink => "a symbolic link",
+        FileType::Directory => "a directory",
+        FileType::RegularFile => "a file",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        FileType::Unknown => "of no known kind",
+    };
+    let wanted = if wants_directory { "a directory" } else { "a file" };
+    CacheError::WrongKind { path: path.to_owned(), found, wanted }
+}
+
+/// What a directory is, seen from its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recognised {
+    /// It has no entries.
+    Empty,
+    /// A store, perhaps without some parts.
+    Store,
+    /// Something else.
+    Foreign,
+}
+
+/// Tells a store from other directories, also one that has lost parts. An image layout alone is no
+/// store: another tool may have made it.
+pub(crate) fn recognise(root: &Path) -> Result<Recognised, CacheError> {
+    let (mut own, mut foreign, mut database) = (false, false, false);
+    for name in names(root).map_err(io_error("read", root))? {
+        let name = name.to_string_lossy();
+        if name.starts_with(db::FILE) {
+            database = true;
+        } else if TOP.contains(&&*name) {
+            own = true;
+        } else if name != "lost+found" {
+            // A volume has `lost+found` from the start.
+            foreign = true;
+        }
+    }
+    Ok(match (foreign, database) {
+        (false, false) if !own => Recognised::Empty,
+        (false, true) => Recognised::Store,
+        (false, false) if has_maps(root) || has_runs(root) => Recognised::Store,
+        // A name alone proves nothing where other things are.
+        (true, true) if has_maps(root) => Recognised::Store,
+        _ => Recognised::Foreign,
+    })
+}
+
+/// Whether there are directories of ownership maps, which only a store has.
+fn has_maps(root: &Path) -> bool {
+    let maps = ["layers/real", "layers/single", "mounts/real", "mounts/single"];
+    maps.into_iter().any(|name| is_directory(&root.join(name)))
+}
+
+/// Whether processes have worked there.
+fn has_runs(root: &Path) -> bool {
+    let names = names(&root.join("run")).unwrap_or_default();
+    let is_own = |name: &OsString| crate::run::is_own_name(&name.to_string_lossy());
+    is_directory(&root.join("run")) && is_directory(&root.join("locks")) || names.iter().any(is_own)
+}
+
+fn is_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
+/// Whether builds have left something in the store of which the database must be told.
+pub(crate) fn has_content(root: &Path) -> bool {
+    let exists = |name: &str| fs::symlink_metadata(root.join(name)).is_ok();
+    let is_filled = |name: &str| names(&root.join(name)).is_ok_and(|names| !names.is_empty());
+    ["oci-layout", "index.json"].into_iter().any(exists)
+        || ["blobs/sha256", "layers/real", "layers/single"].into_iter().any(is_filled)
+}
+
+fn names(directory: &Path) -> io::Result<Vec<OsString>> {
+    fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
+}
+
+/// Opens a file of the store for reading: no link is followed, and nothing but a file is opened, so
+/// that a pipe never makes anyone wait.
+pub(crate) fn open_file(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
+    }
+    let file = File::options().read(true).custom_flags(flags.cast_signed()).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"))
+    }
+}
