@@ -379,3 +379,15 @@ fn a_linked_copy_outlives_its_base_and_pulls_nothing() {
     let text = |name: &str| fs::read_to_string(session.path("bundle/rootfs").join(name)).unwrap();
     assert_eq!((text("base"), text("app")), ("two".to_owned(), "app".to_owned()));
 }
+
+#[test]
+fn what_a_build_made_for_another_place_than_the_store_survives_a_power_loss() {
+    let outputs = ["type=oci,dest=/dev/null", "type=local,dest=files", "type=cacheonly"];
+    for output in outputs {
+        let session = Session::new().dockerfile("FROM busybox\nRUN echo > /made\n");
+        session.build(&["-o", output]).succeeds();
+        // What is still on this list is dropped after the next boot.
+        let unsynced = ["store/rbuild.db", "SELECT count(*) FROM unsynced"];
+        assert_eq!(session.tool("sqlite3", &unsynced), "0\n", "{output}");
+    }
+}

@@ -280,12 +280,11 @@ async fn run(
         () = services.stop.cancelled() => return Err(BuildError::Stopped),
         report = finish_and_tell => report,
     }?;
-    if report.exported.iter().any(|exported| matches!(exported, Exported::Store(_))) {
-        // Once a build, when nobody waits for an output any more: what a power loss takes before
-        // this is found out by the next build. So a build that is stopped here is a whole one.
-        let (cache, stop) = (services.cache.clone(), services.stop.clone());
-        worker.blocking(move || cache.sync(|| stop.is_cancelled())).await?;
-    }
+    // Once a build, when nobody waits for an output any more, and wherever the outputs went: the
+    // steps' layers are in the store. What a power loss takes before this is found out by the next
+    // build. So a build that is stopped here is a whole one.
+    let (cache, stop) = (services.cache.clone(), services.stop.clone());
+    worker.blocking(move || cache.sync(|| stop.is_cancelled())).await?;
     Ok(report)
 }
 
