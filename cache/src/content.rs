@@ -42,6 +42,11 @@ impl Cache {
         blob_path(self.root(), digest)
     }
 
+    /// Whether the blob's file is there, whatever the database knows. A link or a pipe is no blob.
+    pub fn has_blob_file(&self, digest: &Digest) -> bool {
+        std::fs::symlink_metadata(self.blob_path(digest)).is_ok_and(|found| found.is_file())
+    }
+
     /// Opens the blob. Reading to its end fails when its bytes are not those of its digest.
     pub fn open_blob(&self, digest: &Digest) -> Result<BlobReader, CacheError> {
         let path = self.blob_path(digest);

@@ -96,12 +96,8 @@ impl Db {
         if connection.is_readonly(rusqlite::MAIN_DB).is_ok_and(|readonly| readonly) {
             return Self::why_closed(path, rusqlite::Error::InvalidPath(path.to_owned()));
         }
-        let inode = match std::fs::metadata(path) {
-            Ok(metadata) => metadata.ino(),
-            // Somebody has just set it aside.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error("examine", path)(error)),
-        };
+        // Somebody may have just set it aside.
+        let Some(inode) = inode_of(path)? else { return Ok(None) };
         let path = path.to_owned();
         let session = Session { connection, snapshots: HashMap::new() };
         let db = Self { path, inode, marks_damage: false, session: Mutex::new(session) };
@@ -232,6 +228,15 @@ impl Db {
         self.with(action, |session| session.connection.prepare_cached(sql)?.execute(params))
     }
 
+    /// Fails if another process has set this database aside: what is written into it now is lost.
+    pub(crate) fn demand_current(&self) -> Result<(), CacheError> {
+        if inode_of(&self.path)? == Some(self.inode) {
+            Ok(())
+        } else {
+            Err(CacheError::Replaced { path: self.path.clone() })
+        }
+    }
+
     fn session(&self) -> MutexGuard<'_, Session> {
         // A panic elsewhere leaves at worst an open transaction, which its guard has rolled back.
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
@@ -268,6 +273,14 @@ impl Db {
             rebuild::mark(self.path.parent().unwrap_or(&self.path), self.inode, &what);
         }
         CacheError::Damaged { what }
+    }
+}
+
+fn inode_of(path: &Path) -> Result<Option<u64>, CacheError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.ino())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("examine", path)(error)),
     }
 }
 

@@ -105,6 +105,14 @@ pub enum CacheError {
         /// What it has to be.
         wanted: &'static str,
     },
+    /// Another process has made the database again while this one used it.
+    #[error(
+        "the cache database `{}` was replaced while this build ran: build again", path.display()
+    )]
+    Replaced {
+        /// The database's file.
+        path: PathBuf,
+    },
     /// Files of the store belong to ids that the caller does not have.
     #[error(
         "cannot delete all of `{}`: files in it belong to ids that you don't have now; delete it as \

@@ -52,7 +52,7 @@ impl Cache {
         self.bury_builds(options.unused_for)?;
         self.declare_dead()?;
         self.remove_dead_leases()?;
-        for path in self.dead()? {
+        for path in self.dead(self.own_life())? {
             pruned.bytes += tree::disk_usage(&path);
             tree::remove(&path, usize::MAX).map_err(io_error("remove", &path))?;
         }
@@ -69,8 +69,9 @@ impl Cache {
         let limit = limit.min(usage::limit(&alive));
         let needed = self.needed_by_images()?;
         let pruned = self.0.db.write("prune", |transaction| -> Result<Pruned, Failure> {
-            let blobs = self.bury_blobs(transaction, limit, &needed)?;
-            let layers = self.bury_layers(transaction, limit)?;
+            let is_alone = alive.is_empty();
+            let blobs = self.bury_blobs(transaction, limit, &needed, is_alone)?;
+            let layers = self.bury_layers(transaction, limit, is_alone)?;
             if options.records && options.unused_for.is_zero() {
                 forget_records(transaction)?;
                 if alive.is_empty() {
@@ -93,6 +94,7 @@ impl Cache {
         transaction: &Transaction<'_>,
         limit: i64,
         needed: &HashSet<Digest>,
+        is_alone: bool,
     ) -> Result<usize, Failure> {
         let row = |row: &Row<'_>| Ok((digest(row, 0)?, row.get::<_, i64>(1)?));
         let known: Vec<_> = transaction
@@ -107,11 +109,18 @@ impl Cache {
             run::bury(self.root(), &blob_path(self.root(), digest))?;
         }
         let kept = kept.iter().map(|(digest, _)| digest.hex()).collect();
-        self.bury_unknown(&self.path("blobs/sha256"), &kept)?;
+        if is_alone {
+            self.bury_unknown(&self.path("blobs/sha256"), &kept)?;
+        }
         Ok(old.len())
     }
 
-    fn bury_layers(&self, transaction: &Transaction<'_>, limit: i64) -> Result<usize, Failure> {
+    fn bury_layers(
+        &self,
+        transaction: &Transaction<'_>,
+        limit: i64,
+        is_alone: bool,
+    ) -> Result<usize, Failure> {
         let mut buried = 0;
         for map in OwnershipMap::ALL {
             let row = |row: &Row<'_>| {
@@ -131,13 +140,16 @@ impl Cache {
                 bury_layer(self.root(), &name.path(self.root(), map))?;
             }
             let kept = kept.iter().flat_map(|(name, _)| name.files()).collect();
-            self.bury_unknown(&self.path("layers").join(map.name()), &kept)?;
+            if is_alone {
+                self.bury_unknown(&self.path("layers").join(map.name()), &kept)?;
+            }
             buried += old.len();
         }
         Ok(buried)
     }
 
     /// Buries what is in `directory` without being `known`: its process died before it could tell.
+    /// Not while others live: an older database may know of it that one of them still has open.
     fn bury_unknown(&self, directory: &Path, known: &BTreeSet<String>) -> Result<(), CacheError> {
         for path in entries(directory)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();

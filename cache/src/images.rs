@@ -105,6 +105,8 @@ impl Cache {
         let path = self.path("locks").join(lock::INDEX);
         let file = lock::open_lock_file(&path)?;
         lock::exclusive(&file).map_err(io_error("lock", &path))?;
+        // Else the names in it would take the place of those that the new database has.
+        self.0.db.demand_current()?;
         let result = self.0.db.write("name an image", |transaction| {
             transaction.execute("UPDATE index_file SET stale = 1", [])?;
             change(transaction)

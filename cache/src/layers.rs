@@ -101,7 +101,7 @@ impl LayerName {
             let sql = "DELETE FROM layers WHERE map = ?1 AND by_chain = ?2 AND digest = ?3";
             let row = params![map.name(), self.by_chain, self.digest.as_bytes()];
             transaction.prepare_cached(sql)?.execute(row)?;
-            Ok(bury_layer(root, &self.path(root, map))?)
+            Ok(retire_layer(root, &self.path(root, map))?)
         })
     }
 
@@ -172,7 +172,8 @@ impl Cache {
                 run::bury(self.root(), staged)?;
             } else {
                 // Nobody knows what a process that died before it could tell has left there.
-                bury_layer(self.root(), &target)?;
+                // It may be mounted where the database was made again since.
+                retire_layer(self.root(), &target)?;
                 move_layer(staged, &target)?;
                 let note = params![boot, map.name(), by_chain, name.digest.as_bytes()];
                 transaction.prepare_cached(durable::NOTE)?.execute(note)?;
@@ -351,6 +352,12 @@ fn move_layer(staged: &Path, target: &Path) -> Result<(), CacheError> {
 pub(crate) fn bury_layer(root: &Path, path: &Path) -> Result<(), CacheError> {
     run::bury(root, path)?;
     run::bury(root, &owners_file(path))
+}
+
+/// Like [`bury_layer`], where living processes may have it mounted.
+fn retire_layer(root: &Path, path: &Path) -> Result<(), CacheError> {
+    run::retire(root, path)?;
+    run::retire(root, &owners_file(path))
 }
 
 /// How a descriptor is written in a row.

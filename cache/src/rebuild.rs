@@ -2,7 +2,8 @@
 //!
 //! The names come from `index.json`, what a layer's blob is from the configs of the images. What
 //! steps made is lost, so they run again. Unpacked layers go: what damaged the database may have
-//! damaged them, and nothing says what they should be.
+//! damaged them, and nothing says what they should be. While other processes live they stay, but
+//! unknown: what a running build has mounted is not moved.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -18,7 +19,7 @@ use crate::error::{CacheError, io_error};
 use crate::gc::entries;
 use crate::images::{CONTAINERD_NAME, INDEX_FILE, REF_NAME, read_file};
 use crate::layers::{OwnershipMap, write_descriptor};
-use crate::{content, parts, run};
+use crate::{content, parts, run, usage};
 
 /// Marks a database in which damage was met, so that the next process does not use it.
 const MARK: &str = "rbuild.db.damaged";
@@ -79,9 +80,13 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// Fills the new database of `root` from what lies there.
 pub(crate) fn fill(root: &Path, transaction: &Transaction<'_>) -> Result<Found, Failure> {
-    for map in OwnershipMap::ALL {
-        for layer in entries(&root.join("layers").join(map.name()))? {
-            bury_layer_file(root, &layer)?;
+    // A process that has the old database open may have them mounted: then they stay where they are,
+    // unknown to the new one, until a prune finds no process.
+    if usage::oldest(root, None)? == i64::MAX {
+        for map in OwnershipMap::ALL {
+            for layer in entries(&root.join("layers").join(map.name()))? {
+                bury_layer_file(root, &layer)?;
+            }
         }
     }
     let mut found = Found::default();

@@ -10,13 +10,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{CacheError, io_error};
-use crate::{Cache, lock, open, parts, tree};
+use crate::{Cache, db, lock, open, parts, tree, usage};
 
 /// Entries that are deleted at once when a run directory is dropped; what is left waits.
 const QUICK: usize = 200;
 
 /// What the names of dead trees begin with.
 const DEAD: &str = "dead-";
+
+/// What the names of dead layers begin with that a process may still use; the time follows.
+const RETIRED: &str = "retired-";
 
 /// A directory for what one process works on. It goes when it is dropped, or with the process.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl Cache {
     /// beside a build that has real work to do.
     pub fn reclaim(&self) -> Result<(), CacheError> {
         self.declare_dead()?;
-        let removed = self.dead()?.into_iter().map(|path| {
+        let removed = self.dead(None)?.into_iter().map(|path| {
             tree::remove(&path, usize::MAX).map_err(io_error("remove", &path)).map(drop)
         });
         // What resists must not protect what comes after it.
@@ -77,10 +80,12 @@ impl Cache {
         Ok(())
     }
 
-    /// What waits to be deleted.
-    pub(crate) fn dead(&self) -> Result<Vec<PathBuf>, CacheError> {
+    /// What waits to be deleted, but for what a living process other than `own` may still use.
+    pub(crate) fn dead(&self, own: Option<&Path>) -> Result<Vec<PathBuf>, CacheError> {
         let entries = entries(&self.path("run"))?.into_iter();
-        Ok(entries.filter(|(name, _)| is_dead(name)).map(|(_, path)| path).collect())
+        let oldest = usage::oldest(self.root(), own)?;
+        let is_free = |name: &str| is_dead(name) && retired(name).is_none_or(|at| at < oldest);
+        Ok(entries.filter(|(name, _)| is_free(name)).map(|(_, path)| path).collect())
     }
 }
 
@@ -115,7 +120,19 @@ fn declare_dead(root: &Path) -> Result<Vec<PathBuf>, CacheError> {
 }
 
 fn is_dead(name: &str) -> bool {
-    name.starts_with(DEAD)
+    name.starts_with(DEAD) || name.starts_with(RETIRED)
+}
+
+/// When it was retired, if that is why it is dead.
+fn retired(name: &str) -> Option<i64> {
+    let (at, _unique) = name.strip_prefix(RETIRED)?.split_once('-')?;
+    i64::from_str_radix(at, 16).ok()
+}
+
+/// Takes a layer out of sight that processes may have mounted: it is deleted when all that live now
+/// have ended. Nothing there is no error.
+pub(crate) fn retire(root: &Path, path: &Path) -> Result<(), CacheError> {
+    rename_to(root, path, &format!("{RETIRED}{:x}-{}", db::now(), unique())).map(drop)
 }
 
 /// Takes a file or a tree out of sight, to be deleted later. Nothing there is no error.
@@ -124,7 +141,11 @@ pub(crate) fn bury(root: &Path, path: &Path) -> Result<(), CacheError> {
 }
 
 fn rename_to_dead(root: &Path, path: &Path) -> Result<Option<PathBuf>, CacheError> {
-    let dead = root.join("run").join(format!("{DEAD}{}", unique()));
+    rename_to(root, path, &format!("{DEAD}{}", unique()))
+}
+
+fn rename_to(root: &Path, path: &Path, name: &str) -> Result<Option<PathBuf>, CacheError> {
+    let dead = root.join("run").join(name);
     match fs::rename(path, &dead) {
         Ok(()) => Ok(Some(dead)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

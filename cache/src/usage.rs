@@ -59,9 +59,7 @@ pub(crate) fn close_gate(root: &Path, own: Option<&Path>) -> Result<(File, Vec<i
     lock::exclusive(&gate).map_err(io_error("lock", &directory))?;
     let mut alive = vec![];
     for path in entries(&directory)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let Some(since) = name.strip_prefix(PREFIX) else { continue };
-        let since = since.split('-').next().and_then(|since| i64::from_str_radix(since, 16).ok());
+        let Some(since) = since(&path) else { continue };
         if Some(&*path) == own {
             continue;
         }
@@ -71,10 +69,33 @@ pub(crate) fn close_gate(root: &Path, own: Option<&Path>) -> Result<(File, Vec<i
             // Gone already where its process has ended just now.
             tree::remove(&path, 1).map_err(io_error("remove", &path))?;
         } else {
-            alive.push(since.unwrap_or(0));
+            alive.push(since);
         }
     }
     Ok((gate, alive))
+}
+
+/// Since when the oldest process lives, those aside whose file is `own`; the end of time if none
+/// does.
+pub(crate) fn oldest(root: &Path, own: Option<&Path>) -> Result<i64, CacheError> {
+    let mut oldest = i64::MAX;
+    for path in entries(&root.join("locks"))? {
+        let Some(since) = since(&path).filter(|_| Some(&*path) != own) else { continue };
+        // Its lock can be had where its process is gone.
+        let lives =
+            parts::open_file(&path).is_ok_and(|file| !matches!(lock::try_shared(&file), Ok(true)));
+        if lives {
+            oldest = oldest.min(since);
+        }
+    }
+    Ok(oldest)
+}
+
+/// Since when the process lives that has made the file `path`, if it says that one lives.
+fn since(path: &Path) -> Option<i64> {
+    let name = path.file_name()?.to_string_lossy();
+    let since = name.strip_prefix(PREFIX)?.split('-').next()?;
+    Some(i64::from_str_radix(since, 16).unwrap_or(0))
 }
 
 /// The last use of what none of the processes counts on that live since these times.

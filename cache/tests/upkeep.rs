@@ -1,6 +1,7 @@
 //! Upkeep of a store: what a prune takes and leaves, and what is made good of damage.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -316,6 +317,37 @@ fn two_processes_make_a_damaged_database_anew_at_once() {
         });
         assert_eq!(rebuilt.iter().filter(|rebuilt| **rebuilt).count(), 1);
     }
+}
+
+#[test]
+fn a_database_that_is_made_again_leaves_running_processes_their_layers() {
+    let (directory, running) = store();
+    let layer = publish(&running, "layer");
+    fs::write(layer.join("file"), "").unwrap();
+    let mounted = fs::File::open(layer.join("file")).unwrap();
+    let is_whole = || mounted.metadata().unwrap().nlink() == 1;
+    fs::remove_file(directory.path().join("rbuild.db")).unwrap();
+
+    let other = open(&directory);
+    assert!(other.rebuilt().is_some());
+    assert!(layer.join("file").exists() && is_whole(), "where it was");
+    other.prune(&everything()).unwrap();
+    assert!(layer.join("file").exists() && is_whole());
+    assert_eq!(publish(&other, "layer"), layer);
+    other.forget_layer(&snapshot("layer")).unwrap();
+    other.reclaim().unwrap();
+    other.prune(&everything()).unwrap();
+    assert!(is_whole(), "it may be mounted");
+    let image = image(&other, "app");
+    let late = running.tag(&reference("late"), &image).unwrap_err();
+    assert!(late.to_string().contains("build again"), "{late}");
+    let index = fs::read_to_string(directory.path().join("index.json")).unwrap();
+    assert!(index.contains("app") && !index.contains("late"), "{index}");
+
+    drop(running);
+    other.prune(&everything()).unwrap();
+    assert!(!is_whole(), "nobody is left who could use it");
+    assert_eq!(names(&directory.path().join("run")).len(), 1, "that of the other's own process");
 }
 
 #[test]
