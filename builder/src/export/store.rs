@@ -51,7 +51,7 @@ fn forget_lost(result: &image::Result, services: &Services) -> Result<bool, Expo
         result.images.iter().flat_map(|image| [&image.config_descriptor, &image.descriptor]);
     let mut lost = false;
     for document in images.chain([&result.descriptor]) {
-        if cache.has_blob(&document.digest)? && !cache.blob_path(&document.digest).exists() {
+        if cache.has_blob(&document.digest)? && !cache.has_blob_file(&document.digest) {
             cache.forget_blob(&document.digest)?;
             lost = true;
         }

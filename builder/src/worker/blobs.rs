@@ -232,7 +232,7 @@ impl Blobs {
         if !self.cache.has_blob(&blob.digest)? {
             return Ok(false);
         }
-        let is_there = self.cache.blob_path(&blob.digest).exists();
+        let is_there = self.cache.has_blob_file(&blob.digest);
         if !is_there {
             self.cache.forget_blob(&blob.digest)?;
         }

@@ -163,7 +163,7 @@ impl LocalWorker {
     /// A blob that `layer` can be unpacked from, here or where a base image has it.
     fn blob_of(&self, layer: DiffId) -> Result<Option<(Descriptor, Option<Origin>)>, CacheError> {
         for blob in self.cache.layer_blobs(layer)? {
-            if self.cache.blob_path(&blob.digest).exists() {
+            if self.cache.has_blob_file(&blob.digest) {
                 return Ok(Some((blob, None)));
             }
             self.cache.forget_blob(&blob.digest)?;
