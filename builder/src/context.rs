@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use cache::{CacheError, RunDir};
 use frontend::ignore::{Ignore, IgnoreError};
+use rustix::fs::FileType;
 use tokio_util::sync::CancellationToken;
 
 use crate::files::{FilesError, Root, Source};
@@ -21,6 +22,8 @@ pub struct BuildContext {
     path: PathBuf,
     label: String,
     ignore: Option<Ignore>,
+    /// Why an ignore file that is there hides nothing.
+    unread_ignore: Option<String>,
     keep_owner: bool,
     time: Option<i64>,
     /// Where it was unpacked.
@@ -87,21 +90,35 @@ impl BuildContext {
     /// beside it is used instead of the context's own.
     pub fn open(dir: &Path, dockerfile: Option<&Path>) -> Result<Self, ContextError> {
         let root = open(dir)?;
-        let beside = dockerfile.map(ignore_beside).transpose()?.flatten();
-        let ignore = match beside {
-            Some(ignore) => Some(ignore),
-            None => read_ignore(&root, Path::new(".dockerignore"))?,
+        let found = match dockerfile.map(ignore_beside).transpose()?.flatten() {
+            Some(found) => found,
+            None => read_ignore(&root, Path::new(".dockerignore"))?.unwrap_or_default(),
         };
-        let ignore = ignore.filter(|ignore| !ignore.is_empty());
-        let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let label = format!("the build context `{}`", dir.display());
-        Ok(Self { root, path, label, ignore, keep_owner: false, time: None, _run_dir: None })
+        let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let IgnoreFile { patterns, unread } = found;
+        let ignore = patterns.filter(|ignore| !ignore.is_empty());
+        Ok(Self { path, ignore, unread_ignore: unread, ..Self::whole(root, label) })
+    }
+
+    /// Why an ignore file that is there hides nothing; most often there is no reason to say so.
+    pub fn unread_ignore(&self) -> Option<&str> {
+        self.unread_ignore.as_deref()
     }
 
     /// Takes a directory that was made for this build, such as a checkout; nothing in it is hidden.
     pub fn whole(root: Root, label: impl Into<String>) -> Self {
         let (path, label) = (PathBuf::new(), label.into());
-        Self { root, path, label, ignore: None, keep_owner: false, time: None, _run_dir: None }
+        Self {
+            root,
+            path,
+            label,
+            ignore: None,
+            unread_ignore: None,
+            keep_owner: false,
+            time: None,
+            _run_dir: None,
+        }
     }
 
     /// Takes a checkout in `run_dir`; nothing in it is hidden.
@@ -164,13 +181,41 @@ impl BuildContext {
     }
 }
 
-/// Reads the Dockerfile `path` of the host; a link is followed within the directory it is in. One
-/// that is called `Dockerfile` may also be called `dockerfile`.
-pub fn read_dockerfile(path: &Path) -> Result<DockerfileText, ContextError> {
+/// Reads the Dockerfile `path` of the host; a link is followed within the directory it is in, within
+/// the directory `context`, and to what is called like a Dockerfile. One that is called `Dockerfile`
+/// may also be called `dockerfile`.
+pub fn read_dockerfile(
+    path: &Path,
+    context: Option<&Path>,
+) -> Result<DockerfileText, ContextError> {
     let missing = || ContextError::NoDockerfile { path: path.to_owned() };
     let name = path.file_name().ok_or_else(missing)?;
+    if let Some(found) = linked_dockerfile(path, context)? {
+        return Ok(found);
+    }
     let root = Root::open(directory_of(path)).map_err(|_| missing())?;
     find_dockerfile(&root, Path::new(name), path)
+}
+
+/// What the Dockerfile `path` of the host is a link to, if it is one that may be followed: a clone
+/// must not make its user's build show what another file of this machine says (CVE-2026-44517).
+fn linked_dockerfile(
+    path: &Path,
+    context: Option<&Path>,
+) -> Result<Option<DockerfileText>, ContextError> {
+    if !path.is_symlink() {
+        return Ok(None);
+    }
+    let Ok(target) = path.canonicalize() else { return Ok(None) };
+    let (Some(above), Some(name)) = (target.parent(), target.file_name()) else { return Ok(None) };
+    let context = context.and_then(|context| context.canonicalize().ok());
+    let is_within = context.is_some_and(|context| target.starts_with(context));
+    let is_named_so = name.to_string_lossy().to_lowercase().contains("dockerfile");
+    if !is_within && !is_named_so {
+        return Ok(None);
+    }
+    let Ok(root) = Root::open(above) else { return Ok(None) };
+    read_text(&root, Path::new(name), path)
 }
 
 /// Reads the Dockerfile `path` of `root`, which people know as `shown`.
@@ -217,8 +262,16 @@ fn directory_of(file: &Path) -> &Path {
     }
 }
 
+/// What an ignore file says.
+#[derive(Debug, Default)]
+struct IgnoreFile {
+    patterns: Option<Ignore>,
+    /// Why it says nothing.
+    unread: Option<String>,
+}
+
 /// The ignore file `<dockerfile>.dockerignore`, if there is one.
-fn ignore_beside(dockerfile: &Path) -> Result<Option<Ignore>, ContextError> {
+fn ignore_beside(dockerfile: &Path) -> Result<Option<IgnoreFile>, ContextError> {
     let Some(name) = dockerfile.file_name() else { return Ok(None) };
     let Ok(root) = Root::open(directory_of(dockerfile)) else { return Ok(None) };
     let mut name = name.to_owned();
@@ -226,11 +279,26 @@ fn ignore_beside(dockerfile: &Path) -> Result<Option<Ignore>, ContextError> {
     read_ignore(&root, Path::new(&name))
 }
 
-fn read_ignore(root: &Root, path: &Path) -> Result<Option<Ignore>, ContextError> {
-    let Some(bytes) = root.read_small(path)? else { return Ok(None) };
-    let text = String::from_utf8_lossy(&bytes);
-    let name = || path.display().to_string();
-    Ignore::parse(&text).map(Some).map_err(|source| ContextError::Ignore { name: name(), source })
+/// Reads the ignore file `path`. A directory of that name hides nothing, as elsewhere, and neither
+/// does a link to what is not in the context; both are told, as more gets into images by it.
+fn read_ignore(root: &Root, path: &Path) -> Result<Option<IgnoreFile>, ContextError> {
+    let name = path.display();
+    let unread = |what: &str| {
+        let unread = Some(format!("`{name}` {what}, so it hides nothing"));
+        Ok(Some(IgnoreFile { patterns: None, unread }))
+    };
+    if root.file_type(path)?.is_some_and(FileType::is_dir) {
+        return unread("is a directory");
+    }
+    let Some(bytes) = root.read_small(path)? else {
+        return match rustix::fs::readlinkat(root.dir(), path, vec![]) {
+            Ok(_) => unread("is a link to nothing in the context"),
+            Err(_) => Ok(None),
+        };
+    };
+    let patterns = Ignore::parse(&String::from_utf8_lossy(&bytes))
+        .map_err(|source| ContextError::Ignore { name: name.to_string(), source })?;
+    Ok(Some(IgnoreFile { patterns: Some(patterns), unread: None }))
 }
 
 #[cfg(test)]
@@ -285,10 +353,10 @@ mod tests {
     #[test]
     fn a_dockerfile_may_be_in_lower_case_if_it_has_the_default_name() {
         let tree = Tree::new().file("dockerfile", "FROM a").file("web.Dockerfile", "FROM b");
-        let found = read_dockerfile(&tree.at("Dockerfile")).unwrap();
+        let found = read_dockerfile(&tree.at("Dockerfile"), None).unwrap();
         assert_eq!((found.path, found.text.as_str()), (tree.at("dockerfile"), "FROM a"));
-        assert_eq!(read_dockerfile(&tree.at("web.Dockerfile")).unwrap().text, "FROM b");
-        assert!(read_dockerfile(&tree.at("Web.dockerfile")).is_err());
+        assert_eq!(read_dockerfile(&tree.at("web.Dockerfile"), None).unwrap().text, "FROM b");
+        assert!(read_dockerfile(&tree.at("Web.dockerfile"), None).is_err());
     }
 
     #[test]
@@ -306,11 +374,56 @@ mod tests {
     #[test]
     fn a_dockerfile_may_be_a_link_but_not_to_the_outside() {
         let tree = Tree::new().file("ctx/real", "FROM a").link("ctx/Dockerfile", "real");
-        assert_eq!(read_dockerfile(&tree.at("ctx/Dockerfile")).unwrap().text, "FROM a");
+        assert_eq!(read_dockerfile(&tree.at("ctx/Dockerfile"), None).unwrap().text, "FROM a");
         let tree = Tree::new().file("secret", "FROM a").link("ctx/Dockerfile", "../secret");
-        let error = read_dockerfile(&tree.at("ctx/Dockerfile")).unwrap_err();
+        let error = read_dockerfile(&tree.at("ctx/Dockerfile"), None).unwrap_err();
         assert!(matches!(error, ContextError::NoDockerfile { .. }));
         assert!(error.to_string().starts_with("failed to read dockerfile: open "));
+    }
+
+    /// Issue 9, 2: `-f svc/Dockerfile`, which is a link to the one above. The counterpart is
+    /// CVE-2026-44517: no other file of the host is read by such a link.
+    #[test]
+    fn a_dockerfile_may_be_a_link_into_the_context_or_to_another_dockerfile() {
+        let tree = Tree::new()
+            .file("ctx/Dockerfile", "FROM a")
+            .file("ctx/common", "FROM b")
+            .link("ctx/svc/Dockerfile", "../Dockerfile")
+            .link("ctx/svc/web", "../common")
+            .link("ctx/out/Dockerfile", "../../secret")
+            .file("secret", "FROM s");
+        let read = |path: &str, context: &str| {
+            read_dockerfile(&tree.at(path), Some(&tree.at(context))).map(|found| found.text)
+        };
+        assert_eq!(read("ctx/svc/Dockerfile", "ctx").unwrap(), "FROM a");
+        assert_eq!(read("ctx/svc/Dockerfile", "ctx/svc").unwrap(), "FROM a");
+        assert_eq!(read("ctx/svc/web", "ctx").unwrap(), "FROM b");
+        assert!(read("ctx/svc/web", "ctx/svc").is_err());
+        assert!(read("ctx/out/Dockerfile", "ctx").is_err());
+        let context = BuildContext::whole(tree.root(), "the checkout");
+        assert!(context.read_dockerfile(Path::new("ctx/out/Dockerfile")).is_ok());
+        let context = BuildContext::whole(Root::open(&tree.at("ctx")).unwrap(), "the checkout");
+        assert!(context.read_dockerfile(Path::new("out/Dockerfile")).is_err());
+    }
+
+    /// Issue 9, 2, and CVE-2022-4122: a link is followed within the context alone.
+    #[test]
+    fn an_ignore_file_that_can_hide_nothing_is_told() {
+        let host = Tree::new().file("secret", "a\n");
+        let unread = |tree: &Tree, dockerfile: Option<&str>| {
+            let context = context(tree, dockerfile).unwrap();
+            assert!(context.ignore().is_none());
+            context.unread_ignore().unwrap_or_default().to_owned()
+        };
+        let directory = Tree::new().file(".dockerignore/a", "");
+        assert_eq!(unread(&directory, None), "`.dockerignore` is a directory, so it hides nothing");
+        let beside = Tree::new().file(".dockerignore", "a").dir("Dockerfile.dockerignore", 0o755);
+        assert!(unread(&beside, Some("Dockerfile")).contains("`Dockerfile.dockerignore` is a dir"));
+        for target in [host.at("secret").to_str().unwrap(), "nothing", "../../secret"] {
+            let told = unread(&Tree::new().link(".dockerignore", target), None);
+            assert!(told.contains("is a link to nothing in the context"), "{target}: {told}");
+        }
+        assert_eq!(unread(&Tree::new(), None), "");
     }
 
     #[test]

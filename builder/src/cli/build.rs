@@ -24,6 +24,7 @@ use super::visible::visible_lines;
 use crate::build::{Exported, Report, Request, Services};
 use crate::context::{BuildContext, ContextError};
 use crate::download::DownloadError;
+use crate::event::{EventKind, StepId};
 use crate::git::{Git, GitError};
 use crate::whole_file::WholeFile;
 use crate::worker::{KeyAgent, KeyAgentError, Secrets, SshAgent, SshAgents};
@@ -129,6 +130,15 @@ pub(crate) fn request(
         stop: &services.stop,
     };
     let (dockerfile, main) = context::read(args, &remote)?;
+    if let Some(reason) = main.unread_ignore() {
+        let name = "[internal] load .dockerignore";
+        let step = StepId::named(name);
+        let planned = EventKind::Planned { name: name.to_owned(), inputs: vec![] };
+        let warning = EventKind::Warning(reason.to_owned());
+        for kind in [planned, EventKind::Started, warning, EventKind::Done] {
+            services.events.tell(step, kind);
+        }
+    }
     let of_main = (main.ignore().cloned(), main.time());
     contexts.insert("context".to_owned(), Arc::new(main));
     Ok(Request {

@@ -137,7 +137,7 @@ fn from_directory(
         return Ok((dockerfile, BuildContext::open(directory, None)?));
     }
     let path = file.map_or_else(|| directory.join(DEFAULT_NAME), Into::into);
-    let found = context::read_dockerfile(&path)?;
+    let found = context::read_dockerfile(&path, Some(directory))?;
     let context = BuildContext::open(directory, Some(&found.path))?;
     Ok((named(file, found), context))
 }
@@ -190,7 +190,7 @@ fn with_dockerfile(
     let path = Path::new(file.unwrap_or(DEFAULT_NAME));
     // Who writes the whole path means a file of this machine.
     let found = match path.is_absolute() {
-        true => context::read_dockerfile(path)?,
+        true => context::read_dockerfile(path, None)?,
         false => context.read_dockerfile(path)?,
     };
     Ok((named(file, found), context))
