@@ -9,7 +9,7 @@ use crate::ast::Node;
 use crate::{Diagnostic, Dockerfile, PlanRequest, Source, Span, VertexId};
 
 /// What a build check found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Warning {
     /// The check, such as `StageNameCasing`.
     pub rule: &'static str,

@@ -1,6 +1,6 @@
 //! Planning for those who want to know and not to build: what the checks find, what stages take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 
 use oci::Platform;
@@ -90,19 +90,15 @@ pub(crate) fn examine(
         error = examine_for(platform, &facts, scope, &mut draft).err();
         // What has been said for one platform needs no saying for the next.
         let found = draft.warnings.split_off(known);
-        let new: Vec<_> = found.into_iter().filter(|new| !draft.warnings.contains(new)).collect();
-        draft.warnings.extend(new);
+        let told: HashSet<_> = draft.warnings.iter().cloned().collect();
+        draft.warnings.extend(found.into_iter().filter(|new| !told.contains(new)));
         if error.is_some() {
             break;
         }
     }
     let Draft { needs, mut warnings, mut suspicions, parameters, graph: _ } = draft;
-    let mut told = vec![];
-    suspicions.retain(|suspicion| {
-        let is_new = !told.contains(&suspicion.warning);
-        told.extend(is_new.then(|| suspicion.warning.clone()));
-        is_new
-    });
+    let mut told = HashSet::new();
+    suspicions.retain(|suspicion| told.insert(suspicion.warning.clone()));
     // Base images are looked at before any instruction.
     warnings.sort_by_key(|warning| warning.rule != "InvalidBaseImagePlatform");
     Examination { needs, warnings, suspicions, parameters, error }

@@ -3,6 +3,7 @@
 //! Other tools read these texts, so they follow BuildKit's to the blank, Go's ways of printing
 //! lists and durations included.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use oci::Healthcheck;
@@ -17,10 +18,15 @@ pub(crate) const SUFFIX: &str = " # buildkit";
 
 /// `RUN`: every ARG declared so far with what it stands for in the environment, then the command.
 pub(crate) fn run(args: &[String], declared: &[DeclaredArg], env: &Variables) -> String {
+    // By map: generated files have thousands of ARGs, and each RUN shows them all.
+    let env: HashMap<&str, &str> =
+        env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     let mut shown: Vec<(&str, &str)> = vec![];
     for (name, value) in declared {
-        let value = env.get(name).or(value.as_deref()).unwrap_or_default();
-        match shown.iter_mut().find(|(known, _)| known == name) {
+        let value = env.get(name.as_str()).copied().or(value.as_deref()).unwrap_or_default();
+        let place = *places.entry(name).or_insert(shown.len());
+        match shown.get_mut(place) {
             Some((_, known)) => *known = value,
             None => shown.push((name, value)),
         }

@@ -21,9 +21,10 @@ pub(super) fn check(
     };
     let mut warnings: Vec<&Finding> = warnings.iter().collect();
     warnings.sort_by_key(|warning| warning.location.first_line());
+    let lines = Lines::of(dockerfile);
     for Finding { rule_name, url, detail, location, .. } in warnings {
         let url = url.as_ref().map_or_else(String::new, |url| format!(" - {url}"));
-        let excerpt = excerpt(location, dockerfile);
+        let excerpt = lines.excerpt(location);
         text += &format!("\nWARNING: {rule_name}{url}\n{detail}\n{excerpt}");
     }
     if error.is_some() {
@@ -34,25 +35,37 @@ pub(super) fn check(
 
 /// Why a build would fail, and where.
 pub(super) fn build_error(error: &BuildError, dockerfile: &Source) -> String {
-    format!("ERROR: {}\n{}", error.message, excerpt(&error.location, dockerfile))
+    format!("ERROR: {}\n{}", error.message, Lines::of(dockerfile).excerpt(&error.location))
 }
 
-/// The lines of an instruction and some around them: two where it has one line, else one.
-fn excerpt(location: &Location, dockerfile: &Source) -> String {
-    let Some(marked) = &location.0 else { return String::new() };
-    // A line end at the end of the file is followed by one more line.
-    let shown = without_secrets(&dockerfile.text);
-    let lines: Vec<&str> = shown.split('\n').collect();
-    let around = if marked.start() == marked.end() { 2 } else { 1 };
-    let first = marked.start().saturating_sub(around).max(1);
-    let last = (marked.end() + around).min(lines.len());
-    let mut text = format!("{}:{}\n{RULER}\n", dockerfile.name, marked.start());
-    for number in first..=last {
-        let mark = if marked.contains(&number) { ">>>" } else { "   " };
-        let line = lines[number - 1];
-        writeln!(text, " {number:3} | {mark} {line}").expect("a string takes everything");
+/// A Dockerfile in lines, cut once for all excerpts.
+struct Lines<'a> {
+    name: &'a str,
+    lines: Vec<String>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(dockerfile: &'a Source) -> Self {
+        let shown = without_secrets(&dockerfile.text);
+        // A line end at the end of the file is followed by one more line.
+        Self { name: &dockerfile.name, lines: shown.split('\n').map(str::to_owned).collect() }
     }
-    text + RULER + "\n"
+
+    /// The lines of an instruction and some around them: two where it has one line, else one.
+    fn excerpt(&self, location: &Location) -> String {
+        let Some(marked) = &location.0 else { return String::new() };
+        let lines = &self.lines;
+        let around = if marked.start() == marked.end() { 2 } else { 1 };
+        let first = marked.start().saturating_sub(around).max(1);
+        let last = (marked.end() + around).min(lines.len());
+        let mut text = format!("{}:{}\n{RULER}\n", self.name, marked.start());
+        for number in first..=last {
+            let mark = if marked.contains(&number) { ">>>" } else { "   " };
+            let line = &lines[number - 1];
+            writeln!(text, " {number:3} | {mark} {line}").expect("a string takes everything");
+        }
+        text + RULER + "\n"
+    }
 }
 
 /// What a target takes.
@@ -128,7 +141,7 @@ mod tests {
     use super::*;
 
     fn shown(marked: std::ops::RangeInclusive<usize>, text: &str) -> String {
-        excerpt(&marked.into(), &Source::new("Dockerfile", text))
+        Lines::of(&Source::new("Dockerfile", text)).excerpt(&marked.into())
     }
 
     #[test]
