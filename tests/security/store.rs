@@ -260,3 +260,99 @@ fn a_user_without_a_home_has_no_store_in_a_directory_that_another_user_may_have_
     refused.fails_with(&["rbuild-4242", "user 9999"]);
     assert!(is_empty(&own));
 }
+
+/// CVE-2024-9675, CVE-2026-33747: ids that lead out of the directory of all mounts.
+#[test]
+fn the_id_of_a_cache_mount_is_never_a_path() {
+    let session = Session::new();
+    let ids = ["../../../../outside", "/outside", "..", ".", "a/b", "../real.lock"];
+    let mounts = ids.map(|id| format!("RUN --mount=type=cache,id={id},target=/c echo > /c/f\n"));
+    session.write("Dockerfile", format!("FROM busybox\n{}", mounts.concat()));
+    session.build(&["-t", "x"]).succeeds();
+    let listed = session.tool("find", &["store/mounts", "-maxdepth", "2", "-printf", "%d %f\n"]);
+    let (mounts, others): (Vec<_>, Vec<_>) =
+        listed.lines().partition(|line| line.starts_with("2 "));
+    assert_eq!(others.len(), 3, "{listed}");
+    assert_eq!(mounts.len(), 2 * ids.len(), "{listed}");
+    for mount in mounts {
+        let name = mount[2..].trim_end_matches(".lock");
+        let is_digest = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(is_digest, "{listed}");
+    }
+    assert!(!session.path("outside").exists());
+}
+
+/// CVE-2024-3727: a digest whose text is a path.
+#[test]
+fn a_digest_in_a_damaged_index_never_leads_out_of_the_store() {
+    let session = session(Caller::Root);
+    session.build(&["-t", "x"]).succeeds();
+    let image = session.image("x");
+    let manifest = session.store().join("blobs/sha256").join(image.digest.hex());
+    fs::copy(manifest, session.path("outside")).unwrap();
+    let index = session.store().join("index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    let hostile = text.replace(&image.digest.hex(), "../../../outside");
+    assert_ne!(text, hostile);
+    fs::write(&index, hostile).unwrap();
+    fs::remove_file(session.store().join("rbuild.db")).unwrap();
+    assert_eq!(session.rbuild(&["images", "-q"]).succeeds().stdout, "");
+    session.build(&["-t", "x"]).succeeds();
+}
+
+/// CVE-2021-21284: root of the namespace changed the owners of the daemon's own directories.
+#[test]
+fn a_run_reaches_nothing_of_the_store_but_its_mounts() {
+    for caller in [Caller::Root, Caller::WithSubordinateIds] {
+        let session = Session::new().run_by(caller).dockerfile(
+            "FROM busybox\nRUN --mount=type=cache,target=/c chmod 777 /c && chown 7 /c && \
+             find / -name 'rbuild.db*' 2>/dev/null > /found; ls /c/../store >> /found; true\n",
+        );
+        session.write("Other", "FROM busybox\nRUN --mount=type=cache,target=/c true\n");
+        session.build(&["-f", "context/Other", "-t", "y"]).succeeds();
+        let parts = || {
+            session
+                .tool("find", &["store", "-maxdepth", "2", "-type", "d", "-printf", "%p %U %m\n"])
+        };
+        let own = |parts: String| -> Vec<_> {
+            let is_fixed = |line: &&str| !line.starts_with("store/run/");
+            let mut parts: Vec<_> = parts.lines().filter(is_fixed).map(str::to_owned).collect();
+            parts.sort();
+            parts
+        };
+        let before = own(parts());
+        session.build(&["-t", "x"]).succeeds();
+        assert_eq!(session.image("x").text("/found"), "", "{caller:?}");
+        assert_eq!(own(parts()), before, "{caller:?}");
+    }
+}
+
+/// Issue 9, 1.7: whoever reads a pipe waits for ever, and reading a device may do anything.
+#[test]
+fn what_is_no_file_in_place_of_a_blob_is_not_read() {
+    let makers = ["mkfifo B", "mkdir -p B/d", "mknod B c 1 5", "ln -s /dev/zero B"];
+    for make in makers {
+        let session = session(Caller::Root);
+        session.build(&["-t", "x"]).succeeds();
+        let image = session.image("x");
+        let parts = [image.digest, image.manifest.layers[0].digest, image.manifest.config.digest];
+        let blobs = parts.map(|digest| session.store().join("blobs/sha256").join(digest.hex()));
+        let lay_out = || {
+            for blob in &blobs {
+                fs::remove_file(blob).unwrap();
+                session.tool("sh", &["-c", &make.replace('B', blob.to_str().unwrap())]);
+            }
+        };
+        lay_out();
+        session.build(&["-t", "x"]).succeeds();
+        session.image("x");
+        assert!(blobs.iter().all(|blob| blob.is_file()), "{make}: a build makes it good");
+        lay_out();
+        let check = [&["10"][..], &[test_support::rbuild().to_str().unwrap(), "store", "check"]];
+        let checked = session.run(session.command("timeout").args(check.concat()));
+        assert_eq!(checked.stdout.matches("is not in the store").count(), 3, "{make}: {checked}");
+        session.rbuild(&["store", "check", "--repair"]).succeeds();
+        session.build(&["-t", "x"]).succeeds();
+        session.image("x");
+    }
+}
