@@ -243,6 +243,10 @@ impl Db {
     }
 
     fn error(&self, action: &'static str, source: rusqlite::Error) -> CacheError {
+        // Its journal is another database's then, and what SQLite says of that is beside the point.
+        if let Err(replaced @ CacheError::Replaced { .. }) = self.demand_current() {
+            return replaced;
+        }
         match source.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 self.damaged(source.to_string())

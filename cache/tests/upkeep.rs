@@ -339,10 +339,10 @@ fn a_database_that_is_made_again_leaves_running_processes_their_layers() {
     other.prune(&everything()).unwrap();
     assert!(is_whole(), "it may be mounted");
     let image = image(&other, "app");
-    let late = running.tag(&reference("late"), &image).unwrap_err();
+    let late = running.tag(&reference("another"), &image).unwrap_err();
     assert!(late.to_string().contains("build again"), "{late}");
     let index = fs::read_to_string(directory.path().join("index.json")).unwrap();
-    assert!(index.contains("app") && !index.contains("late"), "{index}");
+    assert!(index.contains("app") && !index.contains("another"), "{index}");
 
     drop(running);
     other.prune(&everything()).unwrap();
