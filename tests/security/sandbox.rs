@@ -320,7 +320,8 @@ fn a_link_of_the_image_leads_no_instruction_to_the_host() {
     assert_untouched(&host);
 }
 
-/// CVE-2024-23651 (GHSA-m3r6-h7wv-7xxv), CVE-2024-11218, CVE-2024-1753, CVE-2024-9675.
+/// CVE-2024-23651 (GHSA-m3r6-h7wv-7xxv), CVE-2024-11218, CVE-2024-1753, CVE-2024-9675,
+/// GHSA-388v-wmr2-g2v2 (there a junction of Windows).
 #[test]
 fn a_mount_has_its_source_inside_and_a_cache_its_place_in_the_store() {
     let session = Session::new();
@@ -418,4 +419,19 @@ fn variables_without_a_value_and_labels_of_an_image_are_words() {
     let seen = image.text("/seen");
     assert!(!seen.contains("marker") && seen.contains("CapEff:\t00000000a80425fb"), "{seen}");
     assert!(!serde_json::to_string(&image.config).unwrap().contains("marker"));
+}
+
+/// Issue 9, section 3: the kernel calls it "no space left on device".
+#[test]
+fn a_limit_on_namespaces_is_not_a_full_disk() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN true\n");
+    for kind in ["mnt", "pid", "uts"] {
+        let build = session.build_command("plain", &["--no-cache"]);
+        let script = format!("echo 0 > /proc/sys/user/max_{kind}_namespaces; exec \"$@\"");
+        let mut command = session.command("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", &script, "sh"]);
+        command.arg(build.get_program()).args(build.get_args());
+        let told = session.run(&mut command).fails_with(&["user.max_", "sysctl"]);
+        assert!(!told.stderr.contains("disk") && !told.stderr.contains("o space"), "{told}");
+    }
 }

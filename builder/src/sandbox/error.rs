@@ -15,6 +15,15 @@ pub enum SandboxError {
          --security-opt seccomp=unconfined --security-opt systempaths=unconfined)"
     )]
     NoUserNamespace(#[source] io::Error),
+    /// The kernel gives this user no more namespaces.
+    #[error(
+        "cannot {what}: this user may not make more namespaces; raise the limits \
+         user.max_{{user,mnt,pid,ipc,uts,cgroup,net}}_namespaces with sysctl (one of them may be 0)"
+    )]
+    NamespaceLimit {
+        /// What was attempted.
+        what: String,
+    },
     /// There is only one id, and the command wants another.
     #[error(
         "cannot run as {uid}:{gid}: this user has no subordinate ids; \
@@ -68,6 +77,15 @@ impl SandboxError {
             cause = error.source();
         }
         text
+    }
+}
+
+/// Says what was attempted when a namespace could not be made. The kernel calls a limit that is
+/// reached "no space left on device", which nobody should take for a full disk.
+pub(super) fn no_namespace(what: &str, error: rustix::io::Errno) -> SandboxError {
+    match error {
+        rustix::io::Errno::NOSPC => SandboxError::NamespaceLimit { what: what.to_owned() },
+        error => SandboxError::System { what: what.to_owned(), source: error.into() },
     }
 }
 

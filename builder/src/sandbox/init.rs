@@ -20,7 +20,7 @@ use rustix::process::{
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::error::OrCannot;
+use super::error::{OrCannot, no_namespace};
 use super::message::{self, Incoming, Report, Spec};
 use super::workload::Workload;
 use super::{Network, SandboxError, network, rootfs};
@@ -118,7 +118,8 @@ pub(super) fn fork() -> rustix::io::Result<Fork> {
 
 /// Makes the process namespace and its PID 1, and waits for that.
 fn contain(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<i32, SandboxError> {
-    unshare(UnshareFlags::NEWPID).or_cannot("make a process namespace")?;
+    unshare(UnshareFlags::NEWPID)
+        .map_err(|error| no_namespace("make a process namespace", error))?;
     match fork().or_cannot("fork")? {
         Fork::Child => {
             let result = run(incoming, socket).unwrap_or_else(|e| Report::Failed(e.chain()));
@@ -184,11 +185,13 @@ fn run(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<Report, SandboxE
 fn enter_namespaces(spec: &Spec) -> Result<(), SandboxError> {
     let namespaces =
         UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
+    let enter = |namespaces| {
+        unshare(namespaces).map_err(|error| no_namespace("enter the container's namespaces", error))
+    };
     match spec.network {
-        Network::Host => unshare(namespaces).or_cannot("enter the container's namespaces"),
+        Network::Host => enter(namespaces),
         Network::None => {
-            unshare(namespaces | UnshareFlags::NEWNET)
-                .or_cannot("enter the container's namespaces")?;
+            enter(namespaces | UnshareFlags::NEWNET)?;
             network::raise_loopback()
         }
     }

@@ -17,7 +17,7 @@ use rustix::process::{Pid, WaitOptions, getegid, geteuid, getpid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::broker::{Broker, BrokerCommand};
-use super::error::OrCannot;
+use super::error::{OrCannot, no_namespace};
 use super::init::{Fork, end, fork};
 use super::{Level, SandboxError};
 use crate::owners::Owners;
@@ -42,7 +42,7 @@ pub(super) fn enter(broker: &Broker) -> Result<Level, SandboxError> {
 
 /// Enters a mount namespace that receives mounts from the host but gives it none.
 pub(super) fn enter_as_root() -> Result<(), SandboxError> {
-    unshare(UnshareFlags::NEWNS).or_cannot("enter a mount namespace")?;
+    unshare(UnshareFlags::NEWNS).map_err(|error| no_namespace("enter a mount namespace", error))?;
     receive_mounts_only()
 }
 
@@ -60,8 +60,12 @@ fn enter_as_user(broker: &Broker) -> Result<Level, SandboxError> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let ranges = subordinate_ranges(uid);
     let own_ids = if uid == 0 { OwnIds::prepare().ok() } else { None };
-    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)
-        .map_err(|error| SandboxError::NoUserNamespace(error.into()))?;
+    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(|error| {
+        match no_namespace("enter a user namespace", error) {
+            SandboxError::System { source, .. } => SandboxError::NoUserNamespace(source),
+            limit => limit,
+        }
+    })?;
     let level = match ranges {
         Some((uids, gids)) if map_ranges(broker, (uid, uids), (gid, gids)) => Level::SubordinateIds,
         _ if own_ids.is_some_and(OwnIds::map) => Level::SubordinateIds,
