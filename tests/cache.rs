@@ -128,11 +128,13 @@ impl Trace {
     }
 }
 
-/// The path in `… openat(…) = 3</the/path>`, also at the end of a call that was interrupted.
+/// The path in `… openat(…) = 3</the/path>`, also at the end of a call that was interrupted. What is
+/// opened as a path alone, to see what it is, can't be read.
 fn opened_path(line: &str) -> Option<&str> {
     let (call, result) = line.rsplit_once(" = ")?;
     let (_, path) = result.split_once('<')?;
-    call.contains("open").then(|| path.trim_end_matches('>'))
+    let opens = call.contains("open") && !call.contains("O_PATH");
+    opens.then(|| path.trim_end_matches('>'))
 }
 
 #[test]
