@@ -29,6 +29,43 @@ fn put(registry: &TestRegistry, tag: &str, manifest: &Manifest, config: &ImageCo
     registry.put_manifest("app", tag, media_type::MANIFEST, manifest.to_bytes())
 }
 
+/// What a layer of an attacker holds.
+enum Entry<'a> {
+    File(&'a str),
+    HardLink(&'a str),
+    Symlink(&'a str),
+}
+
+fn layer(entries: &[(&str, Entry<'_>)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(vec![]);
+    for (path, entry) in entries {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        let (kind, link, content) = match *entry {
+            Entry::File(content) => (tar::EntryType::Regular, "", content),
+            Entry::HardLink(target) => (tar::EntryType::Link, target, ""),
+            Entry::Symlink(target) => (tar::EntryType::Symlink, target, ""),
+        };
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        // As they are, for the writer's own methods take no `..`.
+        let raw = header.as_old_mut();
+        raw.name[..path.len()].copy_from_slice(path.as_bytes());
+        raw.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        tar.append(&header, content.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+fn add_layer(manifest: &mut Manifest, config: &mut ImageConfig, layer: &[u8]) {
+    manifest.layers.push(Descriptor::of(media_type::LAYER, layer));
+    config.rootfs.diff_ids.push(oci::DiffId(Digest::of(layer)));
+}
+
 fn session(registry: &TestRegistry, tag: &str, rest: &str) -> Session {
     let name = registry.name(&format!("app:{tag}"));
     Session::new().without_bases().dockerfile(&format!("FROM {name}\n{rest}"))
@@ -53,18 +90,9 @@ fn the_history_of_an_image_never_answers_for_a_step() {
     honest.build(&["-t", "honest"]).succeeds();
     let step = honest.image("honest").config.history.last().unwrap().clone();
 
-    let mut tar = tar::Builder::new(vec![]);
-    let mut header = tar::Header::new_ustar();
-    header.set_size(4);
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    tar.append_data(&mut header, "f", &b"evil"[..]).unwrap();
-    let layer = tar.into_inner().unwrap();
+    let layer = layer(&[("f", Entry::File("evil"))]);
     registry.put_blob("app", layer.clone());
-    manifest.layers.push(Descriptor::of(media_type::LAYER, &layer));
-    config.rootfs.diff_ids.push(oci::DiffId(Digest::of(&layer)));
+    add_layer(&mut manifest, &mut config, &layer);
     config.history.push(step);
     put(&registry, "poison", &manifest, &config);
 
@@ -215,4 +243,38 @@ fn an_image_served_as_text_is_built_on() {
     let text = Oddity::Header("content-type", Some("text/plain; charset=utf-8".into()));
     registry.misbehave("/manifests/", 9, text);
     session(&registry, "latest", "RUN true\n").build(&["-t", "x"]).succeeds();
+}
+
+/// CVE-2026-50163 (GHSA-fxhp-mv3v-67qp): a hard link of a layer to a file outside, and a file
+/// through it.
+#[test]
+fn a_hard_link_of_a_layer_does_not_reach_a_file_outside() {
+    let session = Session::new().without_bases();
+    let secret = session.path("s");
+    let secret = secret.to_str().unwrap();
+    let up = format!("../../../../../../../..{secret}");
+    for entries in [
+        vec![("x", Entry::HardLink(secret)), ("x", Entry::File("over"))],
+        vec![("x", Entry::HardLink(&up)), ("x", Entry::File("over"))],
+        vec![("l", Entry::Symlink("/tmp")), ("x", Entry::HardLink(&up[1..]))],
+        vec![
+            ("l", Entry::Symlink(secret)),
+            ("x", Entry::HardLink("l")),
+            ("x", Entry::File("over")),
+        ],
+        vec![("l", Entry::Symlink(&up)), ("l/x", Entry::File("over"))],
+    ] {
+        fs::write(secret, "secret").unwrap();
+        let (registry, mut manifest, mut config) = app();
+        let layer = layer(&entries);
+        registry.put_blob("app", layer.clone());
+        add_layer(&mut manifest, &mut config, &layer);
+        put(&registry, "link", &manifest, &config);
+        let name = registry.name("app:link");
+        let steps = "RUN ! grep secret /x || exit 99\nRUN echo more > /x || true\n";
+        session.write("Dockerfile", format!("FROM {name}\n{steps}"));
+        let outcome = session.build(&["-t", "x"]);
+        assert_eq!(fs::read_to_string(secret).unwrap(), "secret");
+        assert!(!outcome.stderr.contains("exit code: 99"), "{outcome}");
+    }
 }
