@@ -474,7 +474,9 @@ struct Outcome<'a> {
 async fn finish(outcome: &Outcome<'_>) -> Result<Report, BuildError> {
     let mut mended = false;
     while let Err(error) = assemble_all(outcome).await {
-        mend(outcome, error, &mut mended)?;
+        if !mend(outcome, &error, &mut mended) {
+            return Err(error);
+        }
     }
     let (mut first, mut exported) = (None, vec![]);
     while let Some(output) = outcome.request.outputs.get(exported.len()) {
@@ -483,22 +485,22 @@ async fn finish(outcome: &Outcome<'_>) -> Result<Report, BuildError> {
                 first = first.or(image);
                 exported.push(done);
             }
-            Err(NotExported::Begun(error)) => return Err(error),
-            Err(NotExported::Again(error)) => mend(outcome, error, &mut mended)?,
+            Err(NotExported::Again(error)) if mend(outcome, &error, &mut mended) => {}
+            Err(NotExported::Begun(error) | NotExported::Again(error)) => return Err(error),
         }
     }
     Ok(Report { image: first, exported })
 }
 
-/// Prepares another try, if a lost blob is what failed and this is the first.
-fn mend(outcome: &Outcome<'_>, error: BuildError, mended: &mut bool) -> Result<(), BuildError> {
-    if *mended || !cache::is_blob_lost(&error) {
-        return Err(error);
+/// Prepares another try and returns true, if a lost blob is what failed and this is the first.
+fn mend(outcome: &Outcome<'_>, error: &BuildError, mended: &mut bool) -> bool {
+    if *mended || !cache::is_blob_lost(error) {
+        return false;
     }
     // The store has forgotten the blob, so that it is made or fetched again.
     outcome.blobs.look_again();
     *mended = true;
-    Ok(())
+    true
 }
 
 /// Why an output was not written.

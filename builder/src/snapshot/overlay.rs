@@ -181,7 +181,7 @@ fn mount_list(
     let _upper_dirs = match writable {
         Some(Writable { upper, work }) => {
             let dirs = [open(upper)?, open(work)?];
-            let [upper, work] = dirs.each_ref().map(|dir| name_of(dir));
+            let [upper, work] = dirs.each_ref().map(name_of);
             let _infallible = write!(options, ",upperdir={upper},workdir={work},volatile");
             Some(dirs)
         }

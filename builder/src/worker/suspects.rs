@@ -100,7 +100,8 @@ impl LocalWorker {
     /// Tells which directories the copies with `--link` have replaced. Nothing is downloaded for
     /// that: of a base image without one layer here nothing is told.
     pub async fn tell_links(&self, solved: &Solved) {
-        for linked in std::mem::take(&mut *lock(&self.linked)) {
+        let links = std::mem::take(&mut *lock(&self.linked));
+        for linked in links {
             let base = &solved[linked.base].snapshot;
             if !matches!(self.unpack_without_download(linked.step, base).await, Ok(true)) {
                 continue;
