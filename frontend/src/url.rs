@@ -79,6 +79,20 @@ pub(crate) fn without_users(text: &str) -> String {
     hide(text, &users.collect::<Vec<_>>())
 }
 
+/// Leaves the users of `urls` out of all URLs in `text`: the same password may stand elsewhere too.
+pub(crate) fn without_users_of(text: &str, urls: &[&RemoteUrl]) -> String {
+    let known: Vec<&str> = urls.iter().flat_map(|url| user_words(&url.0)).collect();
+    let users = secrets_of(text, Extent::Text)
+        .into_iter()
+        .filter(|secret| secret.is_user() && known.contains(&&text[secret.range.clone()]));
+    hide(text, &users.collect::<Vec<_>>())
+}
+
+fn user_words(url: &str) -> impl Iterator<Item = &str> {
+    let users = secrets_of(url, Extent::Whole).into_iter().filter(Secret::is_user);
+    users.map(|secret| &url[secret.range])
+}
+
 /// As [`without_secrets`]; `positions` of `text` become those of the same places in the result.
 pub(crate) fn without_secrets_at(text: &str, positions: &mut [usize]) -> String {
     let secrets = secrets_of(text, Extent::Text);

@@ -8,7 +8,8 @@ use super::stage::{StagePlanner, StageState, Trigger};
 use super::{Draft, Facts, HistoryStep, Target};
 use crate::ast::{Instruction, Node};
 use crate::stages::{Base, Stage, Stages};
-use crate::{Diagnostic, Op, PinnedImage, Span, VertexId, Warning};
+use crate::url::{without_users, without_users_of};
+use crate::{Diagnostic, FetchOp, Op, PinnedImage, RemoteUrl, Span, VertexId, Warning};
 
 /// Plans the stages of one platform.
 #[derive(Debug)]
@@ -87,7 +88,8 @@ impl<'a> PlatformPlanner<'a> {
         Ok(())
     }
 
-    /// The history of a stage and those that it stands on, lowest first.
+    /// The history of a stage and those that it stands on, lowest first. It is BuildKit's, but for the
+    /// users of what is downloaded.
     fn history(&self, index: usize) -> Vec<HistoryStep> {
         let mut chain = vec![index];
         while let Some(Base::Stage(below)) = chain.last().map(|top| &self.stages.list[*top].base) {
@@ -97,7 +99,31 @@ impl<'a> PlatformPlanner<'a> {
             Progress::Planned(state) => state.history.as_slice(),
             Progress::Waiting | Progress::NotPlanned => &[],
         };
-        chain.into_iter().rev().flat_map(own).cloned().collect()
+        let remotes = self.remotes();
+        let shown = |step: &HistoryStep| {
+            let created_by = match step.created_by.starts_with("ADD ") {
+                true => without_users(&step.created_by),
+                false => without_users_of(&step.created_by, &remotes),
+            };
+            HistoryStep { created_by, layer: step.layer }
+        };
+        chain.into_iter().rev().flat_map(own).map(shown).collect()
+    }
+
+    /// What is downloaded, with passwords that other instructions may name too.
+    fn remotes(&self) -> Vec<&RemoteUrl> {
+        let vertices = self.draft.graph.vertices();
+        let remote = vertices.map(|(_, vertex)| match &vertex.op {
+            Op::Fetch(FetchOp { url, .. }) => Some(url),
+            Op::Git(git) => Some(&git.remote),
+            Op::Scratch
+            | Op::Image(_)
+            | Op::Exec(_)
+            | Op::Copy(_)
+            | Op::MakeDir(_)
+            | Op::Stack { .. } => None,
+        });
+        remote.flatten().collect()
     }
 
     /// Adds what the command line says to the target's config.

@@ -297,7 +297,6 @@ impl<'p, 'a> StagePlanner<'p, 'a> {
 
     /// Adds a line to the history.
     pub(super) fn record(&mut self, created_by: String, layer: Option<VertexId>) {
-        let created_by = crate::url::without_users(&created_by);
         self.state.history.push(HistoryStep { created_by, layer });
     }
 

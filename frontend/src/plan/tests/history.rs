@@ -140,3 +140,18 @@ fn the_base_images_history_and_layers_stay_apart() {
     assert_eq!((config.created.as_deref(), config.other.len()), (None, 0));
     assert_eq!(plan.history().len(), 2);
 }
+
+/// Issue 9, 1.2: passwords of what is downloaded are nowhere; all else is as BuildKit has it.
+#[test]
+fn history_has_no_user_of_what_is_downloaded() {
+    let plan = planned(
+        "FROM alpine\nARG U=http://ann:pw@h/f\nARG http_proxy=http://ann:pw2@proxy\nADD $U /f\nRUN true\n",
+    );
+    let expected = [
+        "ARG U=http://h/f",
+        "ARG http_proxy=http://ann:pw2@proxy",
+        "ADD http://h/f /f # buildkit",
+        "RUN |2 U=http://h/f http_proxy=http://ann:pw2@proxy /bin/sh -c true # buildkit",
+    ];
+    assert_eq!(plan.history(), expected);
+}
