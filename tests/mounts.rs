@@ -194,3 +194,17 @@ fn whoever_has_one_id_has_cache_mounts_too() {
         assert_eq!(rootfs.text(path), content, "{path}");
     }
 }
+
+/// Two commands that share a cache took each other's mount points away: the mounts on them went too.
+#[test]
+fn a_mount_point_inside_a_cache_stays_there() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\n\
+         RUN --mount=type=cache,target=/c --mount=type=tmpfs,target=/c/in/side touch /c/in/side/x\n\
+         RUN --mount=type=cache,target=/c find /c > /tmp/found\n",
+    );
+    session.build(&["-t", "x"]).succeeds();
+    let image = session.image("x");
+    assert_eq!(image.text("/tmp/found"), "/c\n/c/in\n/c/in/side\n");
+    assert!(!image.rootfs().has("/c"));
+}

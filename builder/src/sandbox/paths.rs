@@ -6,7 +6,9 @@
 //!
 //! What had to be made ([`Stubs`]) is taken away again when the command has ended, through the
 //! descriptor of its parent (a parent that has become a link leads nowhere), only if it is still
-//! the same empty thing, and the parent gets its old times back if nobody else changed them.
+//! the same empty thing, and the parent gets its old times back if nobody else changed them. What had
+//! to be made inside another mount stays: commands that share a cache mount would take each other's
+//! mount points away.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -51,6 +53,8 @@ struct Stub {
     parent: OwnedFd,
     name: String,
     directory: bool,
+    /// Whether it is on a mount of its own, which other commands may have too.
+    inside_mount: bool,
     identity: (u64, u64),
     before: Timestamps,
     changed: Timespec,
@@ -103,7 +107,7 @@ fn walk(
         let fd = match openat(parent, &name, flags, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => {
                 let kind = if todo.is_empty() { missing } else { Missing::Directory };
-                stubs.make(parent, &name, kind)?;
+                stubs.make(root, parent, &name, kind)?;
                 openat(parent, &name, flags, Mode::empty())?
             }
             other => other?,
@@ -143,25 +147,26 @@ fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Owne
 impl Stubs {
     fn make(
         &mut self,
+        root: BorrowedFd<'_>,
         parent: BorrowedFd<'_>,
         name: &str,
         kind: Missing,
     ) -> rustix::io::Result<()> {
         // Times cannot be set through an O_PATH descriptor.
         let parent = open_directory(parent, ".")?;
-        let before = times(&fstat(&parent)?);
-        match kind {
-            Missing::Directory => mkdirat(&parent, name, Mode::from_raw_mode(0o755))?,
-            Missing::File => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                openat(&parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)?;
-            }
+        let parent_stat = fstat(&parent)?;
+        let before = times(&parent_stat);
+        match make(parent.as_fd(), name, kind) {
+            // Another command that has the same cache mount was faster.
+            Err(rustix::io::Errno::EXIST) => return Ok(()),
+            made => made?,
         }
         let made = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let changed = times(&fstat(&parent)?).last_modification;
         self.0.push(Stub {
             name: name.to_owned(),
             directory: kind == Missing::Directory,
+            inside_mount: parent_stat.st_dev != fstat(root)?.st_dev,
             identity: (made.st_dev, made.st_ino),
             parent,
             before,
@@ -177,9 +182,19 @@ impl Stubs {
 
     /// Takes away what is still there and empty, the newest first. Changes the working directory.
     pub(super) fn remove(self) {
-        for stub in self.0.into_iter().rev() {
+        for stub in self.0.into_iter().rev().filter(|stub| !stub.inside_mount) {
             // What cannot be taken away is in use by the command's result: it stays.
             let _stays = stub.remove();
+        }
+    }
+}
+
+fn make(parent: BorrowedFd<'_>, name: &str, kind: Missing) -> rustix::io::Result<()> {
+    match kind {
+        Missing::Directory => mkdirat(parent, name, Mode::from_raw_mode(0o755)),
+        Missing::File => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
         }
     }
 }
