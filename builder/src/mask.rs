@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// No shorter value, and no shorter line of one, is looked for.
@@ -62,7 +63,8 @@ impl Masks {
 
     /// Starts with a new stream of output.
     pub fn stream(&self) -> MaskedStream {
-        MaskedStream { masks: self.clone(), node: 0, held: VecDeque::new(), hiding: false }
+        let (held, hidden) = (VecDeque::new(), VecDeque::new());
+        MaskedStream { masks: self.clone(), node: 0, held, passed: 0, hidden, hiding: false }
     }
 
     /// A text without the values.
@@ -156,8 +158,12 @@ fn step(nodes: &[Node], mut node: u32, byte: u8) -> u32 {
 pub struct MaskedStream {
     masks: Masks,
     node: u32,
-    /// What may still turn out to belong to a value, and whether it does already.
-    held: VecDeque<(u8, bool)>,
+    /// What may still turn out to belong to a value.
+    held: VecDeque<u8>,
+    /// How many bytes came before these.
+    passed: u64,
+    /// Where values are in what is held, in order and apart from each other.
+    hidden: VecDeque<Range<u64>>,
     /// Whether the last byte that was let go was hidden.
     hiding: bool,
 }
@@ -170,13 +176,26 @@ impl MaskedStream {
             return;
         }
         for &byte in bytes {
-            self.held.push_back((byte, false));
+            self.held.push_back(byte);
             self.node = step(&self.masks.0, self.node, byte);
             let node = &self.masks.0[self.node as usize];
-            let (hidden, depth) = (node.hidden as usize, node.depth as usize);
-            self.held.iter_mut().rev().take(hidden).for_each(|(_, is_hidden)| *is_hidden = true);
+            let (hidden, depth) = (node.hidden, node.depth as usize);
+            if hidden > 0 {
+                self.hide(hidden.into());
+            }
             self.release(self.held.len() - depth, out);
         }
+    }
+
+    /// Hides the last `length` bytes. Values that overlap become one: each byte is looked at once,
+    /// however long the values are.
+    fn hide(&mut self, length: u64) {
+        let end = self.passed + self.held.len() as u64;
+        let mut start = end - length;
+        while let Some(last) = self.hidden.pop_back_if(|last| last.end >= start) {
+            start = start.min(last.start);
+        }
+        self.hidden.push_back(start..end);
     }
 
     /// Adds what is still held back: no more bytes come.
@@ -187,7 +206,10 @@ impl MaskedStream {
 
     /// Lets go of the first `count` bytes that are held.
     fn release(&mut self, count: usize, out: &mut Vec<u8>) {
-        for (byte, is_hidden) in self.held.drain(..count) {
+        for byte in self.held.drain(..count) {
+            let _left_behind = self.hidden.pop_front_if(|first| first.end <= self.passed);
+            let is_hidden = self.hidden.front().is_some_and(|first| first.start <= self.passed);
+            self.passed += 1;
             match is_hidden {
                 false => out.push(byte),
                 true if self.hiding => {}
