@@ -43,6 +43,14 @@ pub struct Downloaded {
 /// Why a file could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
+    /// Programs disagree on what the address means.
+    #[error("cannot download {url}: the address {flaw}")]
+    Address {
+        /// The URL.
+        url: RemoteUrl,
+        /// What is wrong with it.
+        flaw: &'static str,
+    },
     /// The server says no.
     #[error("cannot download {url}: invalid response status {status}")]
     Status {
@@ -105,6 +113,9 @@ impl Downloader {
         url: &RemoteUrl,
         checksum: Option<Digest>,
     ) -> Result<Downloaded, DownloadError> {
+        if let Some(flaw) = url.flaw() {
+            return Err(DownloadError::Address { url: url.clone(), flaw });
+        }
         if let Some(wanted) = checksum
             && let Some(known) = self.recall(&name_of(url, checksum))?
             && known.digest == wanted

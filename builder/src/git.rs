@@ -42,6 +42,22 @@ pub enum GitError {
         /// Why.
         source: SandboxError,
     },
+    /// Programs disagree on what the address means.
+    #[error("cannot fetch {remote}: the address {flaw}")]
+    Address {
+        /// The repository.
+        remote: RemoteUrl,
+        /// What is wrong with it.
+        flaw: &'static str,
+    },
+    /// The time of the commit is none that a file can have.
+    #[error("the commit {commit} of {remote} has a time that no file can have")]
+    Time {
+        /// The repository.
+        remote: RemoteUrl,
+        /// The commit.
+        commit: String,
+    },
     /// Git has no broker to run it.
     #[error("git can't be run here")]
     NoBroker,
@@ -194,10 +210,14 @@ impl Git {
         }
         if git.submodules && into.join(".gitmodules").exists() {
             let update = ["submodule", "update", "-q", "--init", "--recursive", "--depth=1"];
-            run("fetch the submodules of", &update).await?;
+            // The repository names them, not the user, and what they are goes to its own commands: they
+            // get nothing of the caller's.
+            let stranger = Self { named: Arc::default(), ..self.clone() };
+            stranger.run("fetch the submodules of", remote, Some(into), &update).await?;
         }
         let seconds = run("read the time of", &["show", "-s", "--format=%ct", "HEAD"]).await?;
-        let seconds = Duration::from_secs(seconds.trim().parse().unwrap_or(0));
+        let committed = time_of(seconds.trim())
+            .ok_or_else(|| GitError::Time { remote: remote.clone(), commit: git.commit.clone() })?;
         // It says when and from where; BuildKit removes it, too.
         let _there_may_be_none = fs::remove_file(into.join(".git/FETCH_HEAD"));
         let part = match &git.subdir {
@@ -208,7 +228,7 @@ impl Git {
             None => into.to_owned(),
         };
         tidy(&part, git.keep_git_dir).map_err(unreadable)?;
-        Ok(Checkout { part, committed: SystemTime::UNIX_EPOCH + seconds })
+        Ok(Checkout { part, committed })
     }
 
     /// Runs git in `directory`, else where there is no repository: never where the caller stands.
@@ -235,6 +255,9 @@ impl Git {
         args: &[&str],
         login: Login,
     ) -> Result<String, GitError> {
+        if let Some(flaw) = remote.flaw() {
+            return Err(GitError::Address { remote: remote.clone(), flaw });
+        }
         let broker = self.sandbox.broker().ok_or(GitError::NoBroker)?;
         let safe = SAFE.iter().flat_map(|setting| ["-c", setting]);
         let words = std::iter::once("git").chain(safe).chain(args.iter().copied());
@@ -301,6 +324,15 @@ impl Git {
     }
 }
 
+/// The time of a commit, which says anything; that of one before 1970 is 1970.
+fn time_of(seconds: &str) -> Option<SystemTime> {
+    /// What the headers of archives hold, and file systems with them.
+    const LATEST: i64 = 0o77_777_777_777;
+    let seconds: i64 = seconds.parse().ok().filter(|seconds| *seconds <= LATEST)?;
+    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    SystemTime::UNIX_EPOCH.checked_add(since)
+}
+
 /// How a server gets to know what a secret says.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Login {
@@ -361,7 +393,10 @@ fn authorization(secrets: &Secrets, remote: &RemoteUrl) -> Option<(String, Strin
 
 /// What holds whatever the configuration says: nothing that a repository brings along is run, no
 /// process stays behind, and no time gets into a kept `.git`.
-const SAFE: [&str; 10] = [
+/// A server that sends nothing for a minute, or next to nothing, is given up.
+const SAFE: [&str; 12] = [
+    "http.lowSpeedLimit=256",
+    "http.lowSpeedTime=60",
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.logAllRefUpdates=false",

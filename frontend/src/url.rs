@@ -27,6 +27,21 @@ impl RemoteUrl {
         &self.0
     }
 
+    /// What is wrong with an address of the web that programs read differently: where one sees a path
+    /// and another a user, a secret would go to the wrong host, or be shown.
+    pub fn flaw(&self) -> Option<&'static str> {
+        let (scheme, rest) = self.0.split_once("://")?;
+        if !is_web(scheme) {
+            return None;
+        }
+        if rest.contains(|c: char| c == '\\' || c.is_control()) {
+            return Some("has a backslash or a control character in it: write it percent-encoded");
+        }
+        rest.is_empty().then_some("names no host").or_else(|| {
+            rest.starts_with(['/', '?', '#']).then_some("names no host between `://` and its path")
+        })
+    }
+
     /// The address for a transport that is told the user by other means. That of ssh keeps the name of
     /// its user, which is no secret, and loses a password, which nothing could use.
     pub fn without_user(&self) -> String {
@@ -215,13 +230,28 @@ fn length(text: &str, before: &str) -> usize {
 
 /// The part of `rest`, which is what stands behind `scheme://`, that tells the user.
 fn user(scheme: &str, rest: &str) -> Range<usize> {
+    let is_web = is_web(scheme);
+    // Programs for the web skip further slashes.
+    let skipped = match is_web {
+        true => rest.len() - rest.trim_start_matches(['/', '\\']).len(),
+        false => 0,
+    };
+    let found = user_of_authority(is_web, &rest[skipped..]);
+    if found.is_empty() { found } else { found.start + skipped..found.end + skipped }
+}
+
+/// A word that ends with `http` or `https`, since other letters may stand before these in a text.
+fn is_web(scheme: &str) -> bool {
+    ["http", "https"].iter().any(|web| {
+        let tail = scheme.len().checked_sub(web.len()).and_then(|start| scheme.get(start..));
+        tail.is_some_and(|tail| tail.eq_ignore_ascii_case(web))
+    })
+}
+
+fn user_of_authority(is_web: bool, rest: &str) -> Range<usize> {
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
     let Some(at) = authority.rfind('@') else { return broken_user(authority, rest) };
     // A user of the web may be nothing but a token; that of ssh or a database is but a name.
-    let is_web = ["http", "https"].iter().any(|web| {
-        let tail = scheme.len().checked_sub(web.len()).and_then(|start| scheme.get(start..));
-        tail.is_some_and(|tail| tail.eq_ignore_ascii_case(web))
-    });
     match authority[..at].find(':') {
         _ if is_web => 0..at + 1,
         Some(colon) => colon..at,
@@ -309,6 +339,25 @@ mod tests {
             assert_eq!(kept.to_string(), shown);
             assert_eq!(format!("{kept:?}"), format!("{shown:?}"));
             assert_eq!(kept.reveal(), url);
+        }
+    }
+
+    /// A backslash ends the host for some programs and belongs to the user for others.
+    #[test]
+    fn an_address_that_programs_read_differently_has_a_flaw() {
+        for url in [
+            "http://a\\@b/f",
+            "https://a\\b",
+            "http:///u:pw@h/f",
+            "http://",
+            "http://?a",
+            "HTTP://a\tb/",
+        ] {
+            let url = RemoteUrl::new(url);
+            assert!(url.flaw().is_some() && !url.to_string().contains("pw"), "{url}");
+        }
+        for url in ["http://a/b", "https://u:p@[::1]:8/a?b#c", "ssh://git@h/a\\b", "git@h:a"] {
+            assert_eq!(RemoteUrl::new(url).flaw(), None, "{url}");
         }
     }
 

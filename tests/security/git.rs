@@ -429,3 +429,17 @@ fn a_submodule_is_no_directory_of_this_machine() {
             .fails_with(&["git can't fetch the submodules of", "not allowed"]);
     }
 }
+
+/// The web library ended the host at a backslash, and the look-up of its token behind it.
+#[test]
+fn an_address_that_programs_read_differently_is_refused() {
+    let session = Session::new();
+    for address in ["http://127.0.0.1:9\\\\@h.example/f", "http:///u:pa55wordmarker@127.0.0.1:9/f"]
+    {
+        for end in ["", ".git"] {
+            session.write("Dockerfile", format!("FROM scratch\nADD {address}{end} /f\n"));
+            let outcome = session.build(&[]).fails_with(&["the address", "Dockerfile:2"]);
+            assert!(!outcome.stderr.contains("pa55wordmarker"), "{outcome}");
+        }
+    }
+}
