@@ -15,7 +15,10 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, set_child_subreaper,
+    waitpid,
+};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
@@ -108,7 +111,11 @@ impl Broker {
         let mut text = Vec::new();
         loop {
             tokio::select! {
-                (stderr, bytes) = streams.next() => output.add(stderr, bytes),
+                (stderr, bytes) = streams.next() => {
+                    output.add(stderr, bytes);
+                    // Leaving ends the command.
+                    output.refuse_too_much().or_cannot_with(|| attempt(command))?;
+                }
                 read = answer.read_buf(&mut text) => match read {
                     Ok(0) | Err(_) => break,
                     Ok(_) => (),
@@ -156,9 +163,28 @@ impl Broker {
 }
 
 impl BrokerOutput {
+    /// The most that a command may answer, and how much of its complaints is kept: a server that git
+    /// talks to may have it print without end.
+    const MOST_STDOUT: usize = 16 << 20;
+    const KEPT_STDERR: usize = 64 << 10;
+
     fn add(&mut self, stderr: bool, bytes: &[u8]) {
-        let stream = if stderr { &mut self.stderr } else { &mut self.stdout };
-        stream.extend_from_slice(bytes);
+        if !stderr {
+            self.stdout.extend_from_slice(bytes);
+            return;
+        }
+        self.stderr.extend_from_slice(bytes);
+        // The last of it says what went wrong.
+        if self.stderr.len() > 2 * Self::KEPT_STDERR {
+            self.stderr.drain(..self.stderr.len() - Self::KEPT_STDERR);
+        }
+    }
+
+    fn refuse_too_much(&self) -> std::io::Result<()> {
+        if self.stdout.len() <= Self::MOST_STDOUT {
+            return Ok(());
+        }
+        Err(std::io::Error::other("it printed more than 16 MiB"))
     }
 }
 
@@ -260,14 +286,33 @@ fn run(
         .stdout(Stdio::from(stdout))
         .stderr(Stdio::from(stderr))
         .spawn()?;
+    // What its children leave behind comes to this process.
+    set_child_subreaper(Some(getpid()))?;
     let process = Pid::from_child(&child);
     let pidfd = pidfd_open(process, PidfdFlags::empty())?;
     let mut polled = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(answer, PollFlags::RDHUP)];
     poll(&mut polled, None)?;
     if polled[0].revents().is_empty() {
         child.kill()?;
+        child.wait()?;
+        end_orphans();
+        return Ok(Answer::Ended(None));
     }
     Ok(Answer::Ended(child.wait()?.code()))
+}
+
+/// Ends what a killed command has started, such as the processes that git talks to servers with. Each
+/// one's children come here in their turn.
+fn end_orphans() {
+    let path = format!("/proc/self/task/{}/children", getpid().as_raw_nonzero());
+    loop {
+        let children = std::fs::read_to_string(&path).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?));
+        if children.map(|child| kill_process(child, Signal::KILL)).count() == 0 {
+            return;
+        }
+        let _ended = waitpid(None, WaitOptions::empty());
+    }
 }
 
 /// Leaves `command` no more of our environment, which is the caller's, than it shall see.

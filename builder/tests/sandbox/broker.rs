@@ -65,8 +65,10 @@ fn a_command_of_the_broker_ends_when_nobody_waits() {
     let mark = "31415.4";
     let broker = Broker::start().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let command =
-        BrokerCommand { args: vec!["sleep".into(), mark.into()], ..BrokerCommand::default() };
+    // With what it has started, as git has.
+    let script = format!("sleep {mark} & wait");
+    let args = vec!["sh".into(), "-c".into(), script];
+    let command = BrokerCommand { args, ..BrokerCommand::default() };
     runtime.block_on(async {
         let wait = tokio::time::timeout(Duration::from_millis(100), broker.run(&command));
         assert!(wait.await.is_err());
