@@ -9,6 +9,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     builder::sandbox::keep_descriptors();
+    builder::sandbox::hear_of_children();
     builder::sandbox::init_if_asked();
     builder::cli::main()
 }

@@ -435,3 +435,14 @@ fn a_limit_on_namespaces_is_not_a_full_disk() {
         assert!(!told.stderr.contains("disk") && !told.stderr.contains("o space"), "{told}");
     }
 }
+
+/// A caller that ignores SIGCHLD hands that down: no command was ever seen to end.
+#[test]
+fn a_caller_that_ignores_its_children_gets_its_build() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN true\n");
+    let build = session.build_command("plain", &[]);
+    let mut command = session.command("timeout");
+    command.args(["60", "sh", "-c", "trap '' CHLD; exec \"$@\"", "sh"]);
+    command.arg(build.get_program()).args(build.get_args());
+    session.run(&mut command).succeeds();
+}

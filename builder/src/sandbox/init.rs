@@ -41,6 +41,15 @@ pub fn keep_descriptors() {
     close_range_from_three(libc::CLOSE_RANGE_CLOEXEC);
 }
 
+/// Has the kernel tell of children that end, also where the caller wished not to hear of its own: an
+/// ignored SIGCHLD is inherited, and nothing would ever be seen to end.
+///
+/// Must be called in `main` before children exist.
+pub fn hear_of_children() {
+    // SAFETY: the action is the kernel's own, no handler runs.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// A kernel that can't do this can't run containers: starting the workload would say so.
 fn close_range_from_three(flags: u32) {
     // SAFETY: called before anything has opened a descriptor that it relies on.
@@ -167,6 +176,7 @@ fn poll_patiently(polled: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> rust
 fn run(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<Report, SandboxError> {
     set_parent_process_death_signal(Some(Signal::KILL)).or_cannot("watch the parent")?;
     setsid().or_cannot("start a session")?;
+    leave_keyring();
     umask(rustix::fs::Mode::empty());
     enter_namespaces(&incoming.spec)?;
     let workload = Workload::new(&incoming.spec, &incoming.bytes)?;
@@ -180,6 +190,14 @@ fn run(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<Report, SandboxE
         stubs.remove();
     }
     Ok(outcome(status, failure))
+}
+
+/// The keys of the caller's session are not the container's: an insecure command could read them.
+fn leave_keyring() {
+    /// `KEYCTL_JOIN_SESSION_KEYRING`; without a name it is a new one.
+    const JOIN: libc::c_long = 1;
+    // SAFETY: the call takes no pointer but a null one. A kernel without keyrings has none to leave.
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN, std::ptr::null::<libc::c_char>()) };
 }
 
 fn enter_namespaces(spec: &Spec) -> Result<(), SandboxError> {

@@ -55,7 +55,7 @@ use serde::{Deserialize, Serialize};
 pub use broker::{Broker, BrokerCommand, BrokerOutput, Inherited};
 pub use container::{Container, ContainerMount, Exit, MountSource, Network, Security};
 pub use error::SandboxError;
-pub use init::{init_if_asked, keep_descriptors};
+pub use init::{hear_of_children, init_if_asked, keep_descriptors};
 pub use mounts::{bind, bind_part, bind_path, tmpfs};
 
 use limits::Limit;

@@ -38,6 +38,17 @@ const MASKED: &[&str] = &[
     "sys/firmware",
 ];
 
+/// Where a host mounts what root alone may see. A `/sys` that is mounted anew has nothing there; that
+/// of the host, which root of a container gets, has.
+const MOUNTED_IN_SYS: &[&str] = &[
+    "sys/fs/bpf",
+    "sys/fs/pstore",
+    "sys/kernel/config",
+    "sys/kernel/debug",
+    "sys/kernel/security",
+    "sys/kernel/tracing",
+];
+
 /// `PROC_SUPER_MAGIC`
 const PROC: i64 = 0x9fa0;
 
@@ -293,11 +304,24 @@ fn hide(root: BorrowedFd<'_>, mask: OwnedFd) -> Result<(), SandboxError> {
     for path in MASKED {
         masks.cover(path)?;
     }
+    for path in MOUNTED_IN_SYS.iter().filter(|path| has_entries(root, path)) {
+        masks.cover(path)?;
+    }
     for path in thermal_throttles() {
         masks.cover(&path)?;
     }
     let shared = shared_process_files(root).or_cannot("list /proc")?;
     shared.iter().try_for_each(|path| freeze(root, path))
+}
+
+/// Whether a directory has something in it, or can't be looked into.
+fn has_entries(root: BorrowedFd<'_>, path: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match openat(root, path, flags, Mode::empty()).and_then(Dir::new) {
+        // Itself and the one above.
+        Ok(entries) => entries.count() > 2,
+        Err(error) => error != rustix::io::Errno::NOENT,
+    }
 }
 
 /// What is in `/proc` beside the processes, and not hidden. The kernel has one mode and owner of
