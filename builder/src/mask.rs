@@ -49,7 +49,9 @@ impl Masks {
         let mut nodes = vec![Node::new(0, 0)];
         for value in values {
             let lines = value.split(|&byte| byte == b'\n');
-            for text in std::iter::once(value).chain(lines).map(trim_line_end) {
+            let texts = std::iter::once(value).chain(lines);
+            // A shell drops the blanks at the ends of what it expands.
+            for text in texts.flat_map(|text| [trim_line_end(text), text.trim_ascii()]) {
                 if text.len() >= SHORTEST {
                     insert(&mut nodes, text);
                 }
@@ -262,6 +264,12 @@ mod tests {
     fn a_value_with_a_line_end_is_hidden_without_it_too() {
         assert_eq!(in_all_pieces(&["s3cretvalue\r\n"], "s3cretvalue."), "****.");
         assert_eq!(in_all_pieces(&["1234567\n"], "1234567\n"), "1234567\n");
+    }
+
+    #[test]
+    fn a_value_is_hidden_without_the_blanks_at_its_ends_too() {
+        assert_eq!(in_all_pieces(&["  s3cretvalue  \n"], "s3cretvalue."), "****.");
+        assert_eq!(in_all_pieces(&["  s3cretvalue  \n"], "<  s3cretvalue  >"), "<****>");
     }
 
     #[test]
