@@ -48,15 +48,24 @@ impl Cache {
     /// Deletes what no named image consists of and no living process counts on, and what dead
     /// processes left behind, and what ended builds printed. The named images stay.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, CacheError> {
-        let mut pruned = self.bury_unneeded(options)?;
+        // What needs no room goes first: on a full disk the database can't say what else may go.
         self.bury_builds(options.unused_for)?;
         self.declare_dead()?;
+        let bytes = self.remove_dead()?;
+        let mut pruned = self.bury_unneeded(options)?;
         self.remove_dead_leases()?;
+        pruned.bytes = bytes + self.remove_dead()?;
+        Ok(pruned)
+    }
+
+    /// Deletes what waits for it, and returns how many bytes that frees.
+    fn remove_dead(&self) -> Result<u64, CacheError> {
+        let mut bytes = 0;
         for path in self.dead(self.own_life())? {
-            pruned.bytes += tree::disk_usage(&path);
+            bytes += tree::disk_usage(&path);
             tree::remove(&path, usize::MAX).map_err(io_error("remove", &path))?;
         }
-        Ok(pruned)
+        Ok(bytes)
     }
 
     fn bury_unneeded(&self, options: &PruneOptions) -> Result<Pruned, CacheError> {

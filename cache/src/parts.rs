@@ -34,8 +34,15 @@ pub(crate) const DIRECTORIES: [&str; 11] = [
 
 /// The files of a store; the database's own have no others beside them in a new one. The database
 /// is the first that is looked at: who may not enter the store hears that of it.
-const FILES: [&str; 6] =
-    [db::FILE, "rbuild.db-wal", "rbuild.db-shm", "rbuild.db.damaged", "oci-layout", "index.json"];
+const FILES: [&str; 7] = [
+    db::FILE,
+    "rbuild.db-wal",
+    "rbuild.db-shm",
+    "rbuild.db-journal",
+    "rbuild.db.damaged",
+    "oci-layout",
+    "index.json",
+];
 
 /// The names that a store has at its top, the database's files aside.
 pub(crate) const TOP: [&str; 8] =
@@ -130,9 +137,10 @@ impl Root {
                 foreign(path, &stat)
             });
         }
-        // Its owner may always give it back to themselves.
+        // Its owner may always give it back to themselves, and take it from others.
         let needed = if kind == FileType::Directory { Mode::RWXU } else { Mode::RUSR | Mode::WUSR };
-        if !Mode::from_raw_mode(stat.st_mode).contains(needed) {
+        let is_open = stat.st_mode & OTHERS_WRITE != 0;
+        if is_open || !Mode::from_raw_mode(stat.st_mode).contains(needed) {
             set_mode(&part, needed).map_err(io_error("change the mode of", &path))?;
         }
         Ok(true)
@@ -199,7 +207,7 @@ pub(crate) fn recognise(root: &Path) -> Result<Recognised, CacheError> {
     let (mut own, mut foreign, mut database) = (false, false, false);
     for name in names(root).map_err(io_error("read", root))? {
         let name = name.to_string_lossy();
-        if name.starts_with(db::FILE) {
+        if is_of_database(&name) {
             database = true;
         } else if TOP.contains(&&*name) {
             own = true;
@@ -218,6 +226,14 @@ pub(crate) fn recognise(root: &Path) -> Result<Recognised, CacheError> {
     })
 }
 
+/// Whether a name is that of the database, of its journals, or of one that was set aside.
+pub(crate) fn is_of_database(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(db::FILE) else { return false };
+    let rest =
+        ["-wal", "-shm", "-journal"].iter().find_map(|end| rest.strip_suffix(end)).unwrap_or(rest);
+    rest.is_empty() || rest == ".damaged" || rest.starts_with(".aside-")
+}
+
 /// Whether there are directories of ownership maps, which only a store has.
 fn has_maps(root: &Path) -> bool {
     let maps = ["layers/real", "layers/single", "mounts/real", "mounts/single"];
@@ -226,9 +242,11 @@ fn has_maps(root: &Path) -> bool {
 
 /// Whether processes have worked there.
 fn has_runs(root: &Path) -> bool {
-    let names = names(&root.join("run")).unwrap_or_default();
+    let (runs, locks) = (names(&root.join("run")), names(&root.join("locks")));
     let is_own = |name: &OsString| crate::run::is_own_name(&name.to_string_lossy());
-    is_directory(&root.join("run")) && is_directory(&root.join("locks")) || names.iter().any(is_own)
+    let runs_are_own = runs.as_ref().is_ok_and(|runs| runs.iter().all(is_own));
+    let has_runs = runs.as_ref().is_ok_and(|runs| !runs.is_empty());
+    runs_are_own && (has_runs || locks.is_ok())
 }
 
 fn is_directory(path: &Path) -> bool {

@@ -36,7 +36,7 @@ pub fn remove_store(root: &Path) -> Result<(), CacheError> {
     let database = root.join(db::FILE);
     for path in entries(root)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with(db::FILE) && path != database {
+        if parts::is_of_database(&name) && path != database {
             remove(&path)?;
         }
     }

@@ -357,3 +357,42 @@ fn what_is_no_file_in_place_of_a_blob_is_not_read() {
         session.image("x");
     }
 }
+
+/// A pipe in place of the journal made every command wait for ever.
+#[test]
+fn a_pipe_in_place_of_a_journal_is_refused() {
+    let session = session(Caller::Root);
+    session.build(&["-t", "x"]).succeeds();
+    session.tool("mkfifo", &["store/rbuild.db-journal"]);
+    session.build(&["-t", "x"]).fails_with(&["rbuild.db-journal", "a pipe"]);
+}
+
+/// Parts that others could write stayed open when the store was closed.
+#[test]
+fn no_part_of_a_store_stays_open_to_others() {
+    let session = session(Caller::Root);
+    session.build(&["-t", "x"]).succeeds();
+    session.tool("chmod", &["777", "store/layers/real", "store/blobs/sha256"]);
+    session.tool("chmod", &["666", "store/rbuild.db"]);
+    session.build(&["-t", "x"]).succeeds();
+    let open =
+        session.tool("find", &["store", "-perm", "/022", "!", "-type", "l", "-maxdepth", "2"]);
+    assert_eq!(open, "");
+}
+
+/// Directories with names that a store has were taken for one, and what was in `run` deleted.
+#[test]
+fn what_rbuild_did_not_make_is_never_deleted() {
+    let session = session(Caller::Root);
+    session.tool("mkdir", &["-p", "other/run/app", "other/locks"]);
+    session.tool("touch", &["other/run/app/state"]);
+    session.build(&["--root", "other", "-t", "x"]).fails_with(&["other"]);
+    assert!(session.path("other/run/app/state").exists());
+    session.build(&["-t", "x"]).succeeds();
+    session.tool("mkdir", &["-p", "store/rbuild.db-notes", "store/run/app"]);
+    session.build(&["--no-cache", "-t", "x"]).succeeds();
+    let remove = ["store", "remove"];
+    let mut command = session.command(test_support::rbuild().to_str().unwrap());
+    session.run(command.args(remove).env("RBUILD_ROOT", session.store()));
+    assert!(session.path("store/rbuild.db-notes").exists(), "it is not the database's");
+}
