@@ -36,6 +36,7 @@ pub mod mask;
 pub mod output;
 mod owners;
 pub mod pin;
+mod regular_file;
 pub mod sandbox;
 pub mod snapshot;
 pub mod solver;

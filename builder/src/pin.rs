@@ -19,6 +19,7 @@ use registry_client::Client;
 use crate::download::{DownloadError, Downloaded, Downloader};
 use crate::event::{EventKind, Events, StepId};
 use crate::git::{Git, GitError};
+use crate::regular_file;
 use crate::worker::seconds;
 
 /// Looks sources up.
@@ -469,7 +470,7 @@ fn no_platform(name: &str, platform: &Platform, index: &Index) -> PinError {
 fn layout_entry(path: &Path, tag: &str, digest: Option<Digest>) -> Result<Descriptor, PinError> {
     let file = path.join("index.json");
     let unreadable = |source| PinError::Layout { path: file.clone(), source };
-    let bytes = std::fs::read(&file).map_err(unreadable)?;
+    let bytes = regular_file::read(&file).map_err(unreadable)?;
     let index: Index = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.into()))?;
     let named = |entry: &&Descriptor| {
         let name = |key: &str| entry.annotations.get(key).map(String::as_str);
@@ -491,8 +492,8 @@ fn layout_entry(path: &Path, tag: &str, digest: Option<Digest>) -> Result<Descri
 /// Reads a small blob of a layout and verifies it.
 fn layout_blob(path: &Path, digest: Digest) -> Result<Vec<u8>, PinError> {
     let path = path.join("blobs/sha256").join(digest.hex());
-    let bytes =
-        std::fs::read(&path).map_err(|source| PinError::Layout { path: path.clone(), source })?;
+    let bytes = regular_file::read(&path)
+        .map_err(|source| PinError::Layout { path: path.clone(), source })?;
     if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(PinError::LayoutDigest { path }) }
 }
 

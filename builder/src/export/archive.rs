@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::image;
 use crate::layer::Hashed;
+use crate::regular_file;
 use crate::stop::{self, Stoppable};
 use crate::whole_file::WholeFile;
 
@@ -241,7 +242,7 @@ fn add_entries(
     let lock = directory.join("index.json.lock");
     let _lock = FileLock::take(&lock, stop).map_err(unwritable(&lock))?;
     let path = directory.join("index.json");
-    let kept = match std::fs::read(&path) {
+    let kept = match regular_file::read(&path) {
         Ok(bytes) => {
             let index: Index = serde_json::from_slice(&bytes)
                 .map_err(|source| ArchiveError::NoLayout { path: path.clone(), source })?;

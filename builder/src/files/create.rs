@@ -9,12 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timestamps};
 use rustix::io::{self, Errno};
+use rustix::path::Arg as _;
 use tokio_util::sync::CancellationToken;
 
-use super::meta::{self, Kind, Meta, Time, timespec};
+use super::meta::{Kind, Meta, Time, timespec};
 use super::owner::Ids;
 use super::root::READ_DIRECTORY;
 use super::xattrs::{self, Xattr};
+use crate::layer;
 use crate::owners::{self, Owner, Owners};
 use crate::stop::go_on;
 
@@ -123,16 +125,11 @@ fn dress_at(dir: impl AsFd, name: &OsStr, attributes: &Attributes) -> io::Result
 
 /// Removes `name` and, if it is a directory, all that is below it. Missing is fine.
 pub(crate) fn remove_all(dir: impl AsFd, name: &OsStr, stop: &CancellationToken) -> io::Result<()> {
-    let Some(found) = Meta::find(&dir, name)? else { return Ok(()) };
-    if found.kind() != Kind::Directory {
-        return rustix::fs::unlinkat(dir, name, AtFlags::empty());
+    let name = name.into_c_str()?;
+    match layer::remove_unless(dir.as_fd(), &name, || go_on(stop)) {
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed,
     }
-    let below = rustix::fs::openat(&dir, name, READ_DIRECTORY, Mode::empty())?;
-    for name in meta::names(&below)? {
-        go_on(stop)?;
-        remove_all(&below, &name, stop)?;
-    }
-    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
 }
 
 /// Removes what is not a directory to make room for something new; tells whether it is one.

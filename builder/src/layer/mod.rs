@@ -44,6 +44,7 @@ pub use links::save_owners;
 pub(crate) use normalise::reset_root;
 pub use tar::{TarError, write_named_trees, write_tree};
 pub use times::{Times, TimesError, Window, restamp};
+pub(crate) use walk::remove_unless;
 pub use walk::{TreeError, copy_metadata};
 
 use std::ffi::CStr;

@@ -222,13 +222,26 @@ pub(crate) fn sorted_names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<CStrin
 
 /// Removes `name` from `dir` with everything below it.
 pub(crate) fn remove(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    remove_unless(dir, name, || Ok(()))
+}
+
+/// Like [`remove`], until `go_on` fails. It needs a descriptor for each level, and no stack.
+pub(crate) fn remove_unless(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    go_on: impl Fn() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => remove_dir(dir, name),
+        Err(Errno::ISDIR | Errno::PERM) => remove_dir(dir, name, go_on),
         done => done,
     }
 }
 
-fn remove_dir(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+fn remove_dir(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    go_on: impl Fn() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
     struct Level {
         dir: OwnedFd,
         name: CString,
@@ -241,6 +254,7 @@ fn remove_dir(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
     };
     let mut levels = vec![open(dir, name)?];
     while let Some(level) = levels.last_mut() {
+        go_on()?;
         if let Some(name) = level.names.next() {
             match rustix::fs::unlinkat(&level.dir, &name, AtFlags::empty()) {
                 Ok(()) => {}

@@ -26,6 +26,7 @@ use crate::build::Services;
 use crate::event::{EventKind, Events, StepId};
 use crate::image::Layer;
 use crate::layer::{self, Compression, Compressor, Hashed, TarError};
+use crate::regular_file;
 use crate::stop::Stoppable;
 
 /// The step under which compressing shows.
@@ -347,7 +348,7 @@ fn copy_blob(
     blob: &Descriptor,
 ) -> Result<(), BlobError> {
     let unreadable = |source| BlobError::Layout { path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut file = regular_file::open_sized(path, blob.size).map_err(unreadable)?;
     let mut writer = cache.write_blob()?;
     io::copy(&mut file, &mut writer).map_err(|source| BlobError::Write { layer, source })?;
     save(writer, layer, blob)

@@ -18,6 +18,7 @@ use super::{LocalWorker, ViewError, lock};
 use crate::archive;
 use crate::event::{EventKind, StepId};
 use crate::layer::{self, Applied, ApplyError};
+use crate::regular_file;
 use crate::solver::OpError;
 use crate::stop::Stoppable;
 
@@ -190,8 +191,10 @@ impl LocalWorker {
         progress(0, false);
         let reader = self.open(&blob, origin).await?;
         let (cache, told, stop) = (self.cache.clone(), progress.clone(), self.stop.clone());
-        let staged =
-            self.blocking(move || stage(&cache, layer, &blob, reader, (&told, &stop))).await?;
+        let staged = {
+            let _room = self.unpackers.acquire().await.expect("it is never closed");
+            self.blocking(move || stage(&cache, layer, &blob, reader, (&told, &stop))).await?
+        };
         let skipped = &staged.applied.skipped_devices;
         if let Some(paths) = some_of(&skipped.first, skipped.count) {
             let text = format!(
@@ -209,8 +212,8 @@ impl LocalWorker {
             None | Some(Origin::Store) => Reader::Stored(self.cache.open_blob(&blob.digest)?),
             Some(Origin::OciLayout(path)) => {
                 let path = path.join("blobs/sha256").join(blob.digest.hex());
-                let opened =
-                    File::open(&path).map_err(|source| UnpackError::Open { path, source })?;
+                let opened = regular_file::open_sized(&path, blob.size);
+                let opened = opened.map_err(|source| UnpackError::Open { path, source })?;
                 Reader::New(Box::new(opened))
             }
             Some(Origin::Registry(reference)) => {
@@ -299,6 +302,8 @@ fn stage(
         }
         Reader::New(reader) => {
             let reader = Watched::new(Stoppable::new(reader, stop), progress);
+            // One byte more shows that it is too large, whatever it says.
+            let reader = reader.take(blob.size.saturating_add(1));
             let mut saving = Saving { reader, writer: cache.write_blob()? };
             let applied = apply(layer, &mut saving, directory.as_fd(), stop)?;
             // The digest is that of the whole blob, also of what lies behind the archive's end.

@@ -83,6 +83,9 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
+/// How many layers are unpacked at a time.
+const UNPACKERS: usize = 3;
+
 /// Runs ops on this machine.
 pub struct LocalWorker {
     cache: Cache,
@@ -109,6 +112,8 @@ pub struct LocalWorker {
     seen: Mutex<HashSet<PathBuf>>,
     /// One for each layer that is being unpacked.
     unpacking: Mutex<HashMap<DiffId, Arc<tokio::sync::Mutex<()>>>>,
+    /// A decompressor may take 128 MiB and more, so that few run at a time.
+    unpackers: tokio::sync::Semaphore,
     /// Cancelled when nothing is wanted of this worker any more.
     stop: CancellationToken,
     /// Whether what dead processes left in the store is being removed.
@@ -164,6 +169,7 @@ impl LocalWorker {
             digested: Mutex::default(),
             seen: Mutex::default(),
             unpacking: Mutex::default(),
+            unpackers: tokio::sync::Semaphore::new(UNPACKERS),
             stop: services.stop.child_token(),
             reclaimed: Once::new(),
             reclaiming: Arc::default(),

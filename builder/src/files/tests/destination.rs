@@ -208,3 +208,24 @@ fn directories_on_the_way_take_after_one_with_set_group_id() {
     let to = copied(Copy::new("t", "/s/t"));
     assert_eq!((to.show("s/t"), to.show("s/t/sub")), ("d 2755 0:50".into(), "d 0755 0:0".into()));
 }
+
+/// Each level of a tree was a level of the stack, too: a small archive could end the program.
+#[test]
+fn a_deep_tree_is_removed_with_a_small_stack() {
+    let tree = Tree::new();
+    let mut dir = std::fs::File::open(tree.at("")).unwrap();
+    for _ in 0..800 {
+        rustix::fs::mkdirat(&dir, "d", rustix::fs::Mode::RWXU).unwrap();
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+        dir = rustix::fs::openat(&dir, "d", flags, rustix::fs::Mode::empty()).unwrap().into();
+    }
+    let path = tree.at("");
+    let remove = move || {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let top = std::fs::File::open(path).unwrap();
+        crate::files::create::remove_all(&top, "d".as_ref(), &stop)
+    };
+    let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(remove).unwrap();
+    thread.join().unwrap().unwrap();
+    assert!(!tree.at("d").exists());
+}
