@@ -307,8 +307,13 @@ fn end_orphans() {
     let path = format!("/proc/self/task/{}/children", getpid().as_raw_nonzero());
     loop {
         let children = std::fs::read_to_string(&path).unwrap_or_default();
-        let children = children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?));
-        if children.map(|child| kill_process(child, Signal::KILL)).count() == 0 {
+        let ids = children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?));
+        let mut are_left = false;
+        for child in ids {
+            are_left = true;
+            let _it_may_have_ended = kill_process(child, Signal::KILL);
+        }
+        if !are_left {
             return;
         }
         let _ended = waitpid(None, WaitOptions::empty());
