@@ -1,6 +1,7 @@
 //! Git repositories as build contexts, as sources of ADD and as named contexts.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .expect("git daemon runs");
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -43,7 +45,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _it_has_ended = self.daemon.kill();
+        // The server is a child of `git`.
+        let group = rustix::process::Pid::from_child(&self.daemon);
+        let _it_has_ended =
+            rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _it_has_ended = self.daemon.wait();
     }
 }
