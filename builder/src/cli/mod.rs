@@ -44,7 +44,7 @@ use self::settings::Settings;
 use self::store::{Action, StoreArgs};
 use self::visible::visible_lines;
 use crate::build::{BuildError, Report, Services};
-use crate::event::Events;
+use crate::event::{Events, Hidden};
 use crate::sandbox::{self, Level, Sandbox, SandboxError};
 use crate::whole_file::is_special;
 use crate::worker::Host;
@@ -208,6 +208,17 @@ enum Ended {
     Stopped,
 }
 
+impl Ended {
+    /// What the progress shows of it.
+    fn ending(&self) -> Ending {
+        match self {
+            Self::Built(..) | Self::Answered(..) | Self::Drawn(_) => Ending::Finished,
+            Self::Failed(BuildError::Stopped, _) | Self::Stopped => Ending::Stopped,
+            Self::Failed(..) => Ending::Failed,
+        }
+    }
+}
+
 fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCode, StartError> {
     let store = &store_of(&args.root, settings)?;
     // Before any thread exists: what runs from here on is in a namespace of its own.
@@ -236,19 +247,26 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
         Ok(Ended::Built(report, names)) => build::write_files(args, report, names),
         _ => Ok(()),
     };
-    shown.end(match &ended {
-        Ok(Ended::Built(..) | Ended::Answered(..) | Ended::Drawn(_)) => Ending::Finished,
-        Ok(Ended::Failed(BuildError::Stopped, _) | Ended::Stopped) => Ending::Stopped,
-        Ok(Ended::Failed(..)) | Err(_) => Ending::Failed,
-    });
-    let ended = match ended {
-        Ok(ended) => ended,
+    shown.end(ended.as_ref().map_or(Ending::Failed, Ended::ending));
+    match ended {
+        Ok(ended) => {
+            written?;
+            tell(ended, mode, store, &hidden)
+        }
         Err(error) => {
             say(&hidden.mask(&report::with_help(&error)));
-            return Ok(ExitCode::FAILURE);
+            Ok(ExitCode::FAILURE)
         }
-    };
-    written?;
+    }
+}
+
+/// Says how a build has ended, now that nothing else is shown.
+fn tell(
+    ended: Ended,
+    mode: ProgressMode,
+    store: &Path,
+    hidden: &Hidden,
+) -> Result<ExitCode, StartError> {
     match ended {
         Ended::Built(report, _) => {
             build::print_result(mode, &report, store)?;
