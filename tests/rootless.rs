@@ -54,12 +54,58 @@ fn whoever_has_many_ids_builds_the_image_that_root_builds() {
 }
 
 #[test]
+fn the_level_that_is_asked_for_is_the_one_that_is_entered() {
+    let session = Session::new().dockerfile(
+        "FROM busybox
+         RUN echo $(cat /proc/self/uid_map) > /map && readlink /proc/self > /pid && echo $$ > /own
+",
+    );
+    let build = |level: &str| {
+        session.build(&["--sandbox", level, "--no-cache", "-t", "x"]).succeeds();
+        let image = session.image("x");
+        ["/map", "/pid", "/own"].map(|name| image.text(name))
+    };
+    let every_id = "0 0 4294967295\n";
+    let [map, pid, _] = build("root");
+    assert!(map == every_id && pid.len() <= 2, "{map} {pid}");
+    let [map, _, _] = build("subordinate-ids");
+    assert_eq!(map, every_id);
+    let [map, _, _] = build("single-id");
+    assert_eq!(map, "0 0 1\n");
+    let [_, pid, own] = build("outer-proc");
+    assert_ne!(pid, own, "the number outside and the one inside");
+}
+
+#[test]
+fn a_level_that_the_machine_refuses_is_an_error() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN true\n").run_by(Caller::WithOneId);
+    session.build(&["--sandbox=root"]).fails_with(&["cannot enter a mount namespace"]);
+    session.build(&["--sandbox=subordinate-ids"]).fails_with(&["/etc/subuid"]);
+    session.build(&["--sandbox=chroot"]).fails_with(&["SYS_CHROOT"]);
+}
+
+/// What other processes have is not to be seen through the `/proc` that they are in.
+#[test]
+fn the_proc_from_outside_leads_to_no_process_outside() {
+    let session = Session::new().dockerfile(
+        "FROM busybox
+         RUN --security=insecure for p in /proc/[0-9]*; do readlink $p/root && cat $p/environ && ls $p/fd; done \\
+             2>/dev/null | grep -v '^/$' > /seen; true
+",
+    );
+    let insecure = "--allow=security.insecure";
+    session.build(&["--sandbox=outer-proc", insecure, "-t", "x"]).succeeds();
+    let seen = session.image("x").text("/seen");
+    assert!(!seen.contains("CARGO"), "{seen}");
+}
+
+#[test]
 fn root_of_a_container_needs_no_tool_to_have_many_ids() {
     let session = Session::new()
         .dockerfile("FROM busybox\nRUN echo $(cat /proc/self/uid_map) > /map\n")
         .run_by(Caller::RootOfContainer);
     session.build(&["-t", "x"]).succeeds();
-    assert_eq!(session.image("x").text("/map"), "0 0 65536\n");
+    assert_eq!(session.image("x").text("/map"), "0 0 4294967295\n");
 }
 
 #[test]

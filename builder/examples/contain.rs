@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     builder::sandbox::init_if_asked();
-    let sandbox = builder::sandbox::enter()?;
+    let sandbox = builder::sandbox::enter(builder::sandbox::Choice::Auto)?;
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     let count = match args.first().map(String::as_str) {
         Some("-n") => args.drain(..2).nth(1).ok_or("a count is missing")?.parse()?,

@@ -14,6 +14,7 @@ use super::progress::ProgressMode;
 use super::prune::PruneArgs;
 use super::settings::Settings;
 use super::store::StoreArgs;
+use crate::sandbox::Choice;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -62,7 +63,7 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
 /// The flag that says where the store is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StoreRoot {
-    /// Directory of the store [default: $XDG_DATA_HOME/rbuild, root: /var/lib/rbuild]
+    /// Directory of the store, see rbuild doctor
     #[arg(
         long,
         value_name = "DIR",
@@ -78,6 +79,25 @@ impl StoreRoot {
     pub(crate) fn path(&self, settings: &Settings) -> PathBuf {
         self.root.clone().unwrap_or_else(|| settings.store())
     }
+}
+
+/// The flag that says how isolated commands run.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SandboxLevel {
+    /// Kind of isolation, see rbuild doctor
+    #[arg(
+        id = "sandbox",
+        long = "sandbox",
+        value_enum,
+        value_name = "LEVEL",
+        env = "RBUILD_SANDBOX",
+        hide_env_values = true,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true,
+        help_heading = "RUN"
+    )]
+    pub(crate) level: Choice,
 }
 
 /// Flags of `rbuild build`.
@@ -153,6 +173,9 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) root: StoreRoot,
 
+    /// How commands are isolated.
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxLevel,
     /// Network of RUN: default, none or host
     #[arg(long, value_name = "MODE", help_heading = "RUN")]
     pub(crate) network: Option<String>,

@@ -136,7 +136,7 @@ fn prune(args: &PruneArgs, settings: &Settings) -> Result<ExitCode, StartError> 
     let options = args.options().map_err(prune::PruneError::from)?;
     let root = store_of(&args.root, settings)?;
     // Only from within the namespace can files of other ids be deleted.
-    let sandbox = sandbox::enter()?;
+    let sandbox = sandbox::enter(args.sandbox.level)?;
     if args.is_confirmed().map_err(prune::PruneError::from)? {
         // A store that was never made takes no room.
         let cache = root.exists().then(|| open_store(&root, sandbox.level())).transpose()?;
@@ -151,7 +151,7 @@ fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, S
         place.check()?;
     }
     let root = place.path;
-    let sandbox = sandbox::enter()?;
+    let sandbox = sandbox::enter(args.sandbox.level)?;
     match args.action {
         Action::Remove => {
             cache::remove_store(&root)?;
@@ -222,7 +222,7 @@ impl Ended {
 fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCode, StartError> {
     let store = &store_of(&args.root, settings)?;
     // Before any thread exists: what runs from here on is in a namespace of its own.
-    let sandbox = sandbox::enter()?;
+    let sandbox = sandbox::enter(args.sandbox.level)?;
     let mode = progress_mode(args, settings)?;
     if matches!(wanted, Wanted::Image) {
         remove_old_iidfile(args)?;
@@ -315,7 +315,7 @@ fn services(
 fn open_store(store: &Path, level: Level) -> Result<Cache, cache::CacheError> {
     let map = level.ownership_map();
     let cache = match level {
-        Level::Root | Level::SubordinateIds => Cache::open(store, map),
+        Level::Root | Level::SubordinateIds | Level::Chroot => Cache::open(store, map),
         Level::SingleId => Cache::open_without_owners(store, map),
     }?;
     if let Some(rebuilt) = cache.rebuilt() {

@@ -7,7 +7,7 @@ use cache::{Cache, CacheError, PruneOptions};
 use clap::Parser;
 use indicatif::DecimalBytes;
 
-use super::args::StoreRoot;
+use super::args::{SandboxLevel, StoreRoot};
 use super::values::{self, ValueError};
 
 /// The arguments of `rbuild prune`.
@@ -30,6 +30,8 @@ pub(crate) struct PruneArgs {
     filter: Vec<String>,
     #[command(flatten)]
     pub(crate) root: StoreRoot,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxLevel,
 }
 
 /// Why nothing, or not everything, was deleted.

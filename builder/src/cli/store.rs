@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use cache::{Cache, CacheError};
 use clap::{Parser, Subcommand};
 
-use super::args::StoreRoot;
+use super::args::{SandboxLevel, StoreRoot};
 use super::visible::visible_lines;
 use crate::store_check::{CheckError, check};
 
@@ -23,6 +23,8 @@ pub(crate) struct StoreArgs {
     pub(crate) action: Action,
     #[command(flatten)]
     pub(crate) root: StoreRoot,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxLevel,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]

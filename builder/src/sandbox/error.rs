@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::refusal::Refusal;
+
 /// An error of the sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -9,12 +11,33 @@ pub enum SandboxError {
     #[error("cannot enter a namespace: this process already has {0} threads")]
     Threads(usize),
     /// The machine allows neither root's mounts nor a user namespace.
+    #[error("cannot enter a user namespace; {refusal}")]
+    NoUserNamespace {
+        /// What to do.
+        refusal: Refusal,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is a user namespace, but nothing can be mounted in it.
+    #[error("cannot mount anything in a user namespace; {refusal}")]
+    NoMounts {
+        /// What to do.
+        refusal: Refusal,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// [`Choice::SubordinateIds`](super::Choice::SubordinateIds) without any.
     #[error(
-        "cannot enter a user namespace; run as root, or allow user namespaces \
-         (kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces; in Docker \
-         --security-opt seccomp=unconfined --security-opt systempaths=unconfined)"
+        "cannot map subordinate ids: this user has none; add a range for it to /etc/subuid and \
+         /etc/subgid and install newuidmap"
     )]
-    NoUserNamespace(#[source] io::Error),
+    NoSubordinateIds,
+    /// [`Choice::Chroot`](super::Choice::Chroot) without the right to.
+    #[error(
+        "cannot run containers by chroot: that takes root with the capabilities CHOWN, \
+         DAC_OVERRIDE, FOWNER, SETUID, SETGID and SYS_CHROOT"
+    )]
+    ChrootNeedsRoot,
     /// The kernel gives this user no more namespaces.
     #[error(
         "cannot {what}: this user may not make more namespaces; raise the limits \

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::OrCannot;
 use super::limits::Limit;
-use super::{Level, Network, SandboxError, Security};
+use super::{Level, Network, ProcessFiles, SandboxError, Security};
 
 /// The byte that asks init to end the workload.
 pub(super) const STOP: u8 = b's';
@@ -31,6 +31,7 @@ const CHUNK: usize = 200;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Spec {
     pub(super) level: Level,
+    pub(super) process_files: ProcessFiles,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<(String, String)>,
     pub(super) cwd: String,

@@ -26,7 +26,8 @@
 //!   files, made for this container. So root may make a device node, which belongs to the layer, but
 //!   not open it, and change the modes of those in `/dev`, which end with the container.
 //!
-//! [`Level`] says how much of this the machine permits; only the deepest one that works is entered.
+//! [`Level`] says how much of this the machine permits; the first one that works is entered, unless
+//! the caller [chooses](Choice).
 
 mod broker;
 mod capabilities;
@@ -39,6 +40,7 @@ mod message;
 mod mounts;
 mod network;
 mod paths;
+mod refusal;
 mod rootfs;
 mod seccomp;
 mod self_namespace;
@@ -57,6 +59,8 @@ pub use container::{Container, ContainerMount, Exit, MountSource, Network, Secur
 pub use error::SandboxError;
 pub use init::{hear_of_children, init_if_asked, keep_descriptors};
 pub use mounts::{bind, bind_part, bind_path, tmpfs};
+pub use refusal::Refusal;
+pub use self_namespace::Choice;
 
 use limits::Limit;
 use seccomp::Filters;
@@ -84,13 +88,25 @@ pub enum Level {
     SubordinateIds,
     /// A user namespace in which only root exists.
     SingleId,
+    /// Root in a container that permits no namespace: `chroot` alone, and nothing can be mounted.
+    Chroot,
+}
+
+/// The `/proc` that a container gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ProcessFiles {
+    /// One of its own process namespace; where the kernel refuses that to a user namespace, as it does
+    /// inside a container some of whose `/proc` is hidden, the one outside.
+    Own,
+    /// The one outside. `/proc/self` is right there; numbers are those of the processes outside.
+    Outer,
 }
 
 impl Level {
     /// Returns how unpacked files keep their owners at this level.
     pub fn ownership_map(self) -> OwnershipMap {
         match self {
-            Self::Root | Self::SubordinateIds => OwnershipMap::Real,
+            Self::Root | Self::SubordinateIds | Self::Chroot => OwnershipMap::Real,
             Self::SingleId => OwnershipMap::Single,
         }
     }
@@ -99,6 +115,7 @@ impl Level {
 /// The right to run containers: this process is in a mount namespace of its own.
 pub struct Sandbox {
     level: Level,
+    process_files: ProcessFiles,
     broker: Option<Broker>,
     init: InitProgram,
     filters: Filters,
@@ -108,15 +125,20 @@ pub struct Sandbox {
 
 /// Moves this process into a namespace where it may mount, and leaves a [`Broker`] outside.
 ///
-/// Must be the first thing in `main` after [`init_if_asked`]: it refuses when threads exist, since
+/// Enters the first level that the machine permits, or the one that is chosen. Must be the first thing in `main` after [`init_if_asked`]: it refuses when threads exist, since
 /// they would stay outside.
-pub fn enter() -> Result<Sandbox, SandboxError> {
+pub fn enter(choice: Choice) -> Result<Sandbox, SandboxError> {
     self_namespace::refuse_threads()?;
     let broker = Broker::start()?;
-    let level = self_namespace::enter(&broker)?;
-    let init = InitProgram::sealed(None)?;
-    let open_files = limits::raise_open_files();
-    Ok(Sandbox { level, broker: Some(broker), init, filters: Filters::default(), open_files })
+    let level = self_namespace::enter(&broker, choice)?;
+    Ok(Sandbox {
+        level,
+        process_files: choice.process_files(),
+        broker: Some(broker),
+        init: InitProgram::sealed(None)?,
+        filters: Filters::default(),
+        open_files: limits::raise_open_files(),
+    })
 }
 
 impl Sandbox {
@@ -127,8 +149,14 @@ impl Sandbox {
     pub fn for_this_thread(init_program: &Path) -> Result<Self, SandboxError> {
         self_namespace::enter_as_root()?;
         let init = InitProgram::sealed(Some(init_program))?;
-        let open_files = Limit::open_files();
-        Ok(Self { level: Level::Root, broker: None, init, filters: Filters::default(), open_files })
+        Ok(Self {
+            level: Level::Root,
+            process_files: ProcessFiles::Own,
+            broker: None,
+            init,
+            filters: Filters::default(),
+            open_files: Limit::open_files(),
+        })
     }
 
     /// Returns what the machine permits.

@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 
 use super::error::OrCannot;
-use super::{Level, SandboxError};
+use super::{Level, ProcessFiles, SandboxError};
 
 const NOSUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
 const NODEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -132,9 +132,27 @@ pub(super) fn restrict(mount: impl AsFd, read_only: bool, no_exec: bool) -> rust
     Change { set, ..Change::default() }.apply(mount)
 }
 
-/// A process file system of the process namespace of the caller.
-pub(super) fn process_files() -> Result<OwnedFd, SandboxError> {
-    new_filesystem("proc", &[], NOSUID | NODEV | NOEXEC).or_cannot("mount proc")
+/// `/proc`: of the process namespace of the caller, or the one that can be seen now.
+///
+/// In a user namespace the kernel refuses a new one where parts of the old one are covered, since it
+/// would show them. There the old one is harmless: a process can't look into those of another user
+/// namespace.
+pub(super) fn process_files(wanted: ProcessFiles, level: Level) -> Result<OwnedFd, SandboxError> {
+    let attributes = NOSUID | NODEV | NOEXEC;
+    let outer = || -> rustix::io::Result<OwnedFd> {
+        let tree = clone_host("/proc")?;
+        Change { set: attributes, private: true, ..Change::default() }.apply(&tree)?;
+        Ok(tree)
+    };
+    let own = || new_filesystem("proc", &[], attributes);
+    let made = match (wanted, level) {
+        (ProcessFiles::Own, Level::SubordinateIds | Level::SingleId) => {
+            own().or_else(|_covered_in_part| outer())
+        }
+        (ProcessFiles::Own, Level::Root | Level::Chroot) => own(),
+        (ProcessFiles::Outer, _) => outer(),
+    };
+    made.or_cannot("mount proc")
 }
 
 /// An empty `/dev`; with `devices`, one whose nodes can be opened.
@@ -149,7 +167,7 @@ pub(super) fn pseudo_terminals(level: Level) -> Result<OwnedFd, SandboxError> {
         vec![("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620"))];
     match level {
         // Group tty.
-        Level::Root | Level::SubordinateIds => options.push(("gid", Some("5"))),
+        Level::Root | Level::SubordinateIds | Level::Chroot => options.push(("gid", Some("5"))),
         // That group does not exist here.
         Level::SingleId => (),
     }

@@ -156,7 +156,7 @@ fn confine(mount: impl AsFd, security: Security) -> rustix::io::Result<()> {
 fn system_mounts(spec: &Spec) -> Result<(Vec<Mount>, OwnedFd), SandboxError> {
     let read_only = spec.security == Security::Sandbox;
     let mut system = vec![
-        Mount::new(mounts::process_files()?, "/proc"),
+        Mount::new(mounts::process_files(spec.process_files, spec.level)?, "/proc"),
         Mount::new(devices::directory(spec.security)?, "/dev"),
     ];
     system.extend([

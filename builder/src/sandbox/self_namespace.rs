@@ -7,20 +7,54 @@
 //!    `newuidmap` and `newgidmap` write the maps, run by the [`Broker`] from outside;
 //! 3. root without that, as in a container, maps its own ids onto themselves: a process outside that
 //!    may `setuid` and `setgid` needs no tool for it;
-//! 4. any other user gets a user namespace with one id.
+//! 4. any other user gets a user namespace with one id;
+//! 5. root in a container that permits no user namespace, or no mount in one, changes its root
+//!    directory and no more.
+//!
+//! There is no way back from a user namespace. Who has the last way left tries the others in a child
+//! first; for all others a namespace in which nothing can be mounted is the end.
 
 use std::io::{PipeWriter, Read as _, Write as _};
 use std::path::Path;
 
-use rustix::mount::{MountPropagationFlags, mount_change};
+use clap::ValueEnum;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, WaitOptions, getegid, geteuid, getpid, waitpid};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{CapabilitySet, UnshareFlags, capabilities, unshare_unsafe};
 
 use super::broker::{Broker, BrokerCommand};
 use super::error::{OrCannot, no_namespace};
 use super::init::{Fork, end, fork};
-use super::{Level, SandboxError};
+use super::refusal::Refusal;
+use super::{Level, ProcessFiles, SandboxError, mounts};
 use crate::owners::Owners;
+
+/// Which level to enter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Choice {
+    /// The first that the machine permits.
+    #[default]
+    Auto,
+    /// Root with a mount namespace.
+    Root,
+    /// A user namespace with the caller's subordinate ids; for root, with all ids that it has.
+    SubordinateIds,
+    /// A user namespace with one id.
+    SingleId,
+    /// A user namespace, with the `/proc` from outside.
+    OuterProc,
+    /// Root without any namespace.
+    Chroot,
+}
+
+impl Choice {
+    pub(super) fn process_files(self) -> ProcessFiles {
+        match self {
+            Self::OuterProc => ProcessFiles::Outer,
+            _ => ProcessFiles::Own,
+        }
+    }
+}
 
 /// Fails if this process has more than one thread: the others would stay outside.
 pub(super) fn refuse_threads() -> Result<(), SandboxError> {
@@ -28,16 +62,96 @@ pub(super) fn refuse_threads() -> Result<(), SandboxError> {
     if threads == 1 { Ok(()) } else { Err(SandboxError::Threads(threads)) }
 }
 
-/// Enters the deepest level that the machine permits.
-pub(super) fn enter(broker: &Broker) -> Result<Level, SandboxError> {
-    if geteuid().is_root() && enter_as_root().is_ok() {
-        // Somebody may have made us root of a namespace in which nobody else exists.
-        return Ok(match Owners::here() {
-            Owners::Kernel => Level::Root,
-            Owners::Attribute => Level::SingleId,
-        });
+/// Enters the level that is chosen, or the first that the machine permits.
+pub(super) fn enter(broker: &Broker, choice: Choice) -> Result<Level, SandboxError> {
+    let user = User::caller();
+    match choice {
+        Choice::Auto => enter_first(broker, user),
+        Choice::OuterProc => enter_as_user(broker, user),
+        Choice::Root => enter_as_root().map(|()| level_of_root()),
+        Choice::SubordinateIds => {
+            let ways = Ways::prepare(user);
+            enter_user_namespace()?;
+            ways.map(broker, user).ok_or(SandboxError::NoSubordinateIds)?;
+            receive_mounts_only()?;
+            Ok(Level::SubordinateIds)
+        }
+        Choice::SingleId => {
+            enter_user_namespace()?;
+            map_one(user)?;
+            receive_mounts_only()?;
+            Ok(Level::SingleId)
+        }
+        Choice::Chroot if may_chroot() => Ok(Level::Chroot),
+        Choice::Chroot => Err(SandboxError::ChrootNeedsRoot),
     }
-    enter_as_user(broker)
+}
+
+fn enter_first(broker: &Broker, user: User) -> Result<Level, SandboxError> {
+    if geteuid().is_root() && has_own_proc() && enter_as_root().is_ok() {
+        return Ok(level_of_root());
+    }
+    if may_chroot() && !child_can(mount_in_user_namespace) {
+        return Ok(Level::Chroot);
+    }
+    enter_as_user(broker, user)
+}
+
+/// Whether a container of root's gets a `/proc` of its own. The one outside would lead it to whatever
+/// other processes see, were it not in another user namespace than they.
+fn has_own_proc() -> bool {
+    /// The kernel's first user namespace, where a new `/proc` is never refused.
+    const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(EVERY_ID) || child_can(mount_proc)
+}
+
+fn mount_proc() -> bool {
+    let own = ProcessFiles::Own;
+    enter_as_root().is_ok()
+        && unshare(UnshareFlags::NEWPID).is_ok()
+        && child_can(|| mounts::process_files(own, Level::Root).is_ok())
+}
+
+fn mount_in_user_namespace() -> bool {
+    enter_user_namespace().and_then(|()| receive_mounts_only()).is_ok()
+        && mount("rbuild", "/proc", "tmpfs", MountFlags::empty(), None).is_ok()
+}
+
+/// Tries something that can't be undone.
+fn child_can(attempt: impl FnOnce() -> bool) -> bool {
+    match fork() {
+        Ok(Fork::Child) => end(i32::from(!attempt())),
+        Ok(Fork::Parent(child)) => exit_code(child) == Some(0),
+        Err(_) => false,
+    }
+}
+
+/// The caller may itself be root of a namespace in which no other id exists.
+fn level_of_root() -> Level {
+    match Owners::here() {
+        Owners::Kernel => Level::Root,
+        Owners::Attribute => Level::SingleId,
+    }
+}
+
+/// Whether this process may do all that [`Level::Chroot`] takes, device nodes left out.
+fn may_chroot() -> bool {
+    let needed = CapabilitySet::SYS_CHROOT
+        | CapabilitySet::CHOWN
+        | CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::FOWNER
+        | CapabilitySet::SETUID
+        | CapabilitySet::SETGID;
+    // Where there is one id, a user namespace may serve; a chown never does.
+    geteuid().is_root()
+        && Owners::here() == Owners::Kernel
+        && capabilities(None).is_ok_and(|own| own.effective.contains(needed))
+}
+
+fn exit_code(child: Pid) -> Option<i32> {
+    let (_, status) = waitpid(Some(child), WaitOptions::empty()).ok()??;
+    status.exit_status()
 }
 
 /// Enters a mount namespace that receives mounts from the host but gives it none.
@@ -56,26 +170,69 @@ fn receive_mounts_only() -> Result<(), SandboxError> {
         .or_cannot("separate the mount namespace from the host's")
 }
 
-fn enter_as_user(broker: &Broker) -> Result<Level, SandboxError> {
-    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    let ranges = subordinate_ranges(uid);
-    let own_ids = if uid == 0 { OwnIds::prepare().ok() } else { None };
-    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(|error| {
-        match no_namespace("enter a user namespace", error) {
-            SandboxError::System { source, .. } => SandboxError::NoUserNamespace(source),
-            limit => limit,
-        }
-    })?;
-    let level = match ranges {
-        Some((uids, gids)) if map_ranges(broker, (uid, uids), (gid, gids)) => Level::SubordinateIds,
-        _ if own_ids.is_some_and(OwnIds::map) => Level::SubordinateIds,
-        _ => {
-            map_one(uid, gid)?;
+fn enter_as_user(broker: &Broker, user: User) -> Result<Level, SandboxError> {
+    let ways = Ways::prepare(user);
+    enter_user_namespace()?;
+    let level = match ways.map(broker, user) {
+        Some(()) => Level::SubordinateIds,
+        None => {
+            map_one(user)?;
             Level::SingleId
         }
     };
-    receive_mounts_only()?;
+    receive_mounts_only().map_err(|error| match error {
+        SandboxError::System { source, .. } => {
+            SandboxError::NoMounts { refusal: Refusal::of_mounts(), source }
+        }
+        other => other,
+    })?;
     Ok(level)
+}
+
+/// Enters a user and a mount namespace, in which no id is known yet.
+fn enter_user_namespace() -> Result<(), SandboxError> {
+    let refusal = Refusal::of_namespaces();
+    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(|error| {
+        match no_namespace("enter a user namespace", error) {
+            SandboxError::System { source, .. } => {
+                SandboxError::NoUserNamespace { refusal, source }
+            }
+            limit => limit,
+        }
+    })
+}
+
+/// User and group of the caller.
+#[derive(Clone, Copy)]
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    fn caller() -> Self {
+        Self { uid: geteuid().as_raw(), gid: getegid().as_raw() }
+    }
+}
+
+/// The ways to get many ids in a user namespace; found before it is entered.
+struct Ways {
+    ranges: Option<(IdRange, IdRange)>,
+    own_ids: Option<OwnIds>,
+}
+
+impl Ways {
+    fn prepare(user: User) -> Self {
+        let own_ids = if user.uid == 0 { OwnIds::prepare().ok() } else { None };
+        Self { ranges: subordinate_ranges(user.uid), own_ids }
+    }
+
+    /// Maps ids by the first way that works.
+    fn map(self, broker: &Broker, user: User) -> Option<()> {
+        let ranges = self.ranges.filter(|ranges| map_ranges(broker, user, *ranges));
+        let is_mapped = ranges.is_some() || self.own_ids.is_some_and(OwnIds::map);
+        is_mapped.then_some(())
+    }
 }
 
 /// A line of `/etc/subuid` or `/etc/subgid` without its owner.
@@ -111,7 +268,7 @@ fn id_range(text: &str, name: Option<&str>, uid: u32) -> Option<IdRange> {
 }
 
 /// Has both maps written from outside. False if that is not possible here.
-fn map_ranges(broker: &Broker, (uid, uids): (u32, IdRange), (gid, gids): (u32, IdRange)) -> bool {
+fn map_ranges(broker: &Broker, user: User, (uids, gids): (IdRange, IdRange)) -> bool {
     let target = getpid().as_raw_nonzero().to_string();
     let write = |tool: &str, own: u32, range: IdRange| {
         let IdRange { first, count } = range;
@@ -120,7 +277,7 @@ fn map_ranges(broker: &Broker, (uid, uids): (u32, IdRange), (gid, gids): (u32, I
         let command = BrokerCommand { args, ..BrokerCommand::default() };
         broker.run_before_threads(&command).is_ok_and(|output| output.code == Some(0))
     };
-    write("newuidmap", uid, uids) && write("newgidmap", gid, gids)
+    write("newuidmap", user.uid, uids) && write("newgidmap", user.gid, gids)
 }
 
 /// A process outside that is ready to map the ids of this one onto themselves. It ends with this.
@@ -130,11 +287,10 @@ struct OwnIds {
 }
 
 impl OwnIds {
-    /// As many ids as images expect there to be.
-    const MAP: &str = "0 0 65536";
-
     /// Must be called before this process enters a namespace.
     fn prepare() -> std::io::Result<Self> {
+        let map = |path| std::fs::read_to_string(path).map(|map| onto_themselves(&map));
+        let (uids, gids) = (map("/proc/self/uid_map")?, map("/proc/self/gid_map")?);
         let (mut started, start) = std::io::pipe()?;
         let target = getpid().as_raw_nonzero();
         match fork()? {
@@ -142,8 +298,9 @@ impl OwnIds {
             Fork::Child => {
                 drop(start);
                 let is_wanted = started.read(&mut [0]).is_ok_and(|read| read == 1);
-                let write = |map| std::fs::write(format!("/proc/{target}/{map}"), Self::MAP);
-                let is_done = is_wanted && write("uid_map").and_then(|()| write("gid_map")).is_ok();
+                let write = |name, map| std::fs::write(format!("/proc/{target}/{name}"), map);
+                let is_done = is_wanted
+                    && write("uid_map", uids).and_then(|()| write("gid_map", gids)).is_ok();
                 end(i32::from(!is_done))
             }
         }
@@ -152,24 +309,29 @@ impl OwnIds {
     /// Returns whether it could.
     fn map(mut self) -> bool {
         let told = self.start.take().is_some_and(|mut start| start.write_all(&[0]).is_ok());
-        told && self.exit_code() == Some(0)
+        told && exit_code(self.process) == Some(0)
     }
+}
 
-    fn exit_code(&self) -> Option<i32> {
-        let (_, status) = waitpid(Some(self.process), WaitOptions::empty()).ok()??;
-        status.exit_status()
-    }
+/// The same ids as in `map`, each as itself.
+fn onto_themselves(map: &str) -> String {
+    let ranges = map.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let (first, _outside, count) = (fields.next()?, fields.next()?, fields.next()?);
+        Some(format!("{first} {first} {count}\n"))
+    });
+    ranges.collect()
 }
 
 impl Drop for OwnIds {
     fn drop(&mut self) {
         if self.start.take().is_some() {
-            self.exit_code();
+            exit_code(self.process);
         }
     }
 }
 
-fn map_one(uid: u32, gid: u32) -> Result<(), SandboxError> {
+fn map_one(User { uid, gid }: User) -> Result<(), SandboxError> {
     let write = |path: &str, text: &str| {
         std::fs::write(path, text).or_cannot_with(|| format!("write {text:?} to {path}"))
     };
@@ -197,6 +359,12 @@ mod tests {
         let passwd = "root:x:0:0::/root:/bin/sh\nbuilder:x:1000:1000::/:/bin/sh\n";
         assert_eq!(user_name(passwd, 1000).as_deref(), Some("builder"));
         assert_eq!(user_name(passwd, 100), None);
+    }
+
+    #[test]
+    fn ids_are_mapped_onto_themselves_whatever_they_are_outside() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!(onto_themselves(map), "0 0 1\n1 1 65536\n");
     }
 
     #[test]

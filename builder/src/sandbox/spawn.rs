@@ -18,7 +18,8 @@ use super::limits::Limit;
 use super::message::{MountSpec, Outgoing, Report, STOP, SourceSpec, Spec};
 use super::streams::{FarEnds, Streams};
 use super::{
-    Container, ContainerMount, Exit, Level, MountSource, Sandbox, SandboxError, Security, mounts,
+    Container, ContainerMount, Exit, Level, MountSource, ProcessFiles, Sandbox, SandboxError,
+    Security, mounts,
 };
 
 /// Where an executable finds itself.
@@ -98,7 +99,8 @@ impl Sandbox {
             Security::Sandbox => self.filters.for_network(container.network),
             Security::Insecure => &[],
         };
-        Parcel::new(self.level, &self.open_files, container, filter)
+        let kind = (self.level, self.process_files);
+        Parcel::new(kind, &self.open_files, container, filter)
     }
 
     async fn start(&self, parcel: Parcel) -> Result<Running, SandboxError> {
@@ -141,7 +143,7 @@ struct Parcel {
 
 impl Parcel {
     fn new(
-        level: Level,
+        (level, process_files): (Level, ProcessFiles),
         open_files: &Limit,
         container: Container,
         filter: &[u8],
@@ -161,6 +163,7 @@ impl Parcel {
         });
         let spec = Spec {
             level,
+            process_files,
             mounts: mounts.collect(),
             args: container.args,
             env: container.env,

@@ -138,7 +138,7 @@ impl Workload {
     fn take_ids(&self) -> Result<(), SandboxError> {
         let cannot = || format!("become {}:{}", self.uid.as_raw(), self.gid.as_raw());
         match self.level {
-            Level::Root | Level::SubordinateIds => {
+            Level::Root | Level::SubordinateIds | Level::Chroot => {
                 set_thread_groups(&self.groups).or_cannot_with(cannot)?;
             }
             // The kernel denies setgroups there, and no other group exists.
