@@ -11,6 +11,7 @@ mod command_line;
 mod copy;
 mod disk_full;
 mod dockerfile;
+mod doctor;
 mod errors;
 mod events;
 mod git;

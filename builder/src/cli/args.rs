@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, ValueHint};
 use clap_complete::Shell;
 
+use super::doctor::DoctorArgs;
 use super::graph::GraphArgs;
 use super::images::ImagesArgs;
 use super::progress::ProgressMode;
@@ -23,7 +24,7 @@ use crate::sandbox::Choice;
     version,
     about = "Builds container images from Dockerfiles, without a daemon and without root",
     override_usage = "rbuild [build] [FLAGS] PATH|-\n       \
-                      rbuild graph|images|prune|store|completions --help",
+                      rbuild graph|images|prune|store|doctor|completions --help",
     next_line_help = false,
     max_term_width = 110,
     disable_help_subcommand = true,
@@ -54,6 +55,7 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
         ImagesArgs::command().name("images"),
         PruneArgs::command().name("prune"),
         StoreArgs::command().name("store"),
+        DoctorArgs::command().name("doctor"),
     ];
     let mut whole = Cli::command().subcommands(others);
     clap_complete::generate(shell, &mut whole, "rbuild", &mut script);
@@ -253,11 +255,13 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Check or remove the store.
     Store(StoreArgs),
+    /// Tell what this machine permits.
+    Doctor(DoctorArgs),
     /// Print what makes a shell complete rbuild's flags.
     Completions(Shell),
 }
 
-const COMMANDS: [&str; 6] = ["build", "graph", "images", "prune", "store", "completions"];
+const COMMANDS: [&str; 7] = ["build", "graph", "images", "prune", "store", "doctor", "completions"];
 
 /// Reads the command line. The word `build` may be left out, and global flags may stand before the
 /// command. A context that is called like a command is written `./prune`.
@@ -269,19 +273,22 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Some("images") => Command::Images(ImagesArgs::try_parse_from(arguments)?),
         Some("prune") => Command::Prune(PruneArgs::try_parse_from(arguments)?),
         Some("store") => Command::Store(StoreArgs::try_parse_from(arguments)?),
+        Some("doctor") => Command::Doctor(DoctorArgs::try_parse_from(arguments)?),
         Some("completions") => Command::Completions(Completions::try_parse_from(arguments)?.shell),
         _ => Command::Build(Box::new(Cli::try_parse_from(arguments)?.build)),
     })
 }
 
-/// Where the command stands: first, or behind `--root DIR`.
+/// Where the command stands: first, or behind what commands have in common.
 fn place_of_command(arguments: &[OsString]) -> Option<usize> {
     let mut place = 1;
     while let Some(argument) = arguments.get(place) {
         match argument.to_str() {
             Some(word) if COMMANDS.contains(&word) => return Some(place),
-            Some("--root") => place += 2,
-            Some(other) if other.starts_with("--root=") => place += 1,
+            Some("--root" | "--sandbox") => place += 2,
+            Some(word) if ["--root=", "--sandbox="].iter().any(|flag| word.starts_with(flag)) => {
+                place += 1;
+            }
             _ => return None,
         }
     }
@@ -305,6 +312,7 @@ mod tests {
             "rbuild -t app:1.2 .",
             "rbuild build -t app:1.2 .",
             "rbuild --root /s build -t app:1.2 .",
+            "rbuild --sandbox root --root=/s --sandbox=auto build -t app:1.2 .",
         ] {
             let args = parsed(line);
             assert_eq!(

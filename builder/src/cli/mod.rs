@@ -5,6 +5,7 @@ mod build;
 mod call;
 mod context;
 mod csv;
+mod doctor;
 mod graph;
 mod images;
 mod logins;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use self::args::{BuildArgs, Command, StoreRoot};
 use self::build::UsageError;
 use self::call::{Answer, Call};
+use self::doctor::DoctorArgs;
 use self::graph::{Drawn, GraphForm};
 use self::images::ImagesArgs;
 use self::logins::{Logins, LoginsError};
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Images(args) => list_images(&args, &settings),
         Command::Prune(args) => prune(&args, &settings),
         Command::Store(args) => look_after_store(&args, &settings),
+        Command::Doctor(args) => examine(&args, &settings),
         Command::Completions(shell) => return print(&args::completions(shell)),
     };
     done.unwrap_or_else(|error| fail(&error))
@@ -162,6 +165,19 @@ fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, S
             Ok(store::run_check(&open_store(&root, sandbox.level())?, repair)?)
         }
     }
+}
+
+fn examine(args: &DoctorArgs, settings: &Settings) -> Result<ExitCode, StartError> {
+    let text = if args.apparmor_profile {
+        doctor::apparmor_profile(&settings.executable())
+    } else {
+        let store = place_of(&args.root, settings).and_then(|place| {
+            place.check()?;
+            Ok(place.path)
+        });
+        doctor::examine(args, store.map_err(|error| report::with_help(&error)))
+    };
+    Ok(print(text.as_bytes()))
 }
 
 /// The directory of a store that may be used. Who owns it is asked before a namespace is entered.

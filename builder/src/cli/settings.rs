@@ -40,6 +40,11 @@ impl Settings {
             .unwrap_or_else(|| env::temp_dir().join(format!("rbuild-{}", self.user)))
     }
 
+    /// The program that is running.
+    pub(crate) fn executable(&self) -> PathBuf {
+        env::current_exe().unwrap_or_else(|_| PathBuf::from("rbuild"))
+    }
+
     /// Where registries are configured: the file that is named, else the usual places in turn.
     pub(crate) fn registries_conf(&self) -> Vec<PathBuf> {
         if let Some(named) = env::var_os("CONTAINERS_REGISTRIES_CONF") {

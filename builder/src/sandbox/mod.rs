@@ -34,6 +34,7 @@ mod capabilities;
 mod container;
 mod devices;
 mod error;
+mod examine;
 mod init;
 mod limits;
 mod message;
@@ -57,6 +58,7 @@ use serde::{Deserialize, Serialize};
 pub use broker::{Broker, BrokerCommand, BrokerOutput, Inherited};
 pub use container::{Container, ContainerMount, Exit, MountSource, Network, Security};
 pub use error::SandboxError;
+pub use examine::try_level;
 pub use init::{hear_of_children, init_if_asked, keep_descriptors};
 pub use mounts::{bind, bind_part, bind_path, tmpfs};
 pub use refusal::Refusal;
@@ -81,6 +83,7 @@ pub const STUBS: &[(&str, bool)] = &[
 
 /// How this process came to be allowed to mount, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// Root with `CAP_SYS_ADMIN`: a mount namespace, real ids, real devices.
     Root,
@@ -100,6 +103,29 @@ pub(crate) enum ProcessFiles {
     Own,
     /// The one outside. `/proc/self` is right there; numbers are those of the processes outside.
     Outer,
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Root => "root",
+            Self::SubordinateIds => "subordinate-ids",
+            Self::SingleId => "single-id",
+            Self::Chroot => "chroot",
+        })
+    }
+}
+
+/// What the kernel lacks, and what is done instead.
+pub fn fallbacks() -> Vec<String> {
+    let mut fallbacks = vec![];
+    if !network::scopes_abstract_sockets() {
+        fallbacks.push(
+            "before 6.12: a RUN on the host's network reaches abstract unix sockets of the host"
+                .to_owned(),
+        );
+    }
+    fallbacks
 }
 
 impl Level {

@@ -9,7 +9,10 @@
 
 use std::os::fd::AsRawFd;
 
-use landlock::{RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope};
+use landlock::{
+    CompatLevel, Compatible, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, Scope,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::SandboxError;
@@ -33,6 +36,12 @@ pub(super) fn raise_loopback() -> Result<(), SandboxError> {
         return Ok(());
     }
     Err(std::io::Error::last_os_error()).or_cannot(cannot)
+}
+
+/// Whether the kernel can keep a process from the abstract unix sockets of others.
+pub(super) fn scopes_abstract_sockets() -> bool {
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    ruleset.scope(Scope::AbstractUnixSocket).and_then(|ruleset| ruleset.create()).is_ok()
 }
 
 /// Keeps this process and all it starts from the abstract unix sockets of others.

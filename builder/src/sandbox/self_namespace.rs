@@ -19,7 +19,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::process::{Pid, WaitOptions, getegid, geteuid, getpid, waitpid};
+use rustix::process::{Pid, WaitOptions, chdir, getegid, geteuid, getpid, pivot_root, waitpid};
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities, unshare_unsafe};
 
 use super::broker::{Broker, BrokerCommand};
@@ -88,38 +88,52 @@ pub(super) fn enter(broker: &Broker, choice: Choice) -> Result<Level, SandboxErr
 }
 
 fn enter_first(broker: &Broker, user: User) -> Result<Level, SandboxError> {
-    if geteuid().is_root() && has_own_proc() && enter_as_root().is_ok() {
+    if geteuid().is_root()
+        && (!is_confined() || child_can(contain_as_root))
+        && enter_as_root().is_ok()
+    {
         return Ok(level_of_root());
     }
-    if may_chroot() && !child_can(mount_in_user_namespace) {
+    if may_chroot() && !child_can(contain_in_user_namespace) {
         return Ok(Level::Chroot);
     }
     enter_as_user(broker, user)
 }
 
-/// Whether a container of root's gets a `/proc` of its own. The one outside would lead it to whatever
-/// other processes see, were it not in another user namespace than they.
-fn has_own_proc() -> bool {
-    /// The kernel's first user namespace, where a new `/proc` is never refused.
+/// Whether something may keep root from what root may do: another user namespace than the kernel's
+/// first one, or a filter of system calls.
+fn is_confined() -> bool {
     const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().eq(EVERY_ID) || child_can(mount_proc)
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let has_every_id = read("/proc/self/uid_map").split_whitespace().eq(EVERY_ID);
+    let is_filtered = read("/proc/self/status")
+        .lines()
+        .any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() != "0"));
+    !has_every_id || is_filtered
 }
 
-fn mount_proc() -> bool {
-    let own = ProcessFiles::Own;
+/// A container of root's must have a `/proc` of its own. The one outside would lead it to whatever
+/// other processes see, were it not in another user namespace than they.
+fn contain_as_root() -> bool {
+    let own_proc = || mounts::process_files(ProcessFiles::Own, Level::Root).is_ok();
     enter_as_root().is_ok()
         && unshare(UnshareFlags::NEWPID).is_ok()
-        && child_can(|| mounts::process_files(own, Level::Root).is_ok())
+        && child_can(own_proc)
+        && can_change_root()
 }
 
-fn mount_in_user_namespace() -> bool {
-    enter_user_namespace().and_then(|()| receive_mounts_only()).is_ok()
-        && mount("rbuild", "/proc", "tmpfs", MountFlags::empty(), None).is_ok()
+fn contain_in_user_namespace() -> bool {
+    enter_user_namespace().and_then(|()| receive_mounts_only()).is_ok() && can_change_root()
+}
+
+fn can_change_root() -> bool {
+    mount("rbuild", "/proc", "tmpfs", MountFlags::empty(), None).is_ok()
+        && chdir("/proc").is_ok()
+        && pivot_root(".", ".").is_ok()
 }
 
 /// Tries something that can't be undone.
-fn child_can(attempt: impl FnOnce() -> bool) -> bool {
+pub(super) fn child_can(attempt: impl FnOnce() -> bool) -> bool {
     match fork() {
         Ok(Fork::Child) => end(i32::from(!attempt())),
         Ok(Fork::Parent(child)) => exit_code(child) == Some(0),
@@ -160,7 +174,7 @@ pub(super) fn enter_as_root() -> Result<(), SandboxError> {
     receive_mounts_only()
 }
 
-fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+pub(super) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     // SAFETY: no descriptor table is unshared; the callers have one thread, or move just that one.
     unsafe { unshare_unsafe(flags) }
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::layer::{self, Changes, Committed, DESCRIBES_ROOT, Window};
 
-pub use overlay::{SnapshotError, Writable, mount, mount_point};
+pub use overlay::{SnapshotError, Writable, fallbacks, mount, mount_point};
 pub use stubs::Stub;
 
 /// Mounts the layers `lowers`, uppermost first, read-only.
@@ -35,6 +35,16 @@ pub fn view(lowers: &[PathBuf], run_dir: &Path) -> Result<OwnedFd, SnapshotError
         stack.push(make_dir(run_dir, "empty")?);
     }
     mount(&stack, None, run_dir)
+}
+
+/// Tries whether an overlay can be mounted whose directories are in `place`; else tells why not.
+pub fn try_overlay(place: &Path) -> Result<(), String> {
+    let told = |error: &dyn std::error::Error| match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    let directory = tempfile::tempdir_in(place).map_err(|error| told(&error))?;
+    prepare(&[], directory.path(), &[]).map(drop).map_err(|error| told(&error))
 }
 
 /// A writable snapshot that has not become a layer yet.

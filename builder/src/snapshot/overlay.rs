@@ -107,6 +107,14 @@ fn takes_layers_one_by_one() -> bool {
     })
 }
 
+/// What the kernel lacks, and what is done instead.
+pub fn fallbacks() -> Vec<String> {
+    if takes_layers_one_by_one() {
+        return vec![];
+    }
+    vec!["before 6.7: layers are given to overlayfs as one list, which can have 200".to_owned()]
+}
+
 fn mount_layer_by_layer(
     lowers: &[PathBuf],
     writable: Option<Writable<'_>>,
