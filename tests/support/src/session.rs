@@ -20,6 +20,9 @@ use crate::image::Image;
 use crate::program::rbuild;
 use crate::validate::validate_image;
 
+/// What asks rbuild for a level of its sandbox.
+const LEVEL: &str = "RBUILD_SANDBOX";
+
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a user has before typing `rbuild`.
@@ -225,6 +228,10 @@ impl Session {
             .env("RBUILD_ROOT", self.store())
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null());
+        // The whole suite can be run at one of the sandbox's levels; the other callers are at theirs.
+        if let (Caller::Root, Some(level)) = (self.caller, std::env::var_os(LEVEL)) {
+            command.env(LEVEL, level);
+        }
         for (name, value) in &self.environment {
             command.env(name, value);
         }
