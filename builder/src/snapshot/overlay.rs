@@ -5,7 +5,9 @@
 //!
 //! Kernels before 6.7 know no `lowerdir+`. There the layers go in as one list of their descriptors'
 //! names, by `mount(2)`, which takes 4,095 bytes of options: [`MOST_LISTED`] layers. That call wants
-//! a place in the file tree, from which the mount is detached at once.
+//! a place in the file tree, from which the mount is detached at once. Of more layers the lower half
+//! is an overlay of its own, which is the lowest layer of the other: the kernel stacks two. (The
+//! upper half could not be one: what it deletes would be back.)
 
 use std::ffi::CString;
 use std::fmt::Write as _;
@@ -17,7 +19,8 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
 };
 
 /// Why a snapshot could not be mounted or turned into a layer's directory.
@@ -46,7 +49,7 @@ pub enum SnapshotError {
         source: io::Error,
     },
     /// The kernel takes fewer layers than the image has.
-    #[error("this kernel can mount {MOST_LISTED} layers at most, and there are {layers}")]
+    #[error("this kernel can mount {MOST_STACKED} layers at most, and there are {layers}")]
     TooManyLayers {
         /// How many there are, the writable one left out.
         layers: usize,
@@ -77,6 +80,9 @@ pub struct Writable<'a> {
 
 /// How many layers fit into the options of `mount(2)`, by names such as `/proc/self/fd/1234`.
 const MOST_LISTED: usize = 200;
+
+/// How many layers there can be where they are listed.
+const MOST_STACKED: usize = 2 * MOST_LISTED - 1;
 
 /// Mounts an overlay of `lowers`, uppermost first, detached: it is gone when the descriptor and
 /// all its clones are closed.
@@ -112,7 +118,7 @@ pub fn fallbacks() -> Vec<String> {
     if takes_layers_one_by_one() {
         return vec![];
     }
-    vec!["before 6.7: layers are given to overlayfs as one list, which can have 200".to_owned()]
+    vec!["before 6.7: layers are given to overlayfs as one list, which can have 399".to_owned()]
 }
 
 fn mount_layer_by_layer(
@@ -180,11 +186,20 @@ fn mount_list(
     writable: Option<Writable<'_>>,
     run_dir: &Path,
 ) -> Result<OwnedFd, SnapshotError> {
-    if lowers.len() > MOST_LISTED {
+    if lowers.len() > MOST_STACKED {
         return Err(SnapshotError::TooManyLayers { layers: lowers.len() });
     }
+    let (listed, stacked) = match lowers.split_at_checked(MOST_LISTED) {
+        None | Some((_, [])) => (lowers, None),
+        Some(_) => {
+            let (listed, below) = lowers.split_at(MOST_LISTED - 1);
+            // A kernel before 6.15 takes as a layer only what is attached.
+            (listed, Some(Attached::new(mount_list(below, None, run_dir)?, run_dir)?))
+        }
+    };
     // Open until the kernel has looked their names up.
-    let lower_dirs = lowers.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut lower_dirs = listed.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+    lower_dirs.extend(stacked.as_ref().map(|below| open(&below.place)).transpose()?);
     let mut options = format!("userxattr,index=off,lowerdir={}", list(&lower_dirs));
     let _upper_dirs = match writable {
         Some(Writable { upper, work }) => {
@@ -204,6 +219,28 @@ fn mount_list(
     rustix::mount::unmount(&place, UnmountFlags::DETACH)
         .map_err(SnapshotError::on("unmount", &place))?;
     mounted.map_err(refused("detach", lowers))
+}
+
+/// A mount that has a place as long as this lives.
+struct Attached {
+    place: PathBuf,
+}
+
+impl Attached {
+    fn new(mount: OwnedFd, run_dir: &Path) -> Result<Self, SnapshotError> {
+        let place = run_dir.join("stacked");
+        std::fs::create_dir_all(&place).map_err(SnapshotError::on("create", &place))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(mount, "", CWD, &place, flags)
+            .map_err(SnapshotError::on("mount", &place))?;
+        Ok(Self { place })
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _the_namespace_ends_it = rustix::mount::unmount(&self.place, UnmountFlags::DETACH);
+    }
 }
 
 fn list(dirs: &[OwnedFd]) -> String {
@@ -324,10 +361,34 @@ mod tests {
 
     #[test]
     fn more_layers_than_a_list_may_have_are_told() {
-        let layers = vec![PathBuf::from("/nowhere"); MOST_LISTED + 1];
+        let layers = vec![PathBuf::from("/nowhere"); MOST_STACKED + 1];
         let error = mount_list(&layers, None, Path::new("/nowhere")).unwrap_err();
-        let told = "this kernel can mount 200 layers at most, and there are 201";
+        let told = "this kernel can mount 399 layers at most, and there are 400";
         assert_eq!(error.to_string(), told);
+    }
+
+    #[test]
+    fn more_layers_than_one_list_takes_are_stacked_with_what_they_delete() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let layers = layers(dir.path(), MOST_STACKED);
+        let [upper, lowest] = [&layers[1], &layers[MOST_STACKED - 1]];
+        fs::write(lowest.join("deleted"), "").unwrap();
+        fs::write(lowest.join("kept"), "kept").unwrap();
+        let (kind, none) = (rustix::fs::FileType::CharacterDevice, Mode::empty());
+        rustix::fs::mknodat(CWD, upper.join("deleted"), kind, none, 0).unwrap();
+        let run_dir = tempfile::tempdir_in(dir.path()).unwrap();
+        let [upper, work] = ["upper", "work"].map(|name| run_dir.path().join(name));
+        fs::create_dir(&upper).unwrap();
+        fs::create_dir(&work).unwrap();
+        let writable = Writable { upper: &upper, work: &work };
+        let root = mount_list(&layers, Some(writable), run_dir.path()).unwrap();
+        assert_eq!(read(&root, "kept").unwrap(), "kept");
+        assert_eq!(read(&root, "deleted").unwrap_err().kind(), io::ErrorKind::NotFound);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
     }
 
     #[test]
