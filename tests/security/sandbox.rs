@@ -99,6 +99,137 @@ fn a_run_cannot_change_what_all_share_in_proc() {
     }
 }
 
+/// Runs a command in a network namespace that stands for the host's. Tells files of `/proc/net` that are
+/// not as before.
+const WITH_A_NETWORK_OF_ITS_OWN: &str = r#"
+set -eu
+ip link set lo up
+look() { find /proc/self/net/ -mindepth 1 -printf '%P %m %U:%G\n' | sort; }
+before=$(look)
+"$@" || exit
+test "$before" = "$(look)" || { echo "the host's /proc/net has changed:" >&2; look >&2; exit 99; }
+"#;
+
+/// Issue 9, 1.1: the files of `/proc/net` belong to the network namespace, and each process has a way to
+/// them.
+#[test]
+fn a_run_cannot_change_the_files_of_the_hosts_network() {
+    for caller in [Caller::Root, Caller::RootOfContainer, Caller::WithSubordinateIds] {
+        let session = Session::new().run_by(caller).dockerfile(
+            "FROM busybox\n\
+             RUN chmod -R o-rwx /proc 2> /dev/null || true\n\
+             RUN for net in /proc/net /proc/self/net /proc/thread-self/net /proc/1/net \
+                     /proc/1/task/1/net /proc/$$/task/$$/net; do \
+                     chmod 600 $net/dev; chmod 700 $net/stat; chown 5:6 $net/route; chown -R 5:6 $net; \
+                 done 2> /dev/null || true\n\
+             RUN cat /proc/net/dev /proc/self/net/route > /dev/null && chown -R 0:0 /proc/self/net || \
+                     test $(id -u nobody) != 0\n",
+        );
+        let build = session.build_command("plain", &[]);
+        let mut command = session.command("unshare");
+        command.args(["--net", "sh", "-c", WITH_A_NETWORK_OF_ITS_OWN, "sh"]);
+        command.arg(build.get_program()).args(build.get_args());
+        session.run(&mut command).succeeds();
+    }
+}
+
+/// Asks for sockets in ways that differ from call to call, and prints what came of each.
+const SOCKETS: &str = r#"
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main() {
+    int cases[][3] = {
+        {AF_INET, SOCK_STREAM, 0},
+        {AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0},
+        {AF_NETLINK, SOCK_RAW, 0},
+        {AF_UNIX, SOCK_STREAM, 0},
+        {AF_INET, SOCK_RAW, IPPROTO_ICMP},
+        {AF_INET, SOCK_RAW, IPPROTO_TCP},
+        {AF_INET, SOCK_STREAM, 99},
+        {AF_INET, SOCK_STREAM | 0x10000000, 0},
+        {AF_NETLINK, SOCK_RAW, 9},
+    };
+    for (int i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int s = socket(cases[i][0], cases[i][1], cases[i][2]);
+        struct stat found;
+        if (s < 0) { printf("error %d\n", errno); continue; }
+        fstat(s, &found);
+        printf("%d %d %d:%d\n", fcntl(s, F_GETFD), fcntl(s, F_GETFL) & O_NONBLOCK ? 1 : 0,
+               found.st_uid, found.st_gid);
+        close(s);
+    }
+    int first = 3, last = 3;
+    while (socket(AF_INET, SOCK_STREAM, 0) >= 0) last++;
+    printf("%d of 20 descriptors, error %d\n", last, errno);
+}
+"#;
+
+/// Issue 9, 1.1: root's sockets are made outside the container, and must be what the kernel would have
+/// made inside: EPERM is 1, EMFILE 24, EINVAL 22, EPROTONOSUPPORT 93, EAFNOSUPPORT 97.
+#[test]
+fn a_socket_from_outside_is_as_one_made_by_the_command() {
+    let session = Session::new().file("sockets.c", SOCKETS).dockerfile(
+        "FROM busybox\nCOPY sockets /\n\
+         RUN ulimit -n 20; /sockets > /tmp/root\nRUN --network=none ulimit -n 20; /sockets > /alone\n\
+         USER 5:6\nRUN ulimit -n 20; /sockets > /tmp/user\n",
+    );
+    session.tool("gcc", &["-static", "-w", "-o", "context/sockets", "context/sockets.c"]);
+    session.build(&["-t", "x"]).succeeds();
+    let image = session.image("x");
+    let seen = |owner: &str, icmp: &str, tcp: &str| {
+        format!(
+            "0 0 {owner}\n1 1 {owner}\n0 0 {owner}\n0 0 {owner}\n{icmp}\n{tcp}\nerror 93\nerror 22\n\
+             error 97\n20 of 20 descriptors, error 24\n"
+        )
+    };
+    assert_eq!(image.text("/tmp/root"), seen("0:0", "0 0 0:0", "error 1"));
+    assert_eq!(image.text("/alone"), seen("0:0", "0 0 0:0", "0 0 0:0"));
+    assert_eq!(image.text("/tmp/user"), seen("5:6", "error 1", "error 1"));
+}
+
+/// Becomes a command that has a listener of system calls above it, as in some containers.
+const UNDER_A_LISTENER: &str = r#"
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    struct sock_filter allow = {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW};
+    struct sock_fprog program = {1, &allow};
+    int listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+    if (listener < 0 || dup(listener) < 0) return 99;
+    execv(argv[1], argv + 1);
+    return 98;
+}
+"#;
+
+/// The kernel gives a process one listener; with another above it, a command is in the host's namespace,
+/// as with BuildKit.
+#[test]
+fn where_sockets_cannot_be_made_outside_a_command_makes_them() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || server.incoming().for_each(drop));
+    let session = Session::new().file("listener.c", UNDER_A_LISTENER).dockerfile(&format!(
+        "FROM busybox\n\
+         RUN nc 127.0.0.1 {port} < /dev/null && readlink /proc/self/ns/net > /namespace\n"
+    ));
+    session.tool("gcc", &["-static", "-w", "-o", "listener", "context/listener.c"]);
+    let build = session.build_command("plain", &["-t", "under"]);
+    let mut command = session.command(session.path("listener"));
+    command.arg(build.get_program()).args(build.get_args());
+    session.run(&mut command).succeeds();
+    session.build(&["-t", "alone", "--no-cache"]).succeeds();
+    let host = format!("{}\n", std::fs::read_link("/proc/self/ns/net").unwrap().display());
+    assert_eq!(session.image("under").text("/namespace"), host);
+    assert_ne!(session.image("alone").text("/namespace"), host);
+}
+
 /// Sends each argument, bytes in hexadecimal, to the agent in one conversation and prints of each
 /// answer what it is and, if that is a list, how many keys are in it.
 const ASK: &str = r#"

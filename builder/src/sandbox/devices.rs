@@ -30,6 +30,9 @@ const DEVICE_LINKS: &[(&str, &str)] = &[
     ("core", "/proc/kcore"),
 ];
 
+/// How the kernel shows an id that this user namespace lacks.
+pub(super) const NO_ID_OF_OURS: u32 = 65_534;
+
 /// Returns a new `/dev` without nodes; one for an insecure command has nodes for all of the host's
 /// devices.
 pub(super) fn directory(security: Security) -> Result<OwnedFd, SandboxError> {
@@ -113,8 +116,6 @@ impl Nodes {
 
 /// Binds a node of the host's.
 fn host_node(name: &str, device: Dev) -> Result<OwnedFd, SandboxError> {
-    /// How the kernel shows an id that this user namespace lacks.
-    const NO_ID_OF_OURS: u32 = 65_534;
     let path = format!("/dev/{name}");
     let cannot = || format!("take the host's {path}");
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

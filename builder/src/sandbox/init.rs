@@ -22,7 +22,8 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::error::{OrCannot, no_namespace};
 use super::message::{self, Incoming, Report, Spec};
-use super::workload::Workload;
+use super::sockets::Sockets;
+use super::workload::{Started, Workload};
 use super::{Network, SandboxError, network, rootfs};
 
 /// The first argument of an executable that shall be a container's init.
@@ -184,8 +185,8 @@ fn run(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<Report, SandboxE
     // Profiles of container runtimes forbid the call; the command then sees the container's name.
     let _forbidden = rustix::system::sethostname(workload.hostname());
     let children = Children::watch()?;
-    let (workload, failure) = workload.start()?;
-    let status = supervise(workload, &children, socket).or_cannot("watch the workload")?;
+    let Started { process, failure, sockets } = workload.start()?;
+    let status = supervise(process, &children, socket, sockets).or_cannot("watch the workload")?;
     if !stubs.is_empty() {
         end_all_others();
         stubs.remove();
@@ -263,11 +264,12 @@ impl Children {
     }
 }
 
-/// Waits for the workload, reaps orphans, and passes on the wish to stop.
+/// Waits for the workload, makes its sockets, reaps orphans, and passes on the wish to stop.
 fn supervise(
     workload: Pid,
     children: &Children,
     socket: &UnixStream,
+    mut sockets: Option<Sockets>,
 ) -> rustix::io::Result<WaitStatus> {
     let mut deadline: Option<Instant> = None;
     loop {
@@ -278,12 +280,14 @@ fn supervise(
             continue;
         }
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        let mut polled = [
+        let mut polled = vec![
             PollFd::new(&children.0, PollFlags::IN),
             PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP),
         ];
+        polled.extend(sockets.iter().map(|sockets| PollFd::new(sockets, PollFlags::IN)));
         poll_patiently(&mut polled, timeout.as_ref())?;
-        let [child, line] = polled.map(|polled| polled.revents());
+        let [child, line, asked] =
+            [0, 1, 2].map(|at| polled.get(at).map_or(PollFlags::empty(), PollFd::revents));
         if line.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
             end(1);
         }
@@ -291,6 +295,12 @@ fn supervise(
             && let Some(status) = children.reap(workload)?
         {
             return Ok(status);
+        }
+        match &sockets {
+            Some(sockets) if asked.contains(PollFlags::IN) => sockets.answer(),
+            // Nothing that could ask is left.
+            Some(_) if !asked.is_empty() => sockets = None,
+            _ => (),
         }
         if line.contains(PollFlags::IN) {
             rustix::io::read(socket, &mut [0; 1])?;

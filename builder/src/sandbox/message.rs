@@ -150,7 +150,8 @@ pub(super) fn receive<T: for<'de> Deserialize<'de>>(
     Ok(Some(Incoming { spec, bytes: body.split_off(json_length), descriptors }))
 }
 
-fn send_with_rights(
+/// Sends bytes, and descriptors beside the first of them.
+pub(super) fn send_with_rights(
     socket: impl AsFd,
     bytes: &[u8],
     rights: &[BorrowedFd<'_>],
@@ -166,7 +167,7 @@ fn send_with_rights(
 }
 
 /// Fills `bytes` and adds the rights that came; false if the other end was closed.
-fn receive_with_rights(
+pub(super) fn receive_with_rights(
     socket: impl AsFd,
     bytes: &mut [u8],
     descriptors: &mut Vec<OwnedFd>,

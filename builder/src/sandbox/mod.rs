@@ -45,6 +45,7 @@ mod refusal;
 mod rootfs;
 mod seccomp;
 mod self_namespace;
+mod sockets;
 mod spawn;
 mod streams;
 mod workload;

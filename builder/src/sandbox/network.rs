@@ -1,9 +1,10 @@
 //! What a command sees of the network.
 //!
-//! On the host's network (the only one that is always there) three things stand between a command
+//! On the host's network (the only one that is always there) four things stand between a command
 //! and the host: the system call filter refuses sockets that read the host's packets (see
 //! [`seccomp`](super::seccomp)), a Landlock scope keeps abstract unix sockets of the host out of
-//! reach, and the pathname ones are not in the container's root. Loopback services can be reached.
+//! reach, the pathname ones are not in the container's root, and root gets its sockets from outside
+//! (see [`sockets`](super::sockets)). Loopback services can be reached.
 //! Without a network there is a namespace with a loopback device, which is brought up: programs
 //! talk to themselves through it.
 
@@ -21,7 +22,8 @@ use super::error::OrCannot;
 /// Brings up the loopback device of the network namespace that this process has just entered.
 pub(super) fn raise_loopback() -> Result<(), SandboxError> {
     let cannot = "bring up the loopback device";
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+    // Any family will do, and one of the internet's might come from another namespace.
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .or_cannot(cannot)?;
     // SAFETY: a request of zeroes is a valid value of this plain structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -23,7 +23,11 @@ use super::paths::{self, Missing, Stubs};
 use super::{SandboxError, Security, devices, mounts};
 use crate::owners::Owners;
 
+/// What tells about the host or leads to it. PID 1 is in the host's network namespace, which a command
+/// may have left.
 const MASKED: &[&str] = &[
+    "proc/1/net",
+    "proc/1/task/1/net",
     "proc/acpi",
     "proc/asound",
     "proc/interrupts",

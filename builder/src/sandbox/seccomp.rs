@@ -25,6 +25,7 @@
 //! A library would do, but the one in C must be linked, and the one in Rust has one answer a filter.
 
 use std::collections::BTreeMap;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::str::FromStr;
 use std::sync::OnceLock;
 
@@ -57,20 +58,39 @@ impl Filters {
 ///
 /// Needs `CAP_SYS_ADMIN`, since `no_new_privs` stays off.
 pub(super) fn install(program: &[u8]) -> Result<(), SandboxError> {
-    let mut instructions: Vec<sock_filter> =
+    let instructions: Vec<sock_filter> =
         program.chunks_exact(8).map(instruction_from_bytes).collect();
+    set_filter(instructions, 0).or_cannot("install the system call filter").map(|_zero| ())
+}
+
+/// Has this process and all it starts wait, with each socket of the internet's and of netlink's
+/// families that they ask for, until the owner of the returned descriptor has made it.
+///
+/// What the program of [`install`] refuses never gets there. Needs `CAP_SYS_ADMIN`; fails if there
+/// is such a descriptor already.
+pub(super) fn listen_for_sockets() -> std::io::Result<OwnedFd> {
+    /// Since Linux 5.19: no signal but SIGKILL ends the wait.
+    const PATIENTLY: libc::c_ulong =
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let listener = set_filter(ask_for_sockets(), PATIENTLY)
+        .or_else(|_old| set_filter(ask_for_sockets(), libc::SECCOMP_FILTER_FLAG_NEW_LISTENER))?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener) })
+}
+
+fn set_filter(mut instructions: Vec<sock_filter>, flags: libc::c_ulong) -> std::io::Result<RawFd> {
     let header = libc::sock_fprog {
         len: u16::try_from(instructions.len()).unwrap_or(u16::MAX),
         filter: instructions.as_mut_ptr(),
     };
     // SAFETY: the header and the instructions it points to outlive the call, which only reads them.
     let result = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const header)
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const header)
     };
-    if result == 0 {
-        return Ok(());
-    }
-    Err(std::io::Error::last_os_error()).or_cannot("install the system call filter")
+    RawFd::try_from(result)
+        .ok()
+        .filter(|result| *result >= 0)
+        .ok_or_else(std::io::Error::last_os_error)
 }
 
 #[derive(Deserialize)]
@@ -151,6 +171,7 @@ const X32_BIT: u32 = 0x4000_0000;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const UNSUPPORTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
+const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
 const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
 const OFFSET_OF_NUMBER: u32 = 0;
@@ -160,6 +181,30 @@ const OFFSET_OF_ARGUMENTS: u32 = 16;
 fn program(network: Network) -> Vec<u8> {
     let profile: Profile = serde_json::from_str(PROFILE).expect("a test reads the same text");
     compile(&profile, network).iter().flat_map(instruction_to_bytes).collect()
+}
+
+/// Families of sockets through which a command talks to others, or asks for their addresses.
+const ASKED_FOR: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+fn ask_for_sockets() -> Vec<sock_filter> {
+    let mut program = vec![load(OFFSET_OF_ARCHITECTURE)];
+    for table in TABLES {
+        let Some(number) = (table.number)("socket") else { continue };
+        let mut body = vec![
+            load(OFFSET_OF_NUMBER),
+            jump(BPF_JEQ, number, 1, 0),
+            answer(ALLOW),
+            load(OFFSET_OF_ARGUMENTS),
+        ];
+        for family in ASKED_FOR {
+            body.extend([jump(BPF_JEQ, family as u32, 0, 1), answer(ASK)]);
+        }
+        body.push(answer(ALLOW));
+        program.extend([jump(BPF_JEQ, table.audit_architecture, 1, 0), skip(body.len())]);
+        program.extend(body);
+    }
+    program.push(answer(ALLOW));
+    program
 }
 
 fn compile(profile: &Profile, network: Network) -> Vec<sock_filter> {

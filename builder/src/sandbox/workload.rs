@@ -6,8 +6,9 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::io::{PipeReader, PipeWriter};
+use std::io::{Cursor, Read};
 use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ use super::error::OrCannot;
 use super::init::{Fork, end, fork};
 use super::limits::Limit;
 use super::message::Spec;
-use super::{Level, Network, SandboxError, Security, capabilities, network, seccomp};
+use super::sockets::{Said, Sockets};
+use super::{Level, Network, SandboxError, Security, capabilities, network, seccomp, sockets};
 
 /// What a shell answers for a command that it does not find.
 const NOT_FOUND: i32 = 127;
@@ -32,7 +34,8 @@ const NOT_EXECUTABLE: i32 = 126;
 /// its descriptors until it executes, a moment later.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// Where the pipe goes on which a failure before the command is told.
+/// Where the socket goes on which a failure before the command is told, and where PID 1 finds the
+/// requests for sockets.
 const FAILURE: RawFd = 3;
 
 /// All that is needed of the spec once the root is entered.
@@ -48,6 +51,17 @@ pub(super) struct Workload {
     level: Level,
     network: Network,
     security: Security,
+    /// Whether it is to leave the host's network namespace.
+    leaves_network: bool,
+}
+
+/// A command that runs.
+pub(super) struct Started {
+    pub(super) process: Pid,
+    /// Ends with the start, or tells why there was none.
+    pub(super) failure: Box<dyn Read>,
+    /// What it asks for sockets, if it has left the host's network namespace.
+    pub(super) sockets: Option<Sockets>,
 }
 
 /// Words and variables as `execve` takes them.
@@ -75,6 +89,8 @@ impl Workload {
             level: spec.level,
             network: spec.network,
             security: spec.security,
+            leaves_network: (spec.network, spec.security) == (Network::Host, Security::Sandbox)
+                && sockets::are_needed(),
         })
     }
 
@@ -83,19 +99,35 @@ impl Workload {
         self.hostname.as_bytes()
     }
 
-    /// Starts it. The pipe ends with the start, or tells why there was none.
-    pub(super) fn start(self) -> Result<(Pid, PipeReader), SandboxError> {
-        let (failure, failed) = std::io::pipe().or_cannot("make a pipe")?;
+    /// Starts it.
+    pub(super) fn start(self) -> Result<Started, SandboxError> {
+        let (failure, failed) = UnixStream::pair().or_cannot("make a socket pair")?;
         match fork().or_cannot("fork")? {
             Fork::Child => {
                 let Err(error) = self.become_command(failed);
                 tell(&error)
             }
-            Fork::Parent(child) => Ok((child, failure)),
+            Fork::Parent(process) => {
+                drop(failed);
+                let said = if self.leaves_network {
+                    Said::receive(&failure)?
+                } else {
+                    Said::Sockets(None)
+                };
+                Ok(match said {
+                    Said::Sockets(sockets) => {
+                        Started { process, failure: Box::new(failure), sockets }
+                    }
+                    Said::Failure(first) => {
+                        let failure = Box::new(Cursor::new([first]).chain(failure));
+                        Started { process, failure, sockets: None }
+                    }
+                })
+            }
         }
     }
 
-    fn become_command(&self, failed: PipeWriter) -> Result<Infallible, SandboxError> {
+    fn become_command(&self, failed: UnixStream) -> Result<Infallible, SandboxError> {
         close_all_but_streams(failed)?;
         setsid().or_cannot("start a session")?;
         reset_signals();
@@ -132,6 +164,10 @@ impl Workload {
             Network::Host => network::hide_abstract_sockets()?,
             Network::None => (),
         }
+        if self.leaves_network {
+            // SAFETY: `close_all_but_streams` has put the socket there.
+            sockets::leave_network(unsafe { BorrowedFd::borrow_raw(FAILURE) })?;
+        }
         seccomp::install(&self.filter)
     }
 
@@ -160,7 +196,7 @@ impl Workload {
 }
 
 fn tell(error: &SandboxError) -> ! {
-    // SAFETY: `close_all_but_streams` has put the pipe there; before that, writing may fail.
+    // SAFETY: `close_all_but_streams` has put the socket there; before that, writing may fail.
     let failed = unsafe { BorrowedFd::borrow_raw(FAILURE) };
     let _nobody_reads = rustix::io::write(failed, error.chain().as_bytes());
     end(1)
@@ -193,7 +229,7 @@ fn reset_signals() {
 }
 
 /// Closes every descriptor but the streams and `failed`, which becomes [`FAILURE`].
-fn close_all_but_streams(failed: PipeWriter) -> Result<(), SandboxError> {
+fn close_all_but_streams(failed: UnixStream) -> Result<(), SandboxError> {
     let failed = failed.into_raw_fd();
     // SAFETY: the descriptors belong to values of a process that never uses them again: it ends by
     // `execve` or `_exit`, without dropping them.

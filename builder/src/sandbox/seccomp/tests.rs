@@ -5,7 +5,10 @@ use super::*;
 /// Answers as the kernel would for one call.
 fn decide(network: Network, architecture: u32, number: u32, arguments: [u64; 3]) -> u32 {
     let profile: Profile = serde_json::from_str(PROFILE).unwrap();
-    let program = compile(&profile, network);
+    answer_to(&compile(&profile, network), architecture, number, arguments)
+}
+
+fn answer_to(program: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 3]) -> u32 {
     let mut data = Vec::new();
     data.extend(number.to_le_bytes());
     data.extend(architecture.to_le_bytes());
@@ -13,7 +16,7 @@ fn decide(network: Network, architecture: u32, number: u32, arguments: [u64; 3])
     for argument in arguments {
         data.extend(argument.to_le_bytes());
     }
-    run(&program, &data)
+    run(program, &data)
 }
 
 fn run(program: &[sock_filter], data: &[u8]) -> u32 {
@@ -168,4 +171,21 @@ fn i386_has_a_table_and_x32_has_none() {
     assert_eq!(decide(Network::Host, x86, 359, [38, 0, 0]), UNSUPPORTED, "AF_ALG");
     assert_eq!(decide(Network::Host, x86, 360, [17, 3, 0]), UNSUPPORTED, "a pair of AF_PACKET");
     assert_eq!(decide(Network::Host, x86_64, X32_BIT, [0; 3]), ABSENT, "x32 read");
+}
+
+#[test]
+fn sockets_that_lead_to_others_are_asked_for_whatever_the_calling_convention() {
+    let program = ask_for_sockets();
+    for table in TABLES {
+        let call = |name, family| {
+            let number = (table.number)(name).unwrap();
+            answer_to(&program, table.audit_architecture, number, [family, 1, 0])
+        };
+        for family in 0..=64 {
+            let expected = if [2, 10, 16].contains(&family) { ASK } else { ALLOW };
+            assert_eq!(call("socket", family), expected, "{} {family}", table.name);
+        }
+        assert_eq!(call("socket", 0xffff_ffff_0000_0002), ASK, "{}", table.name);
+        assert_eq!(call("connect", 2), ALLOW, "{}", table.name);
+    }
 }
