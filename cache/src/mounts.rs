@@ -48,8 +48,6 @@ impl Cache {
     ) -> Result<Option<CacheMount>, E> {
         let Some((path, lock)) = self.take_mount(id, sharing)? else { return Ok(None) };
         if !is_directory(&path)? {
-            // A link or a file in its place is not ours.
-            run::bury(self.root(), &path)?;
             self.seed_mount(&path, seed)?;
         }
         Ok(Some(CacheMount { path, _lock: lock }))
@@ -97,12 +95,22 @@ impl Cache {
         let staged = staging.path().join("mount");
         open::create_directory(&staged)?;
         seed(&staged)?;
-        match std::fs::rename(&staged, path) {
-            Ok(()) => Ok(()),
-            // Somebody who shares it was faster.
-            Err(_) if path.is_dir() => Ok(()),
-            Err(error) => Err(io_error("create", path)(error).into()),
+        self.place_mount(&staged, path).map_err(E::from)
+    }
+
+    /// Puts a new directory in its place, unless another command that shares it was faster. That one
+    /// may have mounted its own by now, which must not be replaced, also where it is empty: the kernel
+    /// would let a `rename` do that. So it is done by one at a time.
+    fn place_mount(&self, staged: &Path, path: &Path) -> Result<(), CacheError> {
+        let parent = path.parent().unwrap_or(path);
+        let gate = File::open(parent).map_err(io_error("open", parent))?;
+        lock::exclusive(&gate).map_err(io_error("lock", parent))?;
+        if is_directory(path)? {
+            return Ok(());
         }
+        // A link or a file in its place is not ours.
+        run::bury(self.root(), path)?;
+        std::fs::rename(staged, path).map_err(io_error("create", path))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -515,6 +516,20 @@ fn a_cache_mount_keeps_its_files_and_is_seeded_once() {
     assert_eq!(again.path(), path);
     assert!(path.starts_with(cache.root().join("mounts")));
     assert_eq!(fs::read_to_string(path.join("seed")).unwrap(), "first");
+}
+
+/// Both have mounted it by then: replacing an empty directory would part them.
+#[test]
+fn of_two_who_make_a_shared_cache_mount_at_a_time_both_get_the_same_directory() {
+    let (_directory, cache) = store();
+    let mut of_the_faster = None;
+    let slower = cache.try_cache_mount("id", Sharing::Shared, |_| -> Result<(), CacheError> {
+        let faster = cache.try_cache_mount("id", Sharing::Shared, |_| Ok::<_, CacheError>(()))?;
+        of_the_faster = faster.map(|mount| fs::metadata(mount.path()).unwrap().ino());
+        Ok(())
+    });
+    let slower = slower.unwrap().expect("all may use it");
+    assert_eq!(Some(fs::metadata(slower.path()).unwrap().ino()), of_the_faster);
 }
 
 #[test]
