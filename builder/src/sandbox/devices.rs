@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use rustix::fs::{
     Dev, FileType, Mode, OFlags, fstat, makedev, mkdirat, mknodat, open, openat, symlinkat,
@@ -40,7 +41,9 @@ pub(super) fn directory(security: Security) -> Result<OwnedFd, SandboxError> {
     fill(&directory).or_cannot("fill /dev")?;
     match security {
         Security::Sandbox => (),
-        Security::Insecure => copy_devices("/dev", directory.as_fd()).or_cannot("fill /dev")?,
+        Security::Insecure => {
+            copy_devices(Path::new("/dev"), directory.as_fd()).or_cannot("fill /dev")?
+        }
     }
     Ok(directory)
 }
@@ -133,24 +136,60 @@ fn host_node(name: &str, device: Dev) -> Result<OwnedFd, SandboxError> {
     Ok(node)
 }
 
-/// Makes nodes for all devices of the host, as far as this process may.
-fn copy_devices(from: &str, to: BorrowedFd<'_>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let (kind, name) = (entry.file_type()?, entry.file_name());
-        let Some(name) = name.to_str() else { continue };
+/// Makes nodes for all devices of the host, as far as this process may see them. Devices come and go
+/// meanwhile: what is there no longer is left out.
+fn copy_devices(from: &Path, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let Ok(entries) = std::fs::read_dir(from) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        let (kind, name) = (metadata.file_type(), entry.file_name());
         if kind.is_char_device() || kind.is_block_device() {
-            let metadata = entry.metadata()?;
             let (file_type, mode) =
                 (FileType::from_raw_mode(metadata.mode()), Mode::from_raw_mode(metadata.mode()));
             // What exists is a node of the container's own; what is refused is refused to all.
-            let _exists_or_refused = mknodat(to, name, file_type, mode, metadata.rdev());
-        } else if kind.is_dir() && !["pts", "shm", "mqueue"].contains(&name) {
-            mkdirat(to, name, Mode::from_raw_mode(0o755))?;
+            let _exists_or_refused = mknodat(to, &name, file_type, mode, metadata.rdev());
+        } else if kind.is_dir() && !["pts", "shm", "mqueue"].iter().any(|own| name == *own) {
+            mkdirat(to, &name, Mode::from_raw_mode(0o755))?;
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let below = openat(to, name, flags, Mode::empty())?;
-            copy_devices(&format!("{from}/{name}"), below.as_fd())?;
+            let below = openat(to, &name, flags, Mode::empty())?;
+            copy_devices(&entry.path(), below.as_fd())?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, create_dir, remove_dir};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn devices_that_vanish_meanwhile_are_left_out() {
+        let host = tempfile::tempdir().unwrap();
+        create_dir(host.path().join("stays")).unwrap();
+        let end = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !end.load(Ordering::Relaxed) {
+                    for name in (0..32).map(|number| host.path().join(number.to_string())) {
+                        create_dir(&name).unwrap();
+                        std::thread::yield_now();
+                        remove_dir(&name).unwrap();
+                    }
+                }
+            });
+            let copies: Result<Vec<()>, _> = (0..300)
+                .map(|_| {
+                    let copy = tempfile::tempdir().unwrap();
+                    copy_devices(host.path(), File::open(copy.path()).unwrap().as_fd())?;
+                    assert!(copy.path().join("stays").is_dir());
+                    Ok::<_, rustix::io::Errno>(())
+                })
+                .collect();
+            end.store(true, Ordering::Relaxed);
+            copies.unwrap();
+        });
+    }
 }
