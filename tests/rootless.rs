@@ -159,3 +159,20 @@ fn an_ordinary_users_store_is_below_the_home_directory() {
         assert_ne!(std::fs::metadata(index).unwrap().uid(), 0);
     }
 }
+
+/// Issue 9, section 3: tokio panics where it gets no thread. Other tests have processes of this user
+/// too, so that each limit is hit at another place from time to time.
+#[test]
+fn a_user_who_may_have_few_processes_is_told_so() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN true\n").run_by(Caller::WithOneId);
+    let build = session.build_command("plain", &["--no-cache"]);
+    for limit in (1..12).chain((12..48).step_by(4)) {
+        let mut command = session.command("prlimit");
+        command.arg(format!("--nproc={limit}")).arg(build.get_program()).args(build.get_args());
+        let outcome = session.run(&mut command);
+        let told = ["ulimit -u", "setpriv: failed to execute", "can't fork"];
+        let is_told = told.iter().any(|words| outcome.stderr.contains(words));
+        assert!(outcome.status.success() || is_told, "{limit}: {outcome}");
+        assert!(!outcome.stderr.contains("panicked"), "{limit}: {outcome}");
+    }
+}

@@ -17,7 +17,7 @@ use super::args::BuildArgs;
 use super::call::CallError;
 use super::context::{self, Remote};
 use super::outputs::{self, OutputError};
-use super::progress::{NoTerminal, ProgressMode};
+use super::progress::{NotShown, ProgressMode};
 use super::settings::Settings;
 use super::values::{self, SshValue, ValueError};
 use super::visible::visible_lines;
@@ -91,9 +91,9 @@ pub(crate) enum UsageError {
     /// The environment asks for an unknown way of showing progress.
     #[error("invalid progress mode {0} in BUILDKIT_PROGRESS")]
     Progress(String),
-    /// There is no terminal to draw on.
+    /// The progress can't be shown in this way.
     #[error(transparent)]
-    NoTerminal(#[from] NoTerminal),
+    NotShown(#[from] NotShown),
     /// A file could not be written.
     #[error("cannot write {path}: {source}")]
     Write {

@@ -15,6 +15,7 @@ mod prune;
 mod report;
 mod settings;
 mod store;
+mod threads;
 mod values;
 mod visible;
 
@@ -118,8 +119,11 @@ enum StartError {
     Registries(#[from] registry_client::RegistriesConfError),
     #[error(transparent)]
     Logins(#[from] LoginsError),
-    #[error("cannot start threads")]
-    Runtime(#[source] std::io::Error),
+    #[error(
+        "cannot start the threads of a build: the system gives this user no more; raise `ulimit -u` or \
+         the limit of the control group (pids.max)"
+    )]
+    Threads(#[source] std::io::Error),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
@@ -250,10 +254,8 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
     }
     let (hidden, open) = (events.hidden(), events.clone());
     let services = services(settings, &logins, store, sandbox, events)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Runtime)?;
+    let runtime = threads::start().map_err(StartError::Threads)?;
+    stop_when_asked(&services.stop).map_err(StartError::Threads)?;
     let shown =
         progress::show(mode, open, receiver, std::io::stderr()).map_err(UsageError::from)?;
     let ended = read_and_build(args, wanted, settings, &logins, services, &runtime);
@@ -349,7 +351,6 @@ fn read_and_build(
     services: Services,
     runtime: &Runtime,
 ) -> Result<Ended, UsageError> {
-    stop_when_asked(&services.stop);
     let request = build::request(args, settings, &logins.proxies, &services, runtime.handle());
     let request = match request {
         Err(_) if services.stop.is_cancelled() => return Ok(Ended::Stopped),
@@ -374,15 +375,12 @@ fn read_and_build(
 ///
 /// On a thread of its own, which lives as long as the process: when the build has ended, what it
 /// printed may still wait for a reader that has stopped.
-fn stop_when_asked(stop: &CancellationToken) {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else {
-        return;
-    };
-    let signals = {
+fn stop_when_asked(stop: &CancellationToken) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate) = {
         let _in_the_runtime = runtime.enter();
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
-    let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return };
     let stop = stop.clone();
     let listen = async move {
         let mut asked = async || {
@@ -397,7 +395,7 @@ fn stop_when_asked(stop: &CancellationToken) {
         asked().await;
         std::process::exit(STOPPED.into());
     };
-    std::thread::spawn(move || runtime.block_on(listen));
+    std::thread::Builder::new().spawn(move || runtime.block_on(listen)).map(drop)
 }
 
 /// What the flags say, else what `BUILDKIT_PROGRESS` says.

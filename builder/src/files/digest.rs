@@ -176,7 +176,10 @@ fn gather(
     let facts = Mutex::new(vec![Facts::default(); work.len()]);
     std::thread::scope(|scope| {
         let worker = || gather_some(source, &work, known, &next, &facts);
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(worker)).collect();
+        let others: Vec<_> = (1..threads)
+            // With fewer threads than wished for it takes longer.
+            .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, worker).ok())
+            .collect();
         let ours = worker();
         let theirs = others
             .into_iter()

@@ -412,8 +412,17 @@ impl<'a> Walk<'a> {
         };
         let found: Vec<_> = std::thread::scope(|scope| {
             let chunks = names.chunks(names.len().div_ceil(threads));
-            let running: Vec<_> = chunks.map(|names| scope.spawn(|| walk(names))).collect();
-            running.into_iter().map(|walk| walk.join().expect("a walk does not panic")).collect()
+            let start = |names| {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, move || walk(names));
+                // Where there is no thread, this one does it.
+                thread.map_err(|_| walk(names))
+            };
+            let running: Vec<_> = chunks.map(start).collect();
+            let end = |walk: Result<std::thread::ScopedJoinHandle<'_, _>, _>| match walk {
+                Ok(thread) => thread.join().expect("a walk does not panic"),
+                Err(found) => found,
+            };
+            running.into_iter().map(end).collect()
         });
         let top = self.entries.len();
         for entries in found {

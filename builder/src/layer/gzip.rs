@@ -175,8 +175,12 @@ impl Pool {
     fn submit(&mut self, job: Job) -> io::Result<Receiver<io::Result<Deflated>>> {
         if self.running.len() < self.threads {
             let queue = self.queue.clone();
-            self.running
-                .push(thread::Builder::new().name("gzip".into()).spawn(move || work(&queue))?);
+            match thread::Builder::new().name("gzip".into()).spawn(move || work(&queue)) {
+                Ok(thread) => self.running.push(thread),
+                // Those that run do it all.
+                Err(_) if !self.running.is_empty() => self.threads = self.running.len(),
+                Err(error) => return Err(error),
+            }
         }
         let (answer, deflated) = mpsc::sync_channel(1);
         if let Some(tasks) = &self.tasks {

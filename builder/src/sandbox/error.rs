@@ -47,6 +47,15 @@ pub enum SandboxError {
         /// What was attempted.
         what: String,
     },
+    /// The system gives this user no more processes.
+    #[error(
+        "cannot {what}: this user may have no more processes; raise `ulimit -u` or the limit of the \
+         control group (pids.max)"
+    )]
+    ProcessLimit {
+        /// What was attempted.
+        what: String,
+    },
     /// There is only one id, and the command wants another.
     #[error(
         "cannot run as {uid}:{gid}: this user has no subordinate ids; \
@@ -109,6 +118,15 @@ pub(super) fn no_namespace(what: &str, error: rustix::io::Errno) -> SandboxError
     match error {
         rustix::io::Errno::NOSPC => SandboxError::NamespaceLimit { what: what.to_owned() },
         error => SandboxError::System { what: what.to_owned(), source: error.into() },
+    }
+}
+
+/// Says what was attempted when a process could not be started. The kernel asks to try again.
+pub(super) fn no_process(what: impl Into<String>, error: impl Into<io::Error>) -> SandboxError {
+    let (what, source) = (what.into(), error.into());
+    match source.kind() {
+        io::ErrorKind::WouldBlock => SandboxError::ProcessLimit { what },
+        _ => SandboxError::System { what, source },
     }
 }
 

@@ -20,7 +20,7 @@ use rustix::process::{
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::error::{OrCannot, no_namespace};
+use super::error::{OrCannot, no_namespace, no_process};
 use super::message::{self, Incoming, Report, Spec};
 use super::sockets::Sockets;
 use super::workload::{Started, Workload};
@@ -119,10 +119,11 @@ pub(super) fn fork() -> rustix::io::Result<Fork> {
     // SAFETY: with one thread no lock can be held by a thread that the child lacks.
     match unsafe { libc::fork() } {
         0 => Ok(Fork::Child),
-        number => Pid::from_raw(number)
-            .filter(|_| number > 0)
-            .map(Fork::Parent)
-            .ok_or(rustix::io::Errno::AGAIN),
+        number if number > 0 => {
+            Pid::from_raw(number).map(Fork::Parent).ok_or(rustix::io::Errno::AGAIN)
+        }
+        // The only reasons are limits.
+        _error => Err(rustix::io::Errno::AGAIN),
     }
 }
 
@@ -130,7 +131,7 @@ pub(super) fn fork() -> rustix::io::Result<Fork> {
 fn contain(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<i32, SandboxError> {
     unshare(UnshareFlags::NEWPID)
         .map_err(|error| no_namespace("make a process namespace", error))?;
-    match fork().or_cannot("fork")? {
+    match fork().map_err(|error| no_process("fork", error))? {
         Fork::Child => {
             let result = run(incoming, socket).unwrap_or_else(|e| Report::Failed(e.chain()));
             report(socket, &result);

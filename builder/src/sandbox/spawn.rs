@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::error::OrCannot;
+use super::error::{OrCannot, no_process};
 use super::init::{GRACE, MARKER};
 use super::limits::Limit;
 use super::message::{MountSpec, Outgoing, Report, STOP, SourceSpec, Spec};
@@ -132,7 +132,7 @@ fn spawn(program: &InitProgram, socket: OwnedFd, streams: FarEnds) -> Result<Chi
         .stderr(Stdio::from(streams.stderr))
         // A Ctrl-C in the terminal is for rbuild, which ends its containers in order.
         .process_group(0);
-    command.spawn().or_cannot_with(|| format!("start {}", program.path().display()))
+    command.spawn().map_err(|error| no_process("start the first process of a container", error))
 }
 
 /// A container in the form in which it travels.

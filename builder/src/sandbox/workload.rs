@@ -18,7 +18,7 @@ use rustix::thread::{
     Gid, Uid, set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-use super::error::OrCannot;
+use super::error::{OrCannot, no_process};
 use super::init::{Fork, end, fork};
 use super::limits::Limit;
 use super::message::Spec;
@@ -102,7 +102,7 @@ impl Workload {
     /// Starts it.
     pub(super) fn start(self) -> Result<Started, SandboxError> {
         let (failure, failed) = UnixStream::pair().or_cannot("make a socket pair")?;
-        match fork().or_cannot("fork")? {
+        match fork().map_err(|error| no_process("fork", error))? {
             Fork::Child => {
                 let Err(error) = self.become_command(failed);
                 tell(&error)

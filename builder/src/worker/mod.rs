@@ -127,7 +127,8 @@ pub struct LocalWorker {
 fn reclaim(cache: &Cache, turn: &Arc<Mutex<()>>) -> oneshot::Receiver<()> {
     let (done, ended) = oneshot::channel();
     let (cache, turn) = (cache.clone(), turn.clone());
-    std::thread::spawn(move || {
+    // Where there is no thread, the next build does it all.
+    let _thread = std::thread::Builder::new().spawn(move || {
         // Two of them would get in each other's way.
         let _alone = lock(&turn);
         let _the_next_build_tries_again = cache.reclaim();

@@ -51,8 +51,14 @@ pub(crate) enum ProgressMode {
 
 /// Why a build cannot be shown in this way.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot show progress as `tty`: standard error is not a terminal")]
-pub(crate) struct NoTerminal;
+pub(crate) enum NotShown {
+    /// There is no terminal to draw on.
+    #[error("cannot show progress as `tty`: standard error is not a terminal")]
+    NoTerminal,
+    /// The system gives this user no more threads.
+    #[error("cannot start a thread that shows the progress")]
+    Thread(#[source] io::Error),
+}
 
 /// What is left to say when a build has been shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,11 +124,11 @@ pub(crate) fn show(
     open: Events,
     events: Receiver<Event>,
     out: Stderr,
-) -> Result<Display, NoTerminal> {
+) -> Result<Display, NotShown> {
     let terminal = out.is_terminal();
     let screen = if terminal { Screen::Terminal } else { Screen::Pipe };
     let renderer: Option<Box<dyn Renderer>> = match mode {
-        ProgressMode::Tty if !terminal => return Err(NoTerminal),
+        ProgressMode::Tty if !terminal => return Err(NotShown::NoTerminal),
         ProgressMode::Auto | ProgressMode::Tty if terminal => Some(Box::new(tty::Tty::new(out))),
         ProgressMode::Auto | ProgressMode::Tty | ProgressMode::Plain => {
             Some(Box::new(plain::Plain::new(io::BufWriter::new(out), screen)))
@@ -133,7 +139,9 @@ pub(crate) fn show(
     };
     let ending = Arc::new(OnceLock::new());
     let known = ending.clone();
-    let thread = std::thread::spawn(move || follow(&events, renderer, &known));
+    let thread = std::thread::Builder::new()
+        .spawn(move || follow(&events, renderer, &known))
+        .map_err(NotShown::Thread)?;
     Ok(Display { thread, ending, open })
 }
 
