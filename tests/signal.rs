@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use test_support::{Session, Started, rbuild};
 
 /// Whether a process on this machine has these words, separated by NUL, in its command line.
@@ -228,4 +228,51 @@ fn an_interrupted_build_does_not_wait_for_many_files_to_be_copied() {
         session.build(&["--no-cache"]).succeeds();
         left().next().is_none()
     });
+}
+
+/// The process that stays outside, the first that rbuild starts.
+fn broker(build: &Started) -> Pid {
+    let path = format!("/proc/{0}/task/{0}/children", build.id());
+    let children = std::fs::read_to_string(path).unwrap();
+    Pid::from_raw(children.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
+}
+
+/// Issue 9, section 3.
+#[test]
+fn a_build_ends_though_its_helper_outside_was_stopped() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN echo now asleep; sleep 1\n");
+    let build = start_sleeping_build(&session);
+    kill_process(broker(&build), Signal::STOP).unwrap();
+    let stopped = Instant::now();
+    let (status, lines) = build.wait();
+    assert!(status.success(), "{lines:#?}");
+    assert!(stopped.elapsed() < Duration::from_secs(20));
+    assert_nothing_is_left(&session, "now asleep");
+}
+
+/// Issue 9, section 3: what is asked of a process that was stopped never gets an answer.
+#[test]
+fn an_interrupt_is_heard_while_a_helper_outside_answers_nothing() {
+    // The first answer is a commit; what is asked next waits.
+    let stop = "kill -STOP $(cut -d ' ' -f 4 /proc/$PPID/stat)\n\
+                printf '%040d\\tHEAD\\n%040d\\trefs/heads/master\\n' 1 1";
+    let session = Session::new()
+        .program("git", stop)
+        .dockerfile("FROM scratch\nADD http://127.0.0.1:9/x.git /x\n");
+    let build = Started::new(session.build_command("plain", &[]));
+    let started = Instant::now();
+    let is_stopped = |child: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        stat.contains(") T ")
+    };
+    let children = format!("/proc/{0}/task/{0}/children", build.id());
+    while !std::fs::read_to_string(&children).unwrap().split_whitespace().any(is_stopped) {
+        assert!(started.elapsed() < Duration::from_secs(20), "git was never asked");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let interrupted = Instant::now();
+    build.send(Signal::INT);
+    assert_eq!(build.wait().0.code(), Some(130));
+    assert!(interrupted.elapsed() < Duration::from_secs(3));
 }

@@ -13,8 +13,9 @@ use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, set_child_subreaper,
     waitpid,
@@ -23,10 +24,13 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
 use super::SandboxError;
-use super::error::OrCannot;
+use super::error::{OrCannot, no_process};
 use super::init::{Fork, end, fork};
 use super::message::{self, Incoming, Outgoing};
 use super::streams::{FarEnds, Streams};
+
+/// How long the broker may take to read a request, and to end.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The process outside. Dropping this ends it.
 pub struct Broker {
@@ -85,7 +89,8 @@ impl Broker {
     /// Forks it. Must be called before threads exist and before this process enters a namespace.
     pub fn start() -> Result<Self, SandboxError> {
         let (near, far) = UnixStream::pair().or_cannot("make a socket pair")?;
-        match fork().or_cannot("fork the broker")? {
+        limit_sending(&near).or_cannot("limit the time of a socket")?;
+        match fork().map_err(|error| no_process("fork the broker", error))? {
             Fork::Child => serve(far),
             Fork::Parent(process) => Ok(Self { process, socket: Mutex::new(near) }),
         }
@@ -191,10 +196,26 @@ impl BrokerOutput {
 impl Drop for Broker {
     fn drop(&mut self) {
         let socket = self.socket.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Either fails only if the broker is gone already.
+        // Each fails only if the broker is gone already.
         let _gone = socket.shutdown(std::net::Shutdown::Both);
+        if !ends_within(self.process, PATIENCE) {
+            let _gone = kill_process(self.process, Signal::KILL);
+        }
         let _gone = waitpid(Some(self.process), WaitOptions::empty());
     }
+}
+
+/// Fails instead of waiting for ever where a broker that was stopped reads nothing any more.
+fn limit_sending(socket: &UnixStream) -> std::io::Result<()> {
+    socket.set_write_timeout(Some(PATIENCE))
+}
+
+/// Whether a child has ended before `patience` has. One that was stopped (SIGSTOP) ends never.
+fn ends_within(child: Pid, patience: Duration) -> bool {
+    let Ok(pidfd) = pidfd_open(child, PidfdFlags::empty()) else { return true };
+    let timeout = Timespec::try_from(patience).ok();
+    let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
+    poll(&mut polled, timeout.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
 fn attempt(command: &BrokerCommand) -> String {
