@@ -87,7 +87,7 @@ impl Cache {
     pub fn write_blob(&self) -> Result<BlobWriter, CacheError> {
         let path = self.scratch_file("blob")?;
         let file = File::create_new(&path).map_err(io_error("create", &path))?;
-        let unfinished = Unfinished { path, file };
+        let unfinished = Unfinished { root: self.root().to_owned(), path, file };
         Ok(BlobWriter { cache: self.clone(), unfinished, hash: Sha256::new(), size: 0 })
     }
 
@@ -149,15 +149,12 @@ pub(crate) fn forget(root: &Path, db: &Db, digest: &Digest) -> Result<(), CacheE
     db.write("forget a blob", |transaction| -> Result<(), Failure> {
         let sql = "DELETE FROM blobs WHERE digest = ?1";
         transaction.prepare_cached(sql)?.execute([digest.as_bytes()])?;
-        match std::fs::remove_file(&path) {
+        match parts::remove_file(root, &path) {
             // What is there instead may be a directory.
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            Err(CacheError::Io { source, .. }) if source.kind() == io::ErrorKind::IsADirectory => {
                 Ok(run::bury(root, &path)?)
             }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", &path)(error).into())
-            }
-            Ok(()) | Err(_) => Ok(()),
+            removed => Ok(removed?),
         }
     })
 }
@@ -234,6 +231,7 @@ pub struct BlobWriter {
 /// A file that is removed unless it was renamed first.
 #[derive(Debug)]
 struct Unfinished {
+    root: PathBuf,
     path: PathBuf,
     file: File,
 }
@@ -241,7 +239,7 @@ struct Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         // After the rename there is nothing left to remove.
-        let _renamed = std::fs::remove_file(&self.path);
+        let _renamed = parts::remove_file(&self.root, &self.path);
     }
 }
 
@@ -291,7 +289,7 @@ impl BlobWriter {
         let target = self.cache.blob_path(&digest);
         let boot = durable::boot();
         self.cache.0.db.write("add a blob", |transaction| -> Result<(), Failure> {
-            std::fs::rename(&self.unfinished.path, &target).map_err(io_error("create", &target))?;
+            parts::put_in_place(self.cache.root(), &self.unfinished.path, &target)?;
             let note = params![boot, None::<&str>, None::<bool>, digest.as_bytes()];
             transaction.prepare_cached(durable::NOTE)?.execute(note)?;
             insert(transaction, &digest, self.size)?;

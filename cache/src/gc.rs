@@ -16,7 +16,7 @@ use crate::content::blob_path;
 use crate::db::{Failure, digest, now};
 use crate::error::{CacheError, io_error};
 use crate::layers::{LayerName, OwnershipMap, bury_layer};
-use crate::{Cache, lock, run, tree, usage};
+use crate::{Cache, lock, parts, run, tree, usage};
 
 /// What to delete.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +63,7 @@ impl Cache {
         let mut bytes = 0;
         for path in self.dead(self.own_life())? {
             bytes += tree::disk_usage(&path);
-            tree::remove(&path, usize::MAX).map_err(io_error("remove", &path))?;
+            parts::remove(self.root(), &path, usize::MAX)?;
         }
         Ok(bytes)
     }
@@ -215,7 +215,7 @@ impl Cache {
         for path in entries(&self.path("locks"))? {
             let is_own = Some(&*path) == self.own_life();
             if !is_own && path.file_name().is_some_and(|name| name != lock::INDEX) {
-                match lock::try_lease(&path) {
+                match lock::try_lease(self.root(), &path) {
                     // No process has it as its lock.
                     Err(CacheError::WrongKind { .. }) => run::bury(self.root(), &path)?,
                     lease => drop(lease?),

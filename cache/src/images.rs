@@ -121,7 +121,7 @@ impl Cache {
         let text = index_text(manifests);
         let (new, place) = (self.scratch_file("index")?, self.path(INDEX_FILE));
         fs::write(&new, text).map_err(io_error("write", &place))?;
-        fs::rename(&new, &place).map_err(io_error("create", &place))
+        parts::put_in_place(self.root(), &new, &place)
     }
 }
 

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::db::{Db, Failure, chain_column, digest, now};
 use crate::error::{CacheError, io_error};
-use crate::{Cache, Snapshot, durable, run};
+use crate::{Cache, Snapshot, durable, parts, run};
 
 const SEAL: &CStr = c"user.rbuild.layer";
 
@@ -174,7 +174,7 @@ impl Cache {
                 // Nobody knows what a process that died before it could tell has left there.
                 // It may be mounted where the database was made again since.
                 retire_layer(self.root(), &target)?;
-                move_layer(staged, &target)?;
+                move_layer(self.root(), staged, &target)?;
                 let note = params![boot, map.name(), by_chain, name.digest.as_bytes()];
                 transaction.prepare_cached(durable::NOTE)?.execute(note)?;
             }
@@ -338,14 +338,14 @@ pub(crate) fn is_sealed(directory: &Path) -> io::Result<bool> {
 }
 
 /// Renames a layer and its owners file to a place where none is.
-fn move_layer(staged: &Path, target: &Path) -> Result<(), CacheError> {
+fn move_layer(root: &Path, staged: &Path, target: &Path) -> Result<(), CacheError> {
     let owners = owners_file(staged);
     // Owners first: a layer in place always has them.
     if owners.try_exists().map_err(io_error("look for", &owners))? {
         let place = owners_file(target);
-        std::fs::rename(&owners, &place).map_err(io_error("create", &place))?;
+        parts::put_in_place(root, &owners, &place)?;
     }
-    std::fs::rename(staged, target).map_err(io_error("create", target))
+    parts::put_in_place(root, staged, target)
 }
 
 /// Takes a layer away, its owners file last.

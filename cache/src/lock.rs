@@ -21,6 +21,7 @@ pub(crate) const INDEX: &str = "index";
 /// The right to make what a key stands for; given back on drop.
 #[derive(Debug)]
 pub struct Lease {
+    root: PathBuf,
     path: PathBuf,
     /// Keeps the lock.
     _file: File,
@@ -29,7 +30,7 @@ pub struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         // Still locked here: whoever opened the file meanwhile sees that its name is gone.
-        let _best_effort = std::fs::remove_file(&self.path);
+        let _best_effort = parts::remove_file(&self.root, &self.path);
     }
 }
 
@@ -41,14 +42,14 @@ impl Cache {
             let file = open_lock_file(&path)?;
             exclusive(&file).map_err(io_error("lock", &path))?;
             if is_named(&file, &path)? {
-                return Ok(Lease { path, _file: file });
+                return Ok(Lease { root: self.root().to_owned(), path, _file: file });
             }
         }
     }
 
     /// Takes the lease of `key` unless somebody else has it.
     pub fn try_lease(&self, key: &CacheKey) -> Result<Option<Lease>, CacheError> {
-        try_lease(&self.lease_path(key))
+        try_lease(self.root(), &self.lease_path(key))
     }
 
     fn lease_path(&self, key: &CacheKey) -> PathBuf {
@@ -56,15 +57,16 @@ impl Cache {
     }
 }
 
-/// Takes the lease whose file is `path` unless somebody else has it.
-pub(crate) fn try_lease(path: &Path) -> Result<Option<Lease>, CacheError> {
+/// Takes the lease of the store `root` that has the file `path`, unless somebody else has it.
+pub(crate) fn try_lease(root: &Path, path: &Path) -> Result<Option<Lease>, CacheError> {
     loop {
         let file = open_lock_file(path)?;
         if !try_exclusive(&file).map_err(io_error("lock", path))? {
             return Ok(None);
         }
         if is_named(&file, path)? {
-            return Ok(Some(Lease { path: path.to_owned(), _file: file }));
+            let (root, path) = (root.to_owned(), path.to_owned());
+            return Ok(Some(Lease { root, path, _file: file }));
         }
     }
 }

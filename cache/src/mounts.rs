@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci::Digest;
 
 use crate::error::{CacheError, io_error};
-use crate::{Cache, lock, open, run};
+use crate::{Cache, lock, open, parts, run};
 
 /// Who may use a cache mount at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,7 +110,7 @@ impl Cache {
         }
         // A link or a file in its place is not ours.
         run::bury(self.root(), path)?;
-        std::fs::rename(staged, path).map_err(io_error("create", path))
+        parts::put_in_place(self.root(), staged, path)
     }
 }
 

@@ -4,11 +4,12 @@
 //! a link, of another kind or of another owner was put there by something else, and is refused
 //! before anything is read through it. A part that is missing is made again.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use crate::db;
 use crate::error::{CacheError, io_error};
 use crate::place::OTHERS_WRITE;
+use crate::tree;
 
 /// The directories of a store, each after the one that it is in.
 pub(crate) const DIRECTORIES: [&str; 11] = [
@@ -48,6 +50,10 @@ const FILES: [&str; 7] = [
 pub(crate) const TOP: [&str; 8] =
     ["index.json", "blobs", "layers", "mounts", "builds", "run", "locks", "oci-layout"];
 
+/// How a directory is opened on the way to what is in it.
+const DIRECTORY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// A store's own directory, opened without following a link.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -57,19 +63,128 @@ pub(crate) struct Root {
 
 /// Opens the directory of a store; `None` if there is none.
 pub(crate) fn open_root(path: &Path) -> Result<Option<Root>, CacheError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::empty()) {
+    match rustix::fs::open(path, DIRECTORY, Mode::empty()) {
         Ok(directory) => Ok(Some(Root { path: path.to_owned(), directory })),
         Err(Errno::NOENT) => Ok(None),
         Err(Errno::NOTDIR | Errno::LOOP) => {
             let found = fs::symlink_metadata(path).map_err(io_error("examine", path))?;
-            Err(wrong_kind(path, std::os::unix::fs::MetadataExt::mode(&found), true))
+            Err(wrong_kind(path, found.mode(), true))
         }
         Err(error) => Err(io_error("open", path)(error.into())),
     }
 }
 
+/// Opens the directory of a store to take something out of it; `None` if there is none. One that
+/// another user owns or may write is not the one that was opened at first.
+pub(crate) fn own_root(path: &Path) -> Result<Option<Root>, CacheError> {
+    let Some(root) = open_root(path)? else { return Ok(None) };
+    let stat = root.stat()?;
+    if stat.st_uid != caller() || stat.st_mode & OTHERS_WRITE != 0 {
+        return Err(foreign(path.to_owned(), &stat));
+    }
+    Ok(Some(root))
+}
+
+/// Removes what is at `path` in the store `root`, but at most `budget` entries; returns whether it
+/// is gone. What is not there is gone.
+pub(crate) fn remove(root: &Path, path: &Path, budget: usize) -> Result<bool, CacheError> {
+    own_root(root)?.map_or(Ok(true), |root| root.remove(path, budget))
+}
+
+/// Removes a file of the store `root`, if it is there.
+pub(crate) fn remove_file(root: &Path, path: &Path) -> Result<(), CacheError> {
+    own_root(root)?.map_or(Ok(()), |root| root.remove_file(path))
+}
+
+/// Moves what is at `from` into its place, `to`, both in the store `root`.
+pub(crate) fn put_in_place(root: &Path, from: &Path, to: &Path) -> Result<(), CacheError> {
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    let root = own_root(root)?.ok_or_else(missing).map_err(io_error("create", to))?;
+    root.move_to(from, to).map_err(io_error("create", to))
+}
+
 impl Root {
+    /// Removes what is at `path`, but at most `budget` entries; returns whether it is gone.
+    pub(crate) fn remove(&self, path: &Path, budget: usize) -> Result<bool, CacheError> {
+        let removed = match self.parent_of(path) {
+            Ok((parent, name)) => tree::remove(parent.as_fd(), &name, budget),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        };
+        removed.map_err(io_error("remove", path))
+    }
+
+    /// Removes the file at `path`, if it is there.
+    pub(crate) fn remove_file(&self, path: &Path) -> Result<(), CacheError> {
+        let removed = self
+            .parent_of(path)
+            .and_then(|(parent, name)| Ok(rustix::fs::unlinkat(&parent, &name, AtFlags::empty())?));
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", path)(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Moves what is at `from` to `to`, both in the store; returns whether it was there.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<bool, CacheError> {
+        match self.move_to(from, to) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error("rename", from)(error)),
+        }
+    }
+
+    fn move_to(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, name) = self.parent_of(from)?;
+        let (to, new_name) = self.parent_of(to)?;
+        Ok(rustix::fs::renameat(&from, &name, &to, &new_name)?)
+    }
+
+    /// Removes the store's directory itself, unless something is left in it or its path leads
+    /// elsewhere by now.
+    pub(crate) fn remove_itself(&self) -> io::Result<()> {
+        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        };
+        let parent = rustix::fs::open(parent, DIRECTORY, Mode::empty())?;
+        let found = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let own = rustix::fs::fstat(&self.directory)?;
+        if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Whether its path still leads to it: it may have been removed, and made again.
+    pub(crate) fn is_in_place(&self) -> Result<bool, CacheError> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == self.identity()?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error("examine", &self.path)(error)),
+        }
+    }
+
+    /// Opens the directory that `path` is in, which must be in the store, and returns it with the
+    /// last name. Each name is looked up in the directory before it and no link is followed, so
+    /// whatever the path leads to by now, this stays in the store.
+    fn parent_of(&self, path: &Path) -> io::Result<(OwnedFd, CString)> {
+        let outside = || io::Error::new(io::ErrorKind::InvalidInput, "it is not in the store");
+        let below = path.strip_prefix(&self.path).map_err(|_| outside())?;
+        let mut names = below.components().map(|component| match component {
+            Component::Normal(name) => Ok(CString::new(name.as_encoded_bytes())?),
+            _ => Err(outside()),
+        });
+        let mut name = names.next().ok_or_else(outside)??;
+        let mut parent = open_directory(self.directory.as_fd(), c".")?;
+        for next in names {
+            parent = open_directory(parent.as_fd(), &name)?;
+            name = next?;
+        }
+        Ok((parent, name))
+    }
+
     /// Opens it for reading and for locks.
     pub(crate) fn file(&self) -> Result<File, CacheError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -159,6 +274,10 @@ impl Root {
             result => result,
         }
     }
+}
+
+fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?)
 }
 
 /// Changes the mode of what a descriptor that is only a path stands for.
@@ -278,5 +397,56 @@ pub(crate) fn open_file(path: &Path) -> io::Result<File> {
         Ok(file)
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn nothing_outside_is_removed_or_moved_wherever_links_lead() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir_all(path("store/run")).unwrap();
+        fs::set_permissions(path("store"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
+        fs::create_dir_all(path("outside/tree")).unwrap();
+        fs::write(path("outside/file"), "").unwrap();
+        let (root, store) = (open_root(&path("store")).unwrap().unwrap(), path("store"));
+
+        symlink(path("outside"), path("store/blobs")).unwrap();
+        assert!(root.remove(&store.join("blobs/tree"), 9).is_err());
+        assert!(root.remove_file(&store.join("blobs/file")).is_err());
+        assert!(root.rename(&store.join("blobs/file"), &store.join("run/file")).is_err());
+        assert!(root.remove(&store.join("../outside/tree"), 9).is_err());
+        assert!(root.remove(&path("outside/tree"), 9).is_err());
+        root.remove(&store.join("blobs"), 9).unwrap();
+
+        // The store is moved away, and its path leads elsewhere.
+        fs::rename(path("store"), path("moved")).unwrap();
+        symlink(path("outside"), path("store")).unwrap();
+        fs::write(path("moved/file"), "").unwrap();
+        assert!(!root.is_in_place().unwrap());
+        root.remove(&store.join("tree"), 9).unwrap();
+        root.remove_file(&store.join("file")).unwrap();
+        assert!(root.remove_itself().is_err());
+        assert!(remove(&store, &store.join("tree"), 9).is_err());
+        assert!(path("outside/tree").exists() && path("outside/file").exists());
+        assert!(!path("moved/file").exists(), "what belongs to the store goes");
+    }
+
+    #[test]
+    fn nothing_is_removed_from_a_directory_that_others_may_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let refused = remove_file(&root, &root.join("file"));
+        assert!(matches!(refused, Err(CacheError::Foreign { .. })), "{refused:?}");
+        assert!(root.join("file").exists());
     }
 }

@@ -15,7 +15,7 @@ use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, ManifestOrIndex};
 use rusqlite::{Transaction, params};
 
 use crate::db::{self, Failure};
-use crate::error::{CacheError, io_error};
+use crate::error::CacheError;
 use crate::gc::entries;
 use crate::images::{CONTAINERD_NAME, INDEX_FILE, REF_NAME, read_file};
 use crate::layers::{OwnershipMap, write_descriptor};
@@ -53,23 +53,17 @@ pub(crate) fn marked(root: &Path) -> Option<String> {
 
 /// Gives the files of the database in `root` other names; returns that of the main one.
 pub(crate) fn set_aside(root: &Path) -> Result<Option<PathBuf>, CacheError> {
+    let Some(directory) = parts::own_root(root)? else { return Ok(None) };
     let aside = root.join(format!("{}.aside-{}", db::FILE, run::unique()));
     let mut moved = None;
     for suffix in ["-shm", "-wal", ""] {
         let (from, to) = (with_suffix(&root.join(db::FILE), suffix), with_suffix(&aside, suffix));
-        match fs::rename(&from, &to) {
-            Ok(()) => moved = Some(to),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io_error("rename", &from)(error)),
+        if directory.rename(&from, &to)? {
+            moved = Some(to);
         }
     }
-    let mark = root.join(MARK);
-    match fs::remove_file(&mark) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(io_error("remove", &mark)(error))
-        }
-        Ok(()) | Err(_) => Ok(moved),
-    }
+    directory.remove_file(&root.join(MARK))?;
+    Ok(moved)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -7,28 +7,26 @@ use std::path::Path;
 use crate::error::{CacheError, io_error};
 use crate::gc::entries;
 use crate::parts::{self, Recognised};
-use crate::{db, run, tree, usage};
+use crate::{db, lock, run, usage};
 
 /// Deletes the store in `root`, unless a process uses it. What is not the store's own stays.
 ///
 /// Whatever state the store is in: parts may be missing, or be something else. The database goes
 /// last: what a removal that was interrupted has left is still a store.
+///
+/// A process that opens the store meanwhile waits, and then makes a new one.
 pub fn remove_store(root: &Path) -> Result<(), CacheError> {
-    let is_there = parts::open_root(root)?.is_some();
-    if !is_there || parts::recognise(root)? != Recognised::Store {
-        return Err(CacheError::NoStore { root: root.to_owned() });
+    let no_store = || CacheError::NoStore { root: root.to_owned() };
+    let store = parts::own_root(root)?.ok_or_else(no_store)?;
+    let locked = store.file()?;
+    lock::exclusive(&locked).map_err(io_error("lock", root))?;
+    if !store.is_in_place()? || parts::recognise(root)? != Recognised::Store {
+        return Err(no_store());
     }
-    let is_directory =
-        |name: &str| fs::symlink_metadata(root.join(name)).is_ok_and(|part| part.is_dir());
-    let mut gate = None;
-    // No process works in a store that lacks one of them.
-    if is_directory("locks") && is_directory("run") {
-        let (closed, alive) = usage::close_gate(root, None).map_err(not_yours)?;
-        if !alive.is_empty() || run::is_in_use(root).map_err(not_yours)? {
-            return Err(CacheError::InUse { root: root.to_owned() });
-        }
-        gate = Some(closed);
+    if is_in_use(root).map_err(not_yours)? {
+        return Err(CacheError::InUse { root: root.to_owned() });
     }
+    let remove = |path: &Path| store.remove(path, usize::MAX).map(drop).map_err(not_yours);
     for name in parts::TOP {
         remove(&root.join(name))?;
     }
@@ -41,17 +39,25 @@ pub fn remove_store(root: &Path) -> Result<(), CacheError> {
         }
     }
     remove(&database)?;
-    drop(gate);
-    match fs::remove_dir(root) {
-        // A volume of its own, or files of somebody else.
+    match store.remove_itself() {
+        // A volume, or files that rbuild has not made.
         Err(error) if is_left(&error) => Ok(()),
         result => result.map_err(io_error("remove", root)),
     }
 }
 
-fn remove(path: &Path) -> Result<(), CacheError> {
-    let removed = tree::remove(path, usize::MAX);
-    removed.map(drop).map_err(|error| not_yours(io_error("remove", path)(error)))
+/// Whether a process works in the store. None does in one that lacks the directories for that.
+fn is_in_use(root: &Path) -> Result<bool, CacheError> {
+    let is_directory =
+        |name: &str| fs::symlink_metadata(root.join(name)).is_ok_and(|part| part.is_dir());
+    if is_directory("layers") && usage::is_entered(root)? {
+        return Ok(true);
+    }
+    if !is_directory("locks") || !is_directory("run") {
+        return Ok(false);
+    }
+    let (_closed, alive) = usage::close_gate(root, None)?;
+    Ok(!alive.is_empty() || run::is_in_use(root)?)
 }
 
 /// Says what to do where the caller may not delete something.

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{CacheError, io_error};
-use crate::{Cache, db, lock, open, parts, tree, usage};
+use crate::{Cache, db, lock, open, parts, usage};
 
 /// Entries that are deleted at once when a run directory is dropped; what is left waits.
 const QUICK: usize = 200;
@@ -41,7 +41,7 @@ impl Drop for RunDir {
     fn drop(&mut self) {
         // Whatever fails here is found by the next start.
         if let Ok(Some(dead)) = rename_to_dead(&self.root, &self.path) {
-            let _left_to_reclaim = tree::remove(&dead, QUICK);
+            let _left_to_reclaim = parts::remove(&self.root, &dead, QUICK);
         }
     }
 }
@@ -63,9 +63,8 @@ impl Cache {
     /// beside a build that has real work to do.
     pub fn reclaim(&self) -> Result<(), CacheError> {
         self.declare_dead()?;
-        let removed = self.dead(None)?.into_iter().map(|path| {
-            tree::remove(&path, usize::MAX).map_err(io_error("remove", &path)).map(drop)
-        });
+        let dead = self.dead(None)?.into_iter();
+        let removed = dead.map(|path| parts::remove(self.root(), &path, usize::MAX).map(drop));
         // What resists must not protect what comes after it.
         removed.fold(Ok(()), Result::and)
     }
@@ -146,11 +145,8 @@ fn rename_to_dead(root: &Path, path: &Path) -> Result<Option<PathBuf>, CacheErro
 
 fn rename_to(root: &Path, path: &Path, name: &str) -> Result<Option<PathBuf>, CacheError> {
     let dead = root.join("run").join(name);
-    match fs::rename(path, &dead) {
-        Ok(()) => Ok(Some(dead)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error("rename", path)(error)),
-    }
+    let Some(root) = parts::own_root(root)? else { return Ok(None) };
+    Ok(root.rename(path, &dead)?.then_some(dead))
 }
 
 pub(crate) fn is_alive(path: &Path) -> bool {

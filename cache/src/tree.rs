@@ -4,7 +4,7 @@
 //! instance. The kernel itself refuses to cross (`RESOLVE_NO_XDEV`, which also sees bind mounts).
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,17 +23,15 @@ const DIRECTORY: OFlags =
 /// directories deeper than a process may have files open; what is deeper is moved up first.
 const DEEPEST: usize = 64;
 
-/// Removes the file or tree `path`, but at most `budget` entries; returns whether it is gone.
-pub(crate) fn remove(path: &Path, budget: usize) -> io::Result<bool> {
-    let parent = rustix::fs::open(path.parent().unwrap_or(path), DIRECTORY, Mode::empty())?;
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let name = CString::new(name.as_encoded_bytes())?;
-    match rustix::fs::unlinkat(&parent, &name, AtFlags::empty()) {
+/// Removes the file or tree `name` in `parent`, but at most `budget` entries; returns whether it is
+/// gone.
+pub(crate) fn remove(parent: BorrowedFd<'_>, name: &CStr, budget: usize) -> io::Result<bool> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(true),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
-    let top = match open_directory(parent.as_fd(), &name) {
+    let top = match open_directory(parent, name) {
         Ok(top) => top,
         Err(Errno::NOENT) => return Ok(true),
         Err(error) => return Err(error.into()),
@@ -45,7 +43,7 @@ pub(crate) fn remove(path: &Path, budget: usize) -> io::Result<bool> {
     if removal.left == 0 {
         return Ok(false);
     }
-    remove_directory(parent.as_fd(), &name)?;
+    remove_directory(parent, name)?;
     Ok(true)
 }
 
@@ -155,6 +153,12 @@ mod tests {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     use super::*;
+
+    fn remove(path: &Path, budget: usize) -> io::Result<bool> {
+        let parent = fs::File::open(path.parent().unwrap())?;
+        let name = std::ffi::CString::new(path.file_name().unwrap().as_encoded_bytes())?;
+        super::remove(parent.as_fd(), &name, budget)
+    }
 
     #[test]
     fn a_tree_goes_and_what_its_links_point_to_stays() {

@@ -7,13 +7,13 @@
 //! whatever was last used more than [`RECENT`] before the oldest living process began. Builds that
 //! follow each other closely write nothing to the database for it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::db::now;
 use crate::error::{CacheError, io_error};
 use crate::gc::entries;
-use crate::{Cache, lock, parts, run, tree};
+use crate::{Cache, lock, parts, run};
 
 /// Seconds for which a mark of use lasts.
 const RECENT: i64 = 300;
@@ -23,6 +23,7 @@ const PREFIX: &str = "alive-";
 /// Tells others that a process lives; dropped, that it does not count on anything any more.
 #[derive(Debug)]
 pub(crate) struct Alive {
+    root: PathBuf,
     path: PathBuf,
     /// Keeps the lock.
     _lock: File,
@@ -31,7 +32,7 @@ pub(crate) struct Alive {
 impl Drop for Alive {
     fn drop(&mut self) {
         // What stays is unlocked, and found by the next prune.
-        let _best_effort = fs::remove_file(&self.path);
+        let _best_effort = parts::remove_file(&self.root, &self.path);
     }
 }
 
@@ -43,8 +44,28 @@ impl Alive {
         let path = directory.join(format!("{PREFIX}{began:x}-{}", run::unique()));
         let file = lock::open_lock_file(&path)?;
         lock::exclusive(&file).map_err(io_error("lock", &path))?;
-        Ok(Self { path, _lock: file })
+        Ok(Self { root: root.to_owned(), path, _lock: file })
     }
+}
+
+/// Tells that a store is open, as long as the returned file lives. Needs the lock on the store.
+pub(crate) fn enter(root: &Path) -> Result<File, CacheError> {
+    let (file, path) = open_entrance(root)?;
+    lock::shared(&file).map_err(io_error("lock", &path))?;
+    Ok(file)
+}
+
+/// Whether a process has the store open.
+pub(crate) fn is_entered(root: &Path) -> Result<bool, CacheError> {
+    let (file, path) = open_entrance(root)?;
+    Ok(!lock::try_exclusive(&file).map_err(io_error("lock", &path))?)
+}
+
+/// The directory that is locked while a store is open; nothing else locks it.
+fn open_entrance(root: &Path) -> Result<(File, PathBuf), CacheError> {
+    let path = root.join("layers");
+    let file = File::open(&path).map_err(io_error("open", &path))?;
+    Ok((file, path))
 }
 
 fn open_gate(directory: &Path) -> Result<File, CacheError> {
@@ -67,7 +88,7 @@ pub(crate) fn close_gate(root: &Path, own: Option<&Path>) -> Result<(File, Vec<i
         let Ok(file) = parts::open_file(&path) else { continue };
         if lock::try_exclusive(&file).map_err(io_error("lock", &path))? {
             // Gone already where its process has ended just now.
-            tree::remove(&path, 1).map_err(io_error("remove", &path))?;
+            parts::remove(root, &path, 1)?;
         } else {
             alive.push(since);
         }
