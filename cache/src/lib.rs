@@ -56,6 +56,7 @@ mod steps;
 mod tree;
 mod usage;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -88,6 +89,8 @@ struct Store {
     began: i64,
     rebuilt: Option<rebuild::Rebuilt>,
     db: db::Db,
+    /// Keeps the store from being removed.
+    _entered: File,
     /// Made before the first question about bytes.
     alive: OnceLock<usage::Alive>,
     /// Where files grow until they are renamed into place; made on first use.
@@ -109,7 +112,7 @@ impl Cache {
     }
 
     fn opened(root: &Path, map: OwnershipMap, keeps_owners: bool) -> Result<Self, CacheError> {
-        let open::Opened { db, rebuilt, index_is_lost } = open::open(root)?;
+        let open::Opened { db, rebuilt, index_is_lost, entered } = open::open(root)?;
         let store = Store {
             root: root.to_owned(),
             map,
@@ -117,6 +120,7 @@ impl Cache {
             began: db::now(),
             rebuilt,
             db,
+            _entered: entered,
             alive: OnceLock::new(),
             scratch: OnceLock::new(),
         };

@@ -6,16 +6,16 @@
 //! other files. A store whose database can't be used is [made again](crate::rebuild) from its blobs,
 //! under the same lock; there, too, parts that are missing are made.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::db::{self, Db};
 use crate::error::{CacheError, io_error};
-use crate::parts::{self, Recognised};
+use crate::parts::{self, Recognised, Root};
 use crate::rebuild::{self, Rebuilt};
-use crate::{durable, images, lock};
+use crate::{durable, images, lock, usage};
 
 /// A store that can be used.
 pub(crate) struct Opened {
@@ -24,18 +24,23 @@ pub(crate) struct Opened {
     pub(crate) rebuilt: Option<Rebuilt>,
     /// Whether `index.json` does not say what the database does.
     pub(crate) index_is_lost: bool,
+    /// Keeps the store from being removed.
+    pub(crate) entered: File,
 }
+
+/// How often a store is made that another process removes at once.
+const MOST_TRIES: usize = 100;
 
 /// Opens the store in `root`, or makes it.
 pub(crate) fn open(root: &Path) -> Result<Opened, CacheError> {
     let Some(parts) = parts::open_root(root)? else { return create(root) };
     let complete = parts.check()? && images::is_layout_whole(root);
-    // Nobody sets the database aside while SQLite opens its files one after the other.
-    let directory = parts.file()?;
-    lock::shared(&directory).map_err(io_error("lock", root))?;
+    // No process sets the database aside while SQLite opens its files one after the other.
+    let Some(directory) = locked(&parts, root, lock::shared)? else { return create(root) };
     match usable(root) {
         Ok(Database::Usable(db)) if complete => {
-            Ok(Opened { db, rebuilt: None, index_is_lost: false })
+            let entered = usage::enter(root)?;
+            Ok(Opened { db, rebuilt: None, index_is_lost: false, entered })
         }
         // Another process may be making it at this moment: under the lock it is looked at again.
         Ok(_) | Err(CacheError::Database { .. }) => {
@@ -44,6 +49,17 @@ pub(crate) fn open(root: &Path) -> Result<Opened, CacheError> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Locks the directory of a store; `None` if the store was removed meanwhile.
+fn locked(
+    parts: &Root,
+    root: &Path,
+    lock: fn(&File) -> io::Result<()>,
+) -> Result<Option<File>, CacheError> {
+    let directory = parts.file()?;
+    lock(&directory).map_err(io_error("lock", root))?;
+    Ok(parts.is_in_place()?.then_some(directory))
 }
 
 /// What the database of a store is good for.
@@ -84,12 +100,20 @@ fn try_use(root: &Path, path: &Path) -> Result<Database, CacheError> {
 }
 
 fn create(root: &Path) -> Result<Opened, CacheError> {
-    create_directory(root)?;
-    let missing = || io_error("open", root)(io::Error::from(io::ErrorKind::NotFound));
-    let parts = parts::open_root(root)?.ok_or_else(missing)?;
-    parts.check()?;
-    let directory = parts.file()?;
-    lock::exclusive(&directory).map_err(io_error("lock", root))?;
+    // Each time another process may remove it before it is locked here.
+    for _ in 0..MOST_TRIES {
+        create_directory(root)?;
+        let Some(parts) = parts::open_root(root)? else { continue };
+        parts.check()?;
+        if let Some(_directory) = locked(&parts, root, lock::exclusive)? {
+            return create_in(root);
+        }
+    }
+    Err(CacheError::InUse { root: root.to_owned() })
+}
+
+/// Needs the lock on the directory.
+fn create_in(root: &Path) -> Result<Opened, CacheError> {
     // Another process may have been faster.
     let (reason, aside) = match usable(root)? {
         Database::Usable(db) => return complete(root, db),
@@ -114,20 +138,25 @@ fn create(root: &Path) -> Result<Opened, CacheError> {
         db.create_schema(|_| Ok(()))?;
         // Last: with it, it is a store.
         images::write_layout_file(root)?;
-        return Ok(Opened { db, rebuilt: None, index_is_lost: false });
+        return Ok(Opened {
+            db,
+            rebuilt: None,
+            index_is_lost: false,
+            entered: usage::enter(root)?,
+        });
     }
     let found = db.create_schema(|transaction| rebuild::fill(root, transaction))?;
     images::restore_layout_file(root)?;
     let (blobs, lost_images) = (found.blobs.len(), found.lost_images);
     let rebuilt = Rebuilt { reason, aside, blobs, lost_images };
-    Ok(Opened { db, rebuilt: Some(rebuilt), index_is_lost: true })
+    Ok(Opened { db, rebuilt: Some(rebuilt), index_is_lost: true, entered: usage::enter(root)? })
 }
 
 /// Makes the parts that a store with a usable database has lost.
 fn complete(root: &Path, db: Db) -> Result<Opened, CacheError> {
     create_directories(root)?;
     let index_is_lost = images::restore_layout_file(root)?;
-    Ok(Opened { db, rebuilt: None, index_is_lost })
+    Ok(Opened { db, rebuilt: None, index_is_lost, entered: usage::enter(root)? })
 }
 
 fn create_directories(root: &Path) -> Result<(), CacheError> {

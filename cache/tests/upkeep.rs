@@ -370,6 +370,38 @@ fn a_store_is_removed_unless_somebody_uses_it() {
 }
 
 #[test]
+fn a_store_is_not_removed_while_a_process_has_it_open() {
+    let (directory, cache) = store();
+    // It has asked for nothing yet, and so is in no list of those that live.
+    assert_eq!(names(&directory.path().join("locks")), [""; 0]);
+    let error = cache::remove_store(directory.path()).unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+    image(&cache, "app");
+}
+
+#[test]
+fn a_process_that_starts_while_a_store_is_removed_has_a_whole_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    let open = || Cache::open(&root, OwnershipMap::Real).unwrap();
+    drop(open());
+    std::thread::scope(|scope| {
+        let remover = scope.spawn(|| {
+            let tries = std::iter::repeat_with(|| cache::remove_store(&root));
+            assert_eq!(tries.filter(Result::is_ok).take(30).count(), 30);
+        });
+        while !remover.is_finished() {
+            let cache = open();
+            std::thread::yield_now();
+            let layer = image(&cache, "app");
+            assert!(cache.has_blob(&layer.digest).unwrap());
+            assert!(cache.image(&reference("app")).unwrap().is_some());
+        }
+    });
+    image(&open(), "app");
+}
+
+#[test]
 fn an_image_that_lacks_a_blob_is_told() {
     let (_directory, cache) = store();
     image(&cache, "whole");
