@@ -79,6 +79,24 @@ pub enum CacheError {
         /// Its mode.
         mode: u32,
     },
+    /// Another user may rename what is above the store.
+    #[error(
+        "the store `{}` would be in `{}`, which belongs to user {owner} and has mode {mode:04o}: \
+         another user could put something else in its place; name a store with --root in a \
+         directory that you or root own and that no other user may write, unless it has the sticky \
+         bit (chmod +t)",
+        root.display(), path.display()
+    )]
+    Unsafe {
+        /// The store.
+        root: PathBuf,
+        /// The directory.
+        path: PathBuf,
+        /// Its owner, as this process sees users.
+        owner: u32,
+        /// Its mode.
+        mode: u32,
+    },
     /// Another user has set a link on the way to the store.
     #[error(
         "the link `{}` belongs to user {owner}: links to a store are followed if they are the \

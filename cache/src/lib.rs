@@ -54,6 +54,7 @@ mod remove;
 mod run;
 mod steps;
 mod tree;
+mod trust;
 mod usage;
 
 use std::fs::File;

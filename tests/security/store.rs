@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use test_support::{Caller, Outcome, Session};
 
@@ -156,6 +156,68 @@ fn a_link_to_the_store_is_followed_if_it_is_the_callers_or_roots() {
             }
         }
     }
+}
+
+/// Issue 9, 1.7: who may rename a directory above the store can put another one in its place while
+/// a build runs as root.
+#[test]
+fn a_store_below_a_directory_in_which_another_user_may_rename_is_refused() {
+    for caller in CALLERS {
+        let ways = [
+            (STRANGER, STRANGER, 0o755),
+            (STRANGER, STRANGER, 0o1777),
+            (0, 0, 0o777),
+            (id(caller), id(caller), 0o777),
+            (id(caller), STRANGER, 0o775),
+        ];
+        for (owner, group, open_to) in ways {
+            let (session, way) = below(caller, owner, group, open_to);
+            all_refuse(&session, &["/way`", &format!("{open_to:04o}"), "another user", "--root"]);
+            session.rbuild(&["store", "remove"]).fails_with(&["another user"]);
+            assert!(is_empty(&way.join("x")), "{caller:?} {owner} {open_to:o}");
+        }
+    }
+}
+
+/// Issue 9, 1.7.
+#[test]
+fn a_store_below_directories_that_only_the_caller_or_root_changes_is_used() {
+    for caller in CALLERS {
+        let own = id(caller);
+        let ways = [(0, 0, 0o1777), (0, 0, 0o775), (own, own, 0o700), (own, own, 0o775)];
+        for (owner, group, open_to) in ways {
+            let (session, way) = below(caller, owner, group, open_to);
+            session.build(&["-t", "x"]).succeeds();
+            assert!(way.join("x/new/store/rbuild.db").exists());
+            session.rbuild(&["store", "remove"]).succeeds();
+        }
+    }
+}
+
+/// Issue 9, 1.7: with `sudo rbuild --root ~/x` root acts for the user of that home.
+#[test]
+fn root_uses_a_store_in_a_directory_of_the_user_for_whom_sudo_runs_it() {
+    let (session, _) = below(Caller::Root, STRANGER, STRANGER, 0o755);
+    session.build(&["-t", "x"]).fails_with(&["another user"]);
+    let session = session.env("SUDO_UID", "9998");
+    session.build(&["-t", "x"]).fails_with(&["another user"]);
+    let session = session.env("SUDO_UID", "9999");
+    session.build(&["-t", "x"]).succeeds();
+    session.rbuild(&["store", "remove"]).succeeds();
+    // For others than root it means nothing.
+    let (session, _) = below(Caller::WithOneId, STRANGER, STRANGER, 0o755);
+    session.env("SUDO_UID", "9999").build(&["-t", "x"]).fails_with(&["another user"]);
+}
+
+/// A session with the store `way/x/new/store`: `way` is as said, and `x` is the caller's.
+fn below(caller: Caller, owner: u32, group: u32, open_to: u32) -> (Session, PathBuf) {
+    let session = session(caller);
+    let way = session.path("way");
+    make(&way.join("x"), id(caller), 0o700);
+    make(&way, owner, open_to);
+    chown(&way, None, Some(group)).unwrap();
+    let store = way.join("x/new/store");
+    (session.env("RBUILD_ROOT", store.to_str().unwrap()), way)
 }
 
 /// Issue 9, 1.7: each could lead a build that runs as root to files of others.

@@ -193,7 +193,7 @@ fn store_of(root: &StoreRoot, settings: &Settings) -> Result<PathBuf, cache::Cac
 
 #[allow(clippy::print_stderr, reason = "the command line is what prints")]
 fn place_of(root: &StoreRoot, settings: &Settings) -> Result<cache::Place, cache::CacheError> {
-    let place = cache::Place::find(&root.path(settings))?;
+    let place = cache::Place::find(&root.path(settings), settings.sudo_user())?;
     if let Some(mode) = place.was_open {
         eprintln!("warning: {}", report::closed(&place.path, mode));
     }
@@ -240,7 +240,9 @@ impl Ended {
 }
 
 fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCode, StartError> {
-    let store = &store_of(&args.root, settings)?;
+    let place = place_of(&args.root, settings)?;
+    place.make()?;
+    let store = &place.path;
     // Before any thread exists: what runs from here on is in a namespace of its own.
     let sandbox = sandbox::enter(args.sandbox.level)?;
     let mode = progress_mode(args, settings)?;

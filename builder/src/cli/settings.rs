@@ -45,6 +45,11 @@ impl Settings {
         env::current_exe().unwrap_or_else(|_| PathBuf::from("rbuild"))
     }
 
+    /// The user for whom root acts: `sudo` sets it.
+    pub(crate) fn sudo_user(&self) -> Option<u32> {
+        self.variable("SUDO_UID")?.parse().ok()
+    }
+
     /// Where registries are configured: the file that is named, else the usual places in turn.
     pub(crate) fn registries_conf(&self) -> Vec<PathBuf> {
         if let Some(named) = env::var_os("CONTAINERS_REGISTRIES_CONF") {
