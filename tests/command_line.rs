@@ -1,6 +1,8 @@
 //! The command line: what is typed and what is printed.
 
-use test_support::{Session, rbuild};
+use std::fs;
+
+use test_support::{Caller, Session, rbuild};
 
 #[test]
 fn the_version_is_one_line() {
@@ -42,6 +44,31 @@ fn the_store_can_be_named() {
     session.rbuild(&["--root", "named", "build", "-t", "x", "context"]).succeeds();
     test_support::validate_image(&session.path("named"), "docker.io/library/x:latest");
     assert!(!session.store().exists());
+}
+
+#[test]
+fn a_variable_without_a_value_is_as_good_as_none() {
+    let session = Session::new().dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    // Else the store, credentials and registries would be those of the working directory.
+    fs::create_dir(session.path("auth.json")).unwrap();
+    fs::create_dir(session.path("config.json")).unwrap();
+    let data_home = session.path("home/.local/share");
+    let session = session.env("RBUILD_ROOT", "").env("XDG_DATA_HOME", "").env("TMPDIR", "");
+    let session = ["DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "CONTAINERS_REGISTRIES_CONF"]
+        .into_iter()
+        .fold(session.run_by(Caller::WithOneId), |session, name| session.env(name, ""));
+    session.build(&["-t", "app"]).succeeds();
+    assert!(data_home.join("rbuild/rbuild.db").exists());
+}
+
+#[test]
+fn the_store_is_removed_wherever_the_flag_stands() {
+    let session = Session::new().dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    for line in [["store", "remove", "--root", "s"], ["--root", "s", "store", "remove"]] {
+        session.build(&["--root", "s"]).succeeds();
+        session.rbuild(&line).succeeds();
+        assert!(!session.path("s").exists(), "{line:?}");
+    }
 }
 
 #[test]

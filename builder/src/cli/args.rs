@@ -65,14 +65,8 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
 /// The flag that says where the store is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StoreRoot {
-    /// Directory of the store, see rbuild doctor
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "RBUILD_ROOT",
-        hide_env_values = true,
-        help_heading = "Cache"
-    )]
+    /// Directory of the store, see rbuild doctor [env: RBUILD_ROOT]
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Cache")]
     root: Option<PathBuf>,
 }
 
@@ -322,6 +316,28 @@ mod tests {
             );
         }
         assert_eq!(parsed("rbuild build build").context, "build");
+    }
+
+    #[test]
+    fn the_store_is_named_before_and_behind_every_command() {
+        for command in ["build .", "graph .", "images", "prune", "store remove", "store check"] {
+            let (first, rest) = command.split_once(' ').unwrap_or((command, ""));
+            for line in [
+                format!("rbuild --root /s {command}"),
+                format!("rbuild {first} --root=/s {rest}"),
+                format!("rbuild {command} --root /s"),
+            ] {
+                let root = match parse(line.split_whitespace().map(OsString::from)).unwrap() {
+                    Command::Build(args) => args.root,
+                    Command::Graph(args) => args.build.root,
+                    Command::Images(args) => args.root,
+                    Command::Prune(args) => args.root,
+                    Command::Store(args) => args.root,
+                    Command::Completions(_) => unreachable!("it has no store"),
+                };
+                assert_eq!(root.root, Some(PathBuf::from("/s")), "{line}");
+            }
+        }
     }
 
     #[test]

@@ -14,10 +14,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads the environment.
     pub(crate) fn read() -> Self {
-        Self {
-            home: env::var_os("HOME").map(PathBuf::from),
-            user: rustix::process::geteuid().as_raw(),
-        }
+        Self { home: path_variable("HOME"), user: rustix::process::geteuid().as_raw() }
     }
 
     /// The value of a variable, if it is set and text.
@@ -25,13 +22,17 @@ impl Settings {
         env::var(name).ok()
     }
 
-    /// The store: one for each user, in that user's own directories where there are any.
+    /// The store: the one that is named, else one for each user, in that user's own directories
+    /// where there are any.
     pub(crate) fn store(&self) -> PathBuf {
+        if let Some(named) = path_variable("RBUILD_ROOT") {
+            return named;
+        }
         if self.user == 0 {
             return PathBuf::from("/var/lib/rbuild");
         }
         let absolute = |path: &PathBuf| path.is_absolute();
-        let data_home = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(absolute);
+        let data_home = path_variable("XDG_DATA_HOME").filter(absolute);
         let home = self.home.clone().filter(absolute).or_else(|| own_home(self.user));
         data_home
             .or_else(|| home.map(|home| home.join(".local/share")))
@@ -52,8 +53,8 @@ impl Settings {
 
     /// Where registries are configured: the file that is named, else the usual places in turn.
     pub(crate) fn registries_conf(&self) -> Vec<PathBuf> {
-        if let Some(named) = env::var_os("CONTAINERS_REGISTRIES_CONF") {
-            return vec![named.into()];
+        if let Some(named) = path_variable("CONTAINERS_REGISTRIES_CONF") {
+            return vec![named];
         }
         let own = self.home.as_deref().map(|home| home.join(".config/containers/registries.conf"));
         let first = own
@@ -66,14 +67,14 @@ impl Settings {
     /// Where podman and buildah keep credentials: the file that is named, else the usual places; and
     /// whether it is named.
     pub(crate) fn containers_auth(&self) -> Vec<(PathBuf, bool)> {
-        if let Some(named) = env::var_os("REGISTRY_AUTH_FILE") {
-            return vec![(named.into(), true)];
+        if let Some(named) = path_variable("REGISTRY_AUTH_FILE") {
+            return vec![(named, true)];
         }
-        let runtime = match env::var_os("XDG_RUNTIME_DIR") {
-            Some(directory) => Path::new(&directory).join("containers"),
+        let runtime = match path_variable("XDG_RUNTIME_DIR") {
+            Some(directory) => directory.join("containers"),
             None => Path::new("/run/containers").join(self.user.to_string()),
         };
-        let config = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+        let config = path_variable("XDG_CONFIG_HOME");
         let config = config.or_else(|| Some(self.home.as_deref()?.join(".config")));
         let places = std::iter::once(runtime).chain(config.map(|config| config.join("containers")));
         places.map(|place| (place.join("auth.json"), false)).collect()
@@ -81,11 +82,16 @@ impl Settings {
 
     /// Docker's `config.json`, where credentials are.
     pub(crate) fn docker_config(&self) -> Option<PathBuf> {
-        let directory = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+        let directory = path_variable("DOCKER_CONFIG");
         let directory =
             directory.or_else(|| self.home.as_deref().map(|home| home.join(".docker")))?;
         Some(directory.join("config.json"))
     }
+}
+
+/// The path in a variable. An empty one counts as unset: else it would be the working directory.
+fn path_variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The home of `user` by `/etc/passwd`, if it is there and theirs.
