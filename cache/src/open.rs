@@ -145,7 +145,7 @@ fn create_in(root: &Path) -> Result<Opened, CacheError> {
             entered: usage::enter(root)?,
         });
     }
-    let found = db.create_schema(|transaction| rebuild::fill(root, transaction))?;
+    let found = db.create_schema(|transaction| rebuild::fill(root, &reason, transaction))?;
     images::restore_layout_file(root)?;
     let (blobs, lost_images) = (found.blobs.len(), found.lost_images);
     let rebuilt = Rebuilt { reason, aside, blobs, lost_images };

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -17,7 +17,10 @@ use rustix::io::Errno;
 use crate::db;
 use crate::error::{CacheError, io_error};
 use crate::place::OTHERS_WRITE;
-use crate::tree;
+use crate::{rebuild, tree};
+
+/// The bits with which others than the owner may use what is in a directory.
+const OTHERS_ENTER: u32 = 0o011;
 
 /// The directories of a store, each after the one that it is in.
 pub(crate) const DIRECTORIES: [&str; 11] = [
@@ -198,6 +201,31 @@ impl Root {
         Ok((stat.st_dev, stat.st_ino))
     }
 
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What a part is, if it is there.
+    pub(crate) fn part(&self, name: &str) -> Result<Option<Stat>, CacheError> {
+        match rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(io_error("examine", &self.path.join(name))(error.into())),
+        }
+    }
+
+    /// Writes a file in the place of whatever has its name.
+    pub(crate) fn write_new(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
+        let path = self.path.join(name);
+        self.remove(&path, usize::MAX)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let created = rustix::fs::openat(&self.directory, name, flags, mode);
+        let mut file = File::from(created.map_err(|e| io_error("create", &path)(e.into()))?);
+        file.write_all(bytes).map_err(io_error("write", &path))
+    }
+
     /// Changes its mode.
     pub(crate) fn set_mode(&self, mode: Mode) -> io::Result<()> {
         set_mode(&self.directory, mode)
@@ -206,10 +234,15 @@ impl Root {
     /// Refuses a store that another user owns or may write, or of which a part is a link or of
     /// another kind or owner. Returns whether all directories are there.
     pub(crate) fn check(&self) -> Result<bool, CacheError> {
+        let own = self.stat()?;
+        // What others may not enter they can't write.
+        let is_entered = own.st_mode & OTHERS_ENTER != 0;
+        if is_entered && own.st_uid == caller() && self.has_open_part()? {
+            rebuild::distrust(self)?;
+        }
         for name in FILES {
             self.check_part(name, FileType::RegularFile)?;
         }
-        let own = self.stat()?;
         // Where the caller may not write, that is the error of whoever tries.
         let writable = self.is_accessible(".", Access::WRITE_OK);
         if own.st_uid != caller() && writable || own.st_mode & OTHERS_WRITE != 0 {
@@ -220,6 +253,18 @@ impl Root {
             complete &= self.check_part(name, FileType::Directory)?;
         }
         Ok(complete)
+    }
+
+    /// Whether others may write a part, as far as its mode tells.
+    fn has_open_part(&self) -> Result<bool, CacheError> {
+        for name in FILES.iter().chain(&DIRECTORIES) {
+            let found = self.part(name)?.filter(|found| found.st_uid == caller());
+            let is_link = |found: &Stat| FileType::from_raw_mode(found.st_mode).is_symlink();
+            if found.is_some_and(|found| !is_link(&found) && found.st_mode & OTHERS_WRITE != 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn is_accessible(&self, name: &str, access: Access) -> bool {

@@ -16,8 +16,9 @@ use rustix::io::Errno;
 
 use crate::db;
 use crate::error::{CacheError, io_error};
-use crate::parts::{self, Recognised};
-use crate::trust::Trust;
+use crate::parts::{self, Recognised, Root};
+use crate::rebuild;
+use crate::trust::{ANYONE_WRITES, Trust};
 
 /// As many links as the kernel follows in one path.
 const MOST_LINKS: usize = 40;
@@ -85,10 +86,16 @@ impl Place {
         if found.mode() & OTHERS_WRITE == 0 {
             return Ok(self);
         }
-        if parts::recognise(path)? == Recognised::Foreign {
+        let recognised = parts::recognise(path)?;
+        if recognised == Recognised::Foreign {
             return Err(CacheError::NotAStore { root: path.clone() });
         }
-        close(path, found)?;
+        let directory = close(path, found)?;
+        let others_wrote =
+            found.mode() & ANYONE_WRITES != 0 || !self.trust.is_private(path, found.gid());
+        if others_wrote && recognised == Recognised::Store {
+            rebuild::distrust(&directory)?;
+        }
         self.was_open = Some(found.mode() & 0o7777);
         Ok(self)
     }
@@ -118,12 +125,13 @@ fn is_shared(path: &Path, found: &Metadata) -> Result<bool, CacheError> {
     Ok(caller() != 0 || parts::recognise(path)? == Recognised::Foreign)
 }
 
-fn close(path: &Path, found: &Metadata) -> Result<(), CacheError> {
+fn close(path: &Path, found: &Metadata) -> Result<Root, CacheError> {
     let directory = parts::open_root(path)?.ok_or_else(|| foreign(path, found))?;
     if directory.identity()? != (found.dev(), found.ino()) {
         return Err(foreign(path, found));
     }
-    directory.set_mode(Mode::RWXU).map_err(io_error("change the mode of", path))
+    directory.set_mode(Mode::RWXU).map_err(io_error("change the mode of", path))?;
+    Ok(directory)
 }
 
 fn caller() -> u32 {

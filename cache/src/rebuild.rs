@@ -4,6 +4,9 @@
 //! steps made is lost, so they run again. Unpacked layers go: what damaged the database may have
 //! damaged them, and nothing says what they should be. While other processes live they stay, but
 //! unknown: what a running build has mounted is not moved.
+//!
+//! A store that other users could write is treated in the same way, and its cache mounts go too.
+//! What is left was either hashed or, as the names of `index.json`, has been the caller's own.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -19,10 +22,15 @@ use crate::error::CacheError;
 use crate::gc::entries;
 use crate::images::{CONTAINERD_NAME, INDEX_FILE, REF_NAME, read_file};
 use crate::layers::{OwnershipMap, write_descriptor};
+use crate::parts::Root;
+use crate::place::OTHERS_WRITE;
 use crate::{content, parts, run, usage};
 
 /// Marks a database in which damage was met, so that the next process does not use it.
 const MARK: &str = "rbuild.db.damaged";
+
+/// The damage of a store that other users could write: any of its files may be theirs.
+const OTHERS_WROTE: &str = "other users could change it";
 
 /// What happened to a database that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +49,20 @@ pub struct Rebuilt {
 pub(crate) fn mark(root: &Path, inode: u64, damage: &str) {
     // A disk that can't even take this has said so with another error.
     let _best_effort = fs::write(root.join(MARK), format!("{inode} {damage}"));
+}
+
+/// Marks the database in `root` as one that other users could change. They can't any more.
+pub(crate) fn distrust(root: &Root) -> Result<(), CacheError> {
+    let Some(database) = root.part(db::FILE)? else { return Ok(()) };
+    let text = format!("{} {OTHERS_WROTE}", database.st_ino);
+    root.write_new(MARK, text.as_bytes())?;
+    // A name in it may lead to an image of theirs.
+    match root.part(INDEX_FILE)? {
+        Some(index) if index.st_nlink != 1 || index.st_mode & OTHERS_WRITE != 0 => {
+            root.remove_file(&root.path().join(INDEX_FILE))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The damage that somebody met in the database in `root`.
@@ -73,7 +95,18 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Fills the new database of `root` from what lies there.
-pub(crate) fn fill(root: &Path, transaction: &Transaction<'_>) -> Result<Found, Failure> {
+pub(crate) fn fill(
+    root: &Path,
+    reason: &str,
+    transaction: &Transaction<'_>,
+) -> Result<Found, Failure> {
+    if reason == OTHERS_WROTE {
+        for map in OwnershipMap::ALL {
+            for mount in entries(&root.join("mounts").join(map.name()))? {
+                bury_layer_file(root, &mount)?;
+            }
+        }
+    }
     // A process that has the old database open may have them mounted: then they stay where they are,
     // unknown to the new one, until a prune finds no process.
     if usage::oldest(root, None)? == i64::MAX {

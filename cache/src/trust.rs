@@ -13,7 +13,8 @@ use rustix::io::Errno;
 
 const STICKY: u32 = 0o1000;
 const GROUP_WRITES: u32 = 0o020;
-const ANYONE_WRITES: u32 = 0o002;
+/// The bit with which anyone may write.
+pub(crate) const ANYONE_WRITES: u32 = 0o002;
 
 /// The users that may be on the way to a store.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -101,6 +101,38 @@ fn a_directory_of_the_callers_that_others_may_write_is_closed_and_that_is_said_o
     }
 }
 
+/// Issue 9, 1.7: while a build runs in such a directory, others can have it write and read theirs.
+#[test]
+fn what_others_could_write_is_in_no_later_image() {
+    for caller in [Caller::Root, Caller::WithSubordinateIds] {
+        for (store, part) in [(0o777, None), (0o755, Some("layers")), (0o711, Some("rbuild.db"))] {
+            let session = session(caller);
+            let first = "FROM busybox\nRUN echo right > /f\n\
+                         RUN --mount=type=cache,target=/c echo right > /c/f\n";
+            session.write("Dockerfile", first);
+            session.build(&["-t", "x"]).succeeds();
+            session.tool(
+                "sh",
+                &["-c", "for f in store/*/real/*/f; do echo wrong > $f; echo > ${f%f}evil; done"],
+            );
+            let set_mode = |path: &Path, mode| {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            };
+            set_mode(&session.store(), store);
+            if let Some(part) = part {
+                set_mode(&session.store().join(part), 0o777);
+            }
+            let second = "RUN --mount=type=cache,target=/c cat /f > /g; ls /c >> /g\n";
+            session.write("Dockerfile", format!("{first}{second}"));
+            let built = session.build(&["-t", "x"]).succeeds();
+            assert!(built.stderr.contains("other users could change it"), "{built}");
+            assert_eq!(session.image("x").text("/g"), "right\nf\n", "{caller:?} {part:?}");
+            let again = session.build(&["-t", "x"]).succeeds();
+            assert!(!again.stderr.contains("warning"), "{again}");
+        }
+    }
+}
+
 /// Issue 9, 1.7: a volume that all containers of a pod write.
 #[test]
 fn in_roots_directory_that_anyone_may_write_each_user_has_a_store() {
