@@ -165,3 +165,31 @@ fn a_full_disk_is_told_and_the_store_stays_whole() {
         assert!(failed.contains_key(&place), "{place:?} was never the first: {failed:?}");
     }
 }
+
+/// Issue 9: the kernel ended rbuild without a word (SIGXFSZ).
+#[test]
+fn a_limit_of_the_size_of_files_is_told() {
+    let session = Session::new().file("random", random(3_000_000)).dockerfile(
+        "FROM busybox\nCOPY random /random\nRUN grep SigIgn /proc/self/status > /signals\n",
+    );
+    let build = |blocks: u32, output: &str| {
+        let build = session.build_command("plain", &["-t", "app", "-o", output]);
+        let mut command = session.command("sh");
+        let limited = format!("ulimit -f {blocks}; exec \"$@\"");
+        command.args(["-c", &limited, "sh"]).arg(build.get_program()).args(build.get_args());
+        session.run(&mut command)
+    };
+    // Some fail in the database, some in a layer; none ends without a word.
+    for blocks in [0, 16, 64, 128, 256, 1000, 4000] {
+        let failed = build(blocks, "type=image").fails_with(&["File too large", "ulimit -f"]);
+        assert!(!failed.stderr.contains("rbuild prune"), "{failed}");
+    }
+    build(100_000, "type=image").succeeds();
+    let ignored = session.image("app").text("/signals");
+    let ignored = u64::from_str_radix(ignored["SigIgn:".len()..].trim(), 16).unwrap();
+    assert_eq!(ignored & 1 << (25 - 1), 0, "a command of RUN has SIGXFSZ as always");
+    build(4000, "type=oci,dest=app.tar").fails_with(&["app.tar", "File too large", "ulimit -f"]);
+    build(4000, "type=tar,dest=app.tar").fails_with(&["app.tar", "File too large", "ulimit -f"]);
+    build(4000, "out").fails_with(&["out", "File too large"]);
+    session.rbuild(&["store", "check"]).succeeds();
+}

@@ -17,7 +17,7 @@
 //!
 //! The library never prints and never reads the environment; only [`cli`] does.
 
-/// What to do when the disk of the store is full.
+/// What to do when the store has no room.
 const MAKE_ROOM: &str =
     "`rbuild prune` deletes what builds can do without, --root names another place for the store";
 

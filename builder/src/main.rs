@@ -11,5 +11,6 @@ fn main() -> ExitCode {
     builder::sandbox::keep_descriptors();
     builder::sandbox::hear_of_children();
     builder::sandbox::init_if_asked();
+    builder::sandbox::survive_file_size_limits();
     builder::cli::main()
 }

@@ -10,6 +10,7 @@
 //! A digest is a blob of 32 bytes; the empty snapshot's chain ID is an empty blob.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,8 +21,10 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, Transaction,
     TransactionBehavior,
 };
+use rustix::io::Errno;
 
-use crate::error::{CacheError, free_room, io_error};
+use crate::error::{CacheError, io_error};
+use crate::room::{NoRoom, free_room};
 use crate::{Snapshot, rebuild};
 
 /// The database's name in the store.
@@ -251,19 +254,30 @@ impl Db {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 self.damaged(source.to_string())
             }
-            Some(ErrorCode::DiskFull) => CacheError::Full { action, path: self.path.clone() },
-            // Where it maps files, SQLite does not say why it can't.
-            Some(ErrorCode::SystemIoFailure) if self.is_disk_full() => {
-                CacheError::Full { action, path: self.path.clone() }
-            }
+            Some(ErrorCode::DiskFull) => self.full(action, Errno::NOSPC.into()),
+            Some(ErrorCode::SystemIoFailure) => match self.no_room() {
+                Some(why) => self.full(action, why),
+                None => CacheError::Database { action, path: self.path.clone(), source },
+            },
             _ => CacheError::Database { action, path: self.path.clone(), source },
         }
     }
 
-    fn is_disk_full(&self) -> bool {
+    fn full(&self, action: &'static str, source: io::Error) -> CacheError {
+        CacheError::Full { action, path: self.path.clone(), source }
+    }
+
+    /// Whether it can't grow. SQLite says nothing of quotas and limits, and where it maps files,
+    /// nothing of the disk either.
+    fn no_room(&self) -> Option<io::Error> {
         /// SQLite grows its shared memory by this much.
-        const PIECE: u64 = 32 << 10;
-        free_room(&self.path).is_some_and(|room| room < PIECE)
+        const PIECE: u32 = 32 << 10;
+        if free_room(&self.path).is_some_and(|room| room < PIECE.into()) {
+            return Some(Errno::NOSPC.into());
+        }
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+        let size = size(&self.path).max(size(&self.path.with_extension("db-wal")));
+        NoRoom::probe(self.path.parent()?, size, PIECE as usize)
     }
 
     /// From now on who meets damage tells the next process, which makes the database anew.

@@ -30,14 +30,14 @@ pub enum CacheError {
         source: rusqlite::Error,
     },
     /// The database can't grow.
-    #[error(
-        "cannot {action} in the cache database `{}`: no space left on device", path.display()
-    )]
+    #[error("cannot {action} in the cache database `{}`", path.display())]
     Full {
         /// What was attempted.
         action: &'static str,
         /// The database's file.
         path: PathBuf,
+        /// Why not.
+        source: io::Error,
     },
     /// The database holds something that it should not.
     #[error(
@@ -189,23 +189,6 @@ pub enum CacheError {
         /// What is allowed.
         limit: u64,
     },
-}
-
-/// Whether `error` or one of its causes is that no space is left.
-pub fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
-    let full = |error: &(dyn Error + 'static)| {
-        let by_kind = error.downcast_ref::<io::Error>().is_some_and(|error| {
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        });
-        by_kind || matches!(error.downcast_ref(), Some(CacheError::Full { .. }))
-    };
-    std::iter::successors(Some(error), |&error| error.source()).any(full)
-}
-
-/// The bytes that may still be written where `path` is, if the system tells.
-pub fn free_room(path: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(path).ok()?;
-    Some(disk.f_bavail * disk.f_frsize)
 }
 
 /// Whether what caused `error` is a blob that was found missing or corrupt, and so forgotten.

@@ -51,6 +51,7 @@ mod place;
 mod rebuild;
 mod record;
 mod remove;
+mod room;
 mod run;
 mod steps;
 mod tree;
@@ -63,7 +64,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use builds::BuildDir;
 pub use content::{BlobReader, BlobWriter};
-pub use error::{CacheError, free_room, is_blob_lost, is_disk_full};
+pub use error::{CacheError, is_blob_lost};
 pub use files::Pin;
 pub use gc::{PruneOptions, Pruned};
 pub use inventory::{BrokenImage, StoredLayer};
@@ -74,6 +75,7 @@ pub use place::Place;
 pub use rebuild::Rebuilt;
 pub use record::{CacheKey, Record, Snapshot};
 pub use remove::remove_store;
+pub use room::{NoRoom, lacks_room, no_room};
 pub use run::RunDir;
 pub use steps::SeenStep;
 

@@ -139,6 +139,11 @@ pub(crate) fn bury(root: &Path, path: &Path) -> Result<(), CacheError> {
     rename_to_dead(root, path).map(drop)
 }
 
+/// A name for a file that may be deleted at any time.
+pub(crate) fn dead_path(root: &Path) -> PathBuf {
+    root.join("run").join(format!("{DEAD}{}", unique()))
+}
+
 fn rename_to_dead(root: &Path, path: &Path) -> Result<Option<PathBuf>, CacheError> {
     rename_to(root, path, &format!("{DEAD}{}", unique()))
 }

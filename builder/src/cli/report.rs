@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use cache::Rebuilt;
+use cache::{NoRoom, Rebuilt};
 use frontend::{Diagnostic, Source, without_secrets};
 
 use crate::MAKE_ROOM;
@@ -38,7 +38,7 @@ pub(crate) fn draw(error: &BuildError, dockerfile: &Source) -> String {
             format!("error: {}", diagnostic(span, chain(source), help))
         }
         BuildError::Stopped => "error: stopped".to_owned(),
-        error if is_elsewhere(error) => format!("error: {}", chain(error)),
+        error if is_elsewhere(error) => with(limit_help(error), error),
         BuildError::Blob(_) | BuildError::Export(_) | BuildError::Cache(_) => with_help(error),
     }
 }
@@ -58,13 +58,27 @@ pub(crate) fn not_looked_at(unknown: &[Unknown]) -> Option<String> {
 
 /// An error that no line of the Dockerfile stands for, and what to do about it.
 pub(crate) fn with_help(error: &(dyn Error + 'static)) -> String {
-    let help = room_help(error).map_or_else(String::new, |help| format!("\nhelp: {help}"));
+    with(room_help(error), error)
+}
+
+fn with(help: Option<String>, error: &(dyn Error + 'static)) -> String {
+    let help = help.map_or_else(String::new, |help| format!("\nhelp: {help}"));
     format!("error: {}{help}", chain(error))
 }
 
-/// What to do where the disk of the store is full.
+/// What to do where the store has no room.
 fn room_help(error: &(dyn Error + 'static)) -> Option<String> {
-    cache::is_disk_full(error).then(|| MAKE_ROOM.to_owned())
+    match cache::no_room(error)? {
+        NoRoom::Disk => Some(MAKE_ROOM.to_owned()),
+        NoRoom::Quota => Some(format!("the quota of the disk is used up: {MAKE_ROOM}")),
+        NoRoom::FileSize => limit_help(error),
+    }
+}
+
+/// What to do where a file may not be so large, wherever it is.
+fn limit_help(error: &(dyn Error + 'static)) -> Option<String> {
+    let is_limit = cache::no_room(error) == Some(NoRoom::FileSize);
+    is_limit.then(|| "no file may be so large: raise the limit, with `ulimit -f unlimited`".into())
 }
 
 /// Whether an output failed at its own place, which the message names.

@@ -51,6 +51,13 @@ pub fn hear_of_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Has a write beyond the limit of a file's size fail with an error instead of ending the process
+/// without a word. The commands of RUN get the default action again.
+pub fn survive_file_size_limits() {
+    // SAFETY: the action is the kernel's own, no handler runs.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// A kernel that can't do this can't run containers: starting the workload would say so.
 fn close_range_from_three(flags: u32) {
     // SAFETY: called before anything has opened a descriptor that it relies on.

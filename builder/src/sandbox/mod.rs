@@ -60,7 +60,7 @@ pub use broker::{Broker, BrokerCommand, BrokerOutput, Inherited};
 pub use container::{Container, ContainerMount, Exit, MountSource, Network, Security};
 pub use error::SandboxError;
 pub use examine::try_level;
-pub use init::{hear_of_children, init_if_asked, keep_descriptors};
+pub use init::{hear_of_children, init_if_asked, keep_descriptors, survive_file_size_limits};
 pub use mounts::{bind, bind_part, bind_path, tmpfs};
 pub use refusal::Refusal;
 pub use self_namespace::Choice;

@@ -9,6 +9,8 @@ use frontend::{ExecOp, FileSource, Input, NetworkMode, SecurityMode, quote};
 use super::LocalWorker;
 use super::commit::Workspace;
 use super::mounts::Mounted;
+use cache::NoRoom;
+
 use crate::MAKE_ROOM;
 use crate::event::StepId;
 use crate::files::{self, User};
@@ -25,8 +27,8 @@ pub enum ExecError {
         command: String,
         /// Its exit code.
         code: i32,
-        /// Whether there was no room for it to write to when it ended.
-        disk_full: bool,
+        /// Why it had no room to write to when it ended, if that is so.
+        no_room: Option<NoRoom>,
     },
     /// By a signal; shells tell it as 128 and its number.
     #[error("process {} did not complete successfully: exit code: {} (killed by {})", quote(command), 128 + signal, signal_name(*signal))]
@@ -61,13 +63,15 @@ pub enum ExecError {
 impl ExecError {
     /// What the user can do about it, where that is known.
     pub fn help(&self) -> Option<String> {
-        let disk_full = matches!(self, Self::Code { disk_full: true, .. });
-        disk_full.then(|| format!("when it ended the disk was full: {MAKE_ROOM}"))
+        let Self::Code { no_room, .. } = self else { return None };
+        let was = match (*no_room)? {
+            NoRoom::Disk => "the disk was full",
+            NoRoom::Quota => "the quota of the disk was used up",
+            NoRoom::FileSize => return None,
+        };
+        Some(format!("when it ended {was}: {MAKE_ROOM}"))
     }
 }
-
-/// A command that ends with less room than this could not write what it wanted to.
-const NO_ROOM: u64 = 1 << 20;
 
 /// The size of `/dev/shm` if nobody says otherwise.
 const SHM_SIZE: u64 = 64 << 20;
@@ -215,8 +219,8 @@ fn succeed(exit: Exit, args: &[String], store: &Path) -> Result<(), ExecError> {
     match exit {
         Exit::Code(0) => Ok(()),
         Exit::Code(code) => {
-            let disk_full = cache::free_room(store).is_some_and(|room| room < NO_ROOM);
-            Err(ExecError::Code { command, code, disk_full })
+            let no_room = cache::lacks_room(store);
+            Err(ExecError::Code { command, code, no_room })
         }
         Exit::Signal(signal) => Err(ExecError::Signal { command, signal }),
         Exit::OutOfMemory => Err(ExecError::OutOfMemory { command }),
