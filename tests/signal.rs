@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use test_support::{Session, Started, rbuild};
 
@@ -193,6 +194,71 @@ fn signals_are_handled(build: &Started) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", build.id())).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
     u64::from_str_radix(caught, 16).unwrap() & (1 << (2 - 1)) != 0
+}
+
+/// More than a pipe holds, however it is compressed.
+fn random() -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(1 << 20).collect()
+}
+
+/// Issue 9: a pipe without a reader, or with one that has stopped, kept a build from ending.
+#[test]
+fn an_interrupted_build_does_not_wait_for_the_reader_of_a_pipe() {
+    let session = Session::new().dockerfile("FROM scratch\nCOPY big /\n").file("big", random());
+    session.tool("mkfifo", &["pipe"]);
+    let outputs = ["-o=type=tar,dest=pipe", "-o=type=oci,dest=pipe", "-o=type=docker,dest=pipe"];
+    for output in outputs {
+        for has_reader in [false, true] {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+            let open = || rustix::fs::open(session.path("pipe"), flags, Mode::empty()).unwrap();
+            let reader = has_reader.then(open);
+            let mut build = Started::new(session.build_command("plain", &[output]));
+            build.wait_for(|line| line.contains("exporting to"));
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(build.is_running(), "{output}: it waits");
+            interrupt(build);
+            drop(reader);
+        }
+    }
+    for flag in ["--iidfile", "--metadata-file"] {
+        let build = Started::new(session.build_command("plain", &["-t", "x", flag, "pipe"]));
+        let index = session.store().join("index.json");
+        wait_until(|| {
+            std::fs::read_to_string(&index).is_ok_and(|index| index.contains("x:latest"))
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        interrupt(build);
+        session.rbuild(&["store", "remove"]).succeeds();
+    }
+}
+
+/// Issue 9, as above.
+#[test]
+fn an_interrupted_build_does_not_wait_for_the_reader_of_its_standard_output() {
+    let session = Session::new().dockerfile("FROM scratch\nCOPY big /\n").file("big", random());
+    for output in ["type=tar", "type=oci"] {
+        let mut command = session.build_command("quiet", &["-o", output]);
+        let mut build = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut stdout = build.stdout.take().unwrap();
+        let mut first = [0; 4096];
+        std::io::Read::read_exact(&mut stdout, &mut first).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let pid = rustix::process::Pid::from_child(&build);
+        rustix::process::kill_process(pid, Signal::INT).unwrap();
+        let mut ended = None;
+        wait_until(|| {
+            ended = build.try_wait().unwrap();
+            ended.is_some()
+        });
+        assert_eq!(ended.and_then(|status| status.code()), Some(130));
+    }
 }
 
 #[test]

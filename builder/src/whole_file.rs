@@ -5,29 +5,42 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use tokio_util::sync::CancellationToken;
+
+use crate::stop::Patient;
+
 /// A file that grows. Dropped before [`finish`](Self::finish), it leaves nothing.
 #[derive(Debug)]
 pub(crate) struct WholeFile {
-    file: File,
+    file: Form,
     path: PathBuf,
     /// Nothing where the file is written in its place.
     temporary: Option<PathBuf>,
 }
 
+#[derive(Debug)]
+enum Form {
+    Grows(File),
+    Special(Patient),
+}
+
 impl WholeFile {
     /// Starts the file at `path`. What is there and no regular file, such as `/dev/null` or a pipe,
-    /// is written to as it is.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+    /// is written to as it is, until `stop` is cancelled.
+    pub(crate) fn create(path: &Path, stop: &CancellationToken) -> io::Result<Self> {
         let path = path.to_owned();
         if is_special(&path) {
-            let file = OpenOptions::new().write(true).open(&path)?;
+            let file = Form::Special(Patient::open(&path, stop)?);
             return Ok(Self { file, path, temporary: None });
         }
         loop {
             let temporary = beside(&path);
             match OpenOptions::new().write(true).create_new(true).open(&temporary) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                created => return Ok(Self { file: created?, path, temporary: Some(temporary) }),
+                created => {
+                    let file = Form::Grows(created?);
+                    return Ok(Self { file, path, temporary: Some(temporary) });
+                }
             }
         }
     }
@@ -44,11 +57,17 @@ impl WholeFile {
 
 impl Write for WholeFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        match &mut self.file {
+            Form::Grows(file) => file.write(bytes),
+            Form::Special(file) => file.write(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        match &mut self.file {
+            Form::Grows(file) => file.flush(),
+            Form::Special(file) => file.flush(),
+        }
     }
 }
 
@@ -76,6 +95,10 @@ fn beside(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
+    fn create(path: &Path) -> WholeFile {
+        WholeFile::create(path, &CancellationToken::new()).unwrap()
+    }
+
     fn names(directory: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(directory).unwrap();
         let mut names: Vec<_> =
@@ -89,8 +112,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let longest = "x".repeat(255);
         let paths = ["id.web", "id.app", "id", &longest].map(|name| directory.path().join(name));
-        let mut files: Vec<_> =
-            paths.iter().chain(&paths[..1]).map(|path| WholeFile::create(path).unwrap()).collect();
+        let mut files: Vec<_> = paths.iter().chain(&paths[..1]).map(|path| create(path)).collect();
         for (number, file) in files.iter_mut().enumerate() {
             write!(file, "{number}").unwrap();
         }
@@ -106,7 +128,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id");
         std::fs::write(&path, "old").unwrap();
-        write!(WholeFile::create(&path).unwrap(), "new").unwrap();
+        write!(create(&path), "new").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(names(directory.path()), ["id"]);
     }

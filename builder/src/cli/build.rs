@@ -12,6 +12,7 @@ use frontend::{NamedContext, NetworkMode, PlanRequest, RemoteUrl};
 use oci::{Digest, Digester, Platform, Reference};
 use serde_json::json;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::args::BuildArgs;
 use super::call::CallError;
@@ -277,14 +278,15 @@ fn secrets(args: &BuildArgs, settings: &Settings) -> Result<Secrets, UsageError>
     Ok(Secrets::new(args.secret.iter().map(secret).collect::<Result<_, _>>()?))
 }
 
-/// Writes `--iidfile` and `--metadata-file`.
+/// Writes `--iidfile` and `--metadata-file`. A pipe is waited for until `stop` is cancelled.
 pub(crate) fn write_files(
     args: &BuildArgs,
     report: &Report,
     names: &[Reference],
+    stop: &CancellationToken,
 ) -> Result<(), UsageError> {
     let write = |path: &Path, text: String| {
-        let written = WholeFile::create(path).and_then(|mut file| {
+        let written = WholeFile::create(path, stop).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.finish()
         });

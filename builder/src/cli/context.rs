@@ -4,8 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use frontend::{GitSource, RemoteUrl, Source};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::event::PollFlags;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -49,18 +48,9 @@ struct Stdin<'a> {
 
 impl Read for Stdin<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        /// How long a stop may go unnoticed.
-        const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
         let stdin = io::stdin();
-        loop {
-            stop::go_on(self.stop)?;
-            let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
-            match rustix::event::poll(&mut ready, Some(&PATIENCE)) {
-                Ok(0) | Err(Errno::INTR) => {}
-                // What is wrong with it reading tells better.
-                Ok(_) | Err(_) => return Ok(rustix::io::read(&stdin, &mut *buffer)?),
-            }
-        }
+        stop::wait_for(&stdin, PollFlags::IN, self.stop)?;
+        Ok(rustix::io::read(&stdin, buffer)?)
     }
 }
 

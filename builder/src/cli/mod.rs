@@ -256,19 +256,24 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
     }
     let (hidden, open) = (events.hidden(), events.clone());
     let services = services(settings, &logins, store, sandbox, events)?;
+    let stop = services.stop.clone();
     let runtime = threads::start().map_err(StartError::Threads)?;
-    stop_when_asked(&services.stop).map_err(StartError::Threads)?;
+    stop_when_asked(&stop).map_err(StartError::Threads)?;
     let shown =
         progress::show(mode, open, receiver, std::io::stderr()).map_err(UsageError::from)?;
-    let ended = read_and_build(args, wanted, settings, &logins, services, &runtime);
+    let mut ended = read_and_build(args, wanted, settings, &logins, services, &runtime);
     runtime.shutdown_background();
     // Before what is left to show: that waits for a reader, which may have stopped.
     let written = match &ended {
-        Ok(Ended::Built(report, names)) => build::write_files(args, report, names),
+        Ok(Ended::Built(report, names)) => build::write_files(args, report, names, &stop),
         _ => Ok(()),
     };
+    if written.is_err() && stop.is_cancelled() {
+        ended = Ok(Ended::Stopped);
+    }
     shown.end(ended.as_ref().map_or(Ending::Failed, Ended::ending));
     match ended {
+        Ok(Ended::Stopped) => tell(Ended::Stopped, mode, store, &hidden),
         Ok(ended) => {
             written?;
             tell(ended, mode, store, &hidden)

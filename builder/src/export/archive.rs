@@ -201,15 +201,17 @@ pub(super) fn write_directory(
             continue;
         }
         match blob {
-            Blob::Bytes(bytes) => replace(&path, &mut &bytes[..]).map_err(unwritable(&path))?,
+            Blob::Bytes(bytes) => {
+                replace(&path, &mut &bytes[..], stop).map_err(unwritable(&path))?
+            }
             Blob::Stored(_) => {
                 let mut blob = Stoppable::new(cache.open_blob(&digest)?, stop);
-                replace(&path, &mut blob).map_err(unwritable(&path))?;
+                replace(&path, &mut blob, stop).map_err(unwritable(&path))?;
             }
         }
     }
     let layout = directory.join("oci-layout");
-    replace(&layout, &mut &LAYOUT[..]).map_err(unwritable(&layout))?;
+    replace(&layout, &mut &LAYOUT[..], stop).map_err(unwritable(&layout))?;
     let mut entries = image.entries();
     if image.names.is_empty() {
         let latest = ("org.opencontainers.image.ref.name".to_owned(), "latest".to_owned());
@@ -254,12 +256,12 @@ fn add_entries(
         Err(source) => return Err(ArchiveError::Write { path, source }),
     };
     let index = index_of(kept.into_iter().chain(entries).collect());
-    replace(&path, &mut &index[..]).map_err(unwritable(&path))
+    replace(&path, &mut &index[..], stop).map_err(unwritable(&path))
 }
 
 /// Writes a file and puts it in its place.
-fn replace(path: &Path, data: &mut impl Read) -> io::Result<()> {
-    let mut file = WholeFile::create(path)?;
+fn replace(path: &Path, data: &mut impl Read, stop: &CancellationToken) -> io::Result<()> {
+    let mut file = WholeFile::create(path, stop)?;
     io::copy(data, &mut file)?;
     file.finish()
 }

@@ -28,7 +28,7 @@ use crate::files::FilesError;
 use crate::image;
 use crate::layer::{Compression, TarError};
 use crate::solver::{Need, Solved};
-use crate::stop::Stoppable;
+use crate::stop::{Patient, Stoppable};
 use crate::whole_file::WholeFile;
 use crate::worker::{BlobError, Blobs, LocalWorker, ViewError};
 
@@ -321,15 +321,18 @@ fn write_to(
     write: impl FnOnce(&mut dyn io::Write, &Path) -> Result<(), ExportError>,
 ) -> Result<Exported, ExportError> {
     let Destination::Path(path) = dest else {
-        let out = io::BufWriter::with_capacity(BUFFER, io::stdout().lock());
-        write(&mut Stoppable::new(out, stop), Path::new("-"))?;
+        let path = Path::new("-");
+        let unwritable = |source| ExportError::Write { path: path.to_owned(), source };
+        let out = Patient::stdout(stop).map_err(unwritable)?;
+        let out = io::BufWriter::with_capacity(BUFFER, out);
+        write(&mut Stoppable::new(out, stop), path)?;
         return Ok(Exported::Stdout);
     };
     let unwritable = |source| ExportError::Write { path: path.clone(), source };
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(unwritable)?;
     }
-    let mut file = WholeFile::create(path).map_err(unwritable)?;
+    let mut file = WholeFile::create(path, stop).map_err(unwritable)?;
     let out = io::BufWriter::with_capacity(BUFFER, &mut file);
     write(&mut Stoppable::new(out, stop), path)?;
     file.finish().map_err(unwritable)?;
