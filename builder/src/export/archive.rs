@@ -13,6 +13,8 @@ use cache::{Cache, CacheError};
 use oci::{Descriptor, Digest, Index, Reference, media_type};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::image;
@@ -109,6 +111,41 @@ impl Named<'_> {
             "Layers": layers,
         }]);
         Ok(manifest.to_string().into_bytes())
+    }
+}
+
+/// An index that may have been written by another tool: what it says besides is kept.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnyIndex {
+    schema_version: u32,
+    #[serde(default = "media_type_of_indexes")]
+    media_type: String,
+    #[serde(default)]
+    manifests: Vec<Value>,
+    #[serde(flatten)]
+    others: serde_json::Map<String, Value>,
+}
+
+fn media_type_of_indexes() -> String {
+    media_type::INDEX.to_owned()
+}
+
+impl AnyIndex {
+    /// Adds entries in the place of those that have the same annotations.
+    fn add(&mut self, entries: Vec<Descriptor>) -> serde_json::Result<()> {
+        let mut kept = vec![];
+        for old in std::mem::take(&mut self.manifests) {
+            let read: Descriptor = serde_json::from_value(old.clone())?;
+            if !entries.iter().any(|new| new.annotations == read.annotations) {
+                kept.push(old);
+            }
+        }
+        for entry in entries {
+            kept.push(serde_json::to_value(entry)?);
+        }
+        self.manifests = kept;
+        Ok(())
     }
 }
 
@@ -244,19 +281,19 @@ fn add_entries(
     let lock = directory.join("index.json.lock");
     let _lock = FileLock::take(&lock, stop).map_err(unwritable(&lock))?;
     let path = directory.join("index.json");
-    let kept = match regular_file::read(&path) {
-        Ok(bytes) => {
-            let index: Index = serde_json::from_slice(&bytes)
-                .map_err(|source| ArchiveError::NoLayout { path: path.clone(), source })?;
-            let replaced =
-                |old: &Descriptor| entries.iter().any(|new| new.annotations == old.annotations);
-            index.manifests.into_iter().filter(|old| !replaced(old)).collect()
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => vec![],
+    let index = match regular_file::read(&path) {
+        Ok(bytes) => with_entries(&bytes, entries)
+            .map_err(|source| ArchiveError::NoLayout { path: path.clone(), source })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => index_of(entries),
         Err(source) => return Err(ArchiveError::Write { path, source }),
     };
-    let index = index_of(kept.into_iter().chain(entries).collect());
     replace(&path, &mut &index[..], stop).map_err(unwritable(&path))
+}
+
+fn with_entries(index: &[u8], entries: Vec<Descriptor>) -> serde_json::Result<Vec<u8>> {
+    let mut index: AnyIndex = serde_json::from_slice(index)?;
+    index.add(entries)?;
+    serde_json::to_vec(&index)
 }
 
 /// Writes a file and puts it in its place.
@@ -321,6 +358,39 @@ mod tests {
     fn entry(name: &str) -> Descriptor {
         let annotations = BTreeMap::from([("name".to_owned(), name.to_owned())]);
         Descriptor { annotations, ..Descriptor::of(media_type::MANIFEST, name.as_bytes()) }
+    }
+
+    #[test]
+    fn what_others_wrote_into_an_index_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index.json");
+        let digest = Digest::of("theirs");
+        let theirs = serde_json::json!({
+            "schemaVersion": 2,
+            "manifests": [{
+                "mediaType": media_type::MANIFEST, "digest": digest, "size": 6,
+                "annotations": {"name": "theirs"}, "artifactType": "a/b", "org.example": [1, 2],
+            }],
+            "annotations": {"a": "b"},
+            "artifactType": "application/x",
+            "subject": {"mediaType": media_type::INDEX, "digest": digest, "size": 6},
+            "org.example": null,
+        });
+        std::fs::write(&path, theirs.to_string()).unwrap();
+        let stop = CancellationToken::new();
+        for _ in 0..2 {
+            add_entries(directory.path(), vec![entry("ours")], &stop).unwrap();
+        }
+        let read = || serde_json::from_slice::<Value>(&std::fs::read(&path).unwrap()).unwrap();
+        let index = read();
+        for member in ["schemaVersion", "annotations", "artifactType", "subject", "org.example"] {
+            assert_eq!(index[member], theirs[member], "{member}");
+        }
+        assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+        assert_eq!(index["manifests"][0], theirs["manifests"][0]);
+        assert_eq!(index["manifests"][1], serde_json::to_value(entry("ours")).unwrap());
+        add_entries(directory.path(), vec![entry("theirs")], &stop).unwrap();
+        assert_eq!(read()["manifests"][1], serde_json::to_value(entry("theirs")).unwrap());
     }
 
     #[test]
