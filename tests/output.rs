@@ -32,6 +32,54 @@ fn small() -> Session {
     )
 }
 
+/// Issue 9: a build that ends with such an error has cost its whole time.
+#[test]
+fn a_place_that_can_not_be_written_is_told_before_the_build() {
+    let session = small().run_by(Caller::WithOneId);
+    for directory in ["dir", "closed"] {
+        fs::create_dir(session.path(directory)).unwrap();
+    }
+    std::os::unix::fs::chown(session.path("dir"), Some(4242), Some(4242)).unwrap();
+    fs::write(session.path("file"), "").unwrap();
+    for (args, words) in [
+        (["--iidfile", "missing/id"], ["--iidfile", "`missing` is missing"]),
+        (["--metadata-file", "missing/m"], ["--metadata-file", "`missing` is missing"]),
+        (["--iidfile", "dir"], ["--iidfile", "`dir` is a directory"]),
+        (["--metadata-file", "closed/m"], ["`closed`", "Permission denied"]),
+        (["-o", "type=tar,dest=dir"], ["type=tar", "`dir` is a directory"]),
+        (["-o", "type=oci,dest=closed/a/b"], ["`closed`", "Permission denied"]),
+        (["-o", "type=docker,dest=file/a"], ["`file`", "not a directory"]),
+        (["-o", "type=oci,tar=false,dest=file"], ["`file`", "not a directory"]),
+        (["-o", "file"], ["`file`", "not a directory"]),
+        (["-o", "closed/new"], ["`closed`", "Permission denied"]),
+    ] {
+        let built = session.build(&args).fails_with(&words);
+        assert!(!built.stderr.contains("#1"), "{args:?}: {built}");
+    }
+    session.build(&["-o", "type=oci,dest=dir/a/b.tar"]).succeeds();
+}
+
+/// Issue 9: the later one would be all that is left.
+#[test]
+fn two_outputs_do_not_write_one_place() {
+    let session = small();
+    fs::create_dir(session.path("dir")).unwrap();
+    std::os::unix::fs::symlink("dir", session.path("link")).unwrap();
+    for args in [
+        ["-o=type=tar,dest=a", "-o=type=oci,dest=./a"],
+        ["-o=type=oci,dest=dir/a", "-o=type=docker,dest=link/a"],
+        ["-o=dir", "-o=type=local,dest=link"],
+        ["-o=type=oci,tar=false,dest=new", "-o=new"],
+        ["--iidfile=a", "--metadata-file=a"],
+        ["--iidfile=a", "-o=type=oci,dest=a"],
+    ] {
+        let built = session.build(&args).fails_with(&["would both write"]);
+        assert!(!built.stderr.contains("#1"), "{args:?}: {built}");
+    }
+    session.build(&["-o=type=tar,dest=/dev/null", "-o=type=oci,dest=/dev/null"]).succeeds();
+    session.build(&["-o=type=tar,dest=a", "-o=type=oci,dest=b"]).succeeds();
+}
+
 /// Podman, with a store of its own in the session.
 fn podman(session: &Session, args: &[&str]) -> String {
     let [root, runroot] = ["podman", "podman-run"].map(|name| session.path(name));

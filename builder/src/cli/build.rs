@@ -18,6 +18,7 @@ use super::args::BuildArgs;
 use super::call::CallError;
 use super::context::{self, Remote};
 use super::outputs::{self, OutputError};
+use super::places::{self, PlaceError};
 use super::progress::{NotShown, ProgressMode};
 use super::settings::Settings;
 use super::values::{self, SshValue, ValueError};
@@ -39,6 +40,9 @@ pub(crate) enum UsageError {
     /// An output is wrong.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// An output could not be written.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// The context is no directory.
     #[error("unable to prepare context: path \"{0}\" not found")]
     NoContext(String),
@@ -158,6 +162,12 @@ pub(crate) fn request(
         project: project(args),
         explain: args.explain,
     })
+}
+
+/// Looks at where the outputs go.
+pub(crate) fn check_places(args: &BuildArgs) -> Result<(), UsageError> {
+    let outputs = outputs::outputs(args, &outputs::tags(args)?, std::io::stdout().is_terminal())?;
+    Ok(places::check(args, &outputs)?)
 }
 
 /// Whose earlier builds a build is compared with: those of the same Dockerfile and context.

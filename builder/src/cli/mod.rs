@@ -10,6 +10,7 @@ mod graph;
 mod images;
 mod logins;
 mod outputs;
+mod places;
 mod progress;
 mod prune;
 mod report;
@@ -248,6 +249,7 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
     let mode = progress_mode(args, settings)?;
     if matches!(wanted, Wanted::Image) {
         remove_old_iidfile(args)?;
+        build::check_places(args)?;
     }
     let (events, receiver) = Events::channel();
     let logins = Logins::read(settings)?;
