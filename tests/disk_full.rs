@@ -187,7 +187,7 @@ fn a_limit_of_the_size_of_files_is_told() {
     build(100_000, "type=image").succeeds();
     let ignored = session.image("app").text("/signals");
     let ignored = u64::from_str_radix(ignored["SigIgn:".len()..].trim(), 16).unwrap();
-    assert_eq!(ignored & 1 << (25 - 1), 0, "a command of RUN has SIGXFSZ as always");
+    assert_eq!(ignored & (1 << (25 - 1)), 0, "a command of RUN has SIGXFSZ as always");
     build(4000, "type=oci,dest=app.tar").fails_with(&["app.tar", "File too large", "ulimit -f"]);
     build(4000, "type=tar,dest=app.tar").fails_with(&["app.tar", "File too large", "ulimit -f"]);
     build(4000, "out").fails_with(&["out", "File too large"]);
