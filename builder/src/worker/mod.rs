@@ -16,7 +16,7 @@ mod suspects;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock};
 use std::time::Duration;
 
 use cache::{Cache, CacheError, RunDir, Snapshot};
@@ -58,28 +58,33 @@ pub struct Host {
 
 /// The values of secrets, by id. They are shown to nobody.
 #[derive(Clone, Default)]
-pub struct Secrets(BTreeMap<String, Vec<u8>>);
+pub struct Secrets {
+    values: BTreeMap<String, Vec<u8>>,
+    /// Made once: they take more memory than the values.
+    masks: Arc<OnceLock<Masks>>,
+}
 
 impl Secrets {
     /// Keeps `secrets`; of two with one id the later.
     pub fn new(secrets: Vec<(String, Vec<u8>)>) -> Self {
-        Self(secrets.into_iter().collect())
+        Self { values: secrets.into_iter().collect(), masks: Arc::default() }
     }
 
     /// What hides the values.
     pub fn masks(&self) -> Masks {
-        Masks::new(self.0.values().map(Vec::as_slice))
+        let values = || self.values.values().map(Vec::as_slice);
+        self.masks.get_or_init(|| Masks::new(values())).clone()
     }
 
     /// The value of `id`.
     pub fn get(&self, id: &str) -> Option<&[u8]> {
-        self.0.get(id).map(Vec::as_slice)
+        self.values.get(id).map(Vec::as_slice)
     }
 }
 
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.values.keys()).finish()
     }
 }
 
