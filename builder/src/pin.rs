@@ -72,6 +72,16 @@ pub enum PinError {
         /// What there is.
         available: String,
     },
+    /// There are more layers than any machine can mount.
+    #[error(
+        "`{image}` has {layers} layers; {MOST_LAYERS} are the most that an image can have here"
+    )]
+    TooManyLayers {
+        /// The image.
+        image: String,
+        /// How many it has.
+        layers: usize,
+    },
     /// The config lists other layers than the manifest.
     #[error("`{image}` is broken: its manifest has {layers} layers, its config {diff_ids}")]
     Layers {
@@ -118,7 +128,11 @@ pub enum PinError {
 /// The images that are being looked up, each for one platform or several. What is told of an image
 /// is told once: all of it is one step.
 #[derive(Debug, Default)]
-pub struct Lookups(Mutex<HashMap<StepId, LookupStep>>);
+pub struct Lookups {
+    steps: Mutex<HashMap<StepId, LookupStep>>,
+    /// Held by the lookup of an image with a large document.
+    large: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct LookupStep {
@@ -137,7 +151,7 @@ struct Lookup<'a> {
 
 impl Lookups {
     fn begin<'a>(&'a self, step: StepId, name: &str, events: &'a Events) -> Lookup<'a> {
-        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         let known = steps.entry(step).or_insert_with(|| {
             let name = format!("[internal] load metadata for {name}");
             events.tell(step, EventKind::Planned { name, inputs: vec![] });
@@ -158,7 +172,7 @@ impl Lookup<'_> {
 
     fn tell(&mut self, kind: EventKind) {
         self.ended = true;
-        let mut steps = self.lookups.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = self.lookups.steps.lock().unwrap_or_else(PoisonError::into_inner);
         let known = steps.entry(self.step).or_default();
         known.running -= 1;
         if !known.ended && (known.running == 0 || kind != EventKind::Done) {
@@ -305,7 +319,8 @@ impl Pinner {
         Ok(Descriptor::new("", digest, 0))
     }
 
-    /// Reads index, manifest and config of an image.
+    /// Reads index, manifest and config of an image. All images are looked up at once, and each may
+    /// have documents of many megabytes: those with a large one wait for each other.
     async fn image(
         &self,
         library: &Library<'_>,
@@ -315,87 +330,159 @@ impl Pinner {
         platform: &Platform,
         strict: bool,
     ) -> Result<PinnedImage, PinError> {
-        let broken = |source| PinError::Manifest { image: name.to_owned(), source };
+        let reading = |limit| Reading { pinner: self, library, name, limit };
+        let found = match reading(LARGE).image(&root, platform, strict).await {
+            Err(Unread::Large) => {
+                let _alone = self.lookups.large.lock().await;
+                reading(LIMIT).image(&root, platform, strict).await
+            }
+            found => found,
+        };
+        let (manifest, layers, config) = found.map_err(|unread| unread.told(name))?;
+        Ok(PinnedImage { name: name.to_owned(), origin, manifest, layers, config })
+    }
+}
+
+/// Reads documents of one image, none of them larger than `limit`.
+struct Reading<'a> {
+    pinner: &'a Pinner,
+    library: &'a Library<'a>,
+    name: &'a str,
+    limit: u64,
+}
+
+/// Why a document was not read.
+enum Unread {
+    /// It is larger than the limit.
+    Large,
+    Failed(PinError),
+}
+
+impl<E: Into<PinError>> From<E> for Unread {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Unread {
+    fn told(self, name: &str) -> PinError {
+        match self {
+            Self::Failed(error) => error,
+            Self::Large => {
+                let what = "a document of the image".to_owned();
+                refused(name, registry_client::Error::TooBig { what, limit: LIMIT })
+            }
+        }
+    }
+}
+
+type Layers = Vec<(oci::DiffId, Descriptor)>;
+
+impl Reading<'_> {
+    async fn image(
+        &self,
+        root: &Descriptor,
+        platform: &Platform,
+        strict: bool,
+    ) -> Result<(Digest, Layers, ImageConfig), Unread> {
         let mut digest = root.digest;
-        let (bytes, media_type) = self.manifest(library, name, &root).await?;
-        let manifest = match ManifestOrIndex::parse(&bytes, &media_type).map_err(broken)? {
+        let manifest = match self.manifest(root).await? {
             ManifestOrIndex::Manifest(manifest) => manifest,
             ManifestOrIndex::Index(index) => {
                 let entry = choose(&index, platform, strict)
-                    .ok_or_else(|| no_platform(name, platform, &index))?;
+                    .ok_or_else(|| no_platform(self.name, platform, &index))?;
                 digest = entry.digest;
-                let (bytes, media_type) = self.manifest(library, name, entry).await?;
-                match ManifestOrIndex::parse(&bytes, &media_type).map_err(broken)? {
+                match self.manifest(entry).await? {
                     ManifestOrIndex::Manifest(manifest) => manifest,
-                    ManifestOrIndex::Index(_) => return Err(no_platform(name, platform, &index)),
+                    ManifestOrIndex::Index(_) => {
+                        return Err(no_platform(self.name, platform, &index).into());
+                    }
                 }
             }
         };
-        let config = self.config(library, name, &manifest).await?;
-        let layers = layers(name, manifest, &config)?;
-        Ok(PinnedImage { name: name.to_owned(), origin, manifest: digest, layers, config })
+        let config = self.config(&manifest.config).await?;
+        Ok((digest, layers(self.name, manifest, &config)?, config))
     }
 
-    async fn manifest(
-        &self,
-        library: &Library<'_>,
-        name: &str,
-        descriptor: &Descriptor,
-    ) -> Result<(Vec<u8>, String), PinError> {
+    async fn manifest(&self, descriptor: &Descriptor) -> Result<ManifestOrIndex, Unread> {
         let digest = descriptor.digest;
-        if let Some(known) = self.cache.document(&digest)? {
-            return Ok((known, String::new()));
-        }
-        let (bytes, media_type) = match library {
-            Library::Registry(reference) => {
-                let found = self.registry.manifest(reference, digest).await;
-                let found = found.map_err(|source| PinError::Registry {
-                    image: name.to_owned(),
-                    source: Box::new(source),
-                })?;
-                (found.bytes.to_vec(), found.media_type)
-            }
-            Library::Layout(path) => (layout_blob(path, digest)?, descriptor.media_type.clone()),
-            Library::Store => {
-                (self.cache.blob_bytes(&digest, LIMIT)?, descriptor.media_type.clone())
+        let broken = |source| PinError::Manifest { image: self.name.to_owned(), source };
+        let (bytes, media_type) = match self.known(&digest)? {
+            Some(known) => (known, String::new()),
+            None => {
+                let (bytes, media_type) = self.fetched_manifest(descriptor).await?;
+                self.pinner.cache.remember_document(&digest, &bytes)?;
+                (bytes, media_type)
             }
         };
-        self.cache.remember_document(&digest, &bytes)?;
-        Ok((bytes, media_type))
+        Ok(ManifestOrIndex::parse(&bytes, &media_type).map_err(broken)?)
     }
 
-    async fn config(
-        &self,
-        library: &Library<'_>,
-        name: &str,
-        manifest: &Manifest,
-    ) -> Result<ImageConfig, PinError> {
-        let descriptor = &manifest.config;
-        let bytes = match self.cache.document(&descriptor.digest)? {
-            Some(known) => known,
-            None => {
-                let bytes = match library {
-                    Library::Registry(reference) => {
-                        let found = self.registry.blob_bytes(reference, descriptor, LIMIT).await;
-                        found
-                            .map_err(|source| PinError::Registry {
-                                image: name.to_owned(),
-                                source: Box::new(source),
-                            })?
-                            .to_vec()
-                    }
-                    Library::Layout(path) => layout_blob(path, descriptor.digest)?,
-                    Library::Store => self.cache.blob_bytes(&descriptor.digest, LIMIT)?,
-                };
-                self.cache.remember_document(&descriptor.digest, &bytes)?;
+    async fn fetched_manifest(&self, descriptor: &Descriptor) -> Result<(Vec<u8>, String), Unread> {
+        let digest = descriptor.digest;
+        match self.library {
+            Library::Registry(reference) => {
+                let registry = &self.pinner.registry;
+                let found = registry.manifest_within(self.limit, reference, digest).await;
+                let found = found.map_err(|error| self.refused(error))?;
+                Ok((found.bytes.to_vec(), found.media_type))
+            }
+            Library::Layout(_) | Library::Store => {
+                Ok((self.local(digest)?, descriptor.media_type.clone()))
+            }
+        }
+    }
+
+    async fn config(&self, descriptor: &Descriptor) -> Result<ImageConfig, Unread> {
+        let digest = descriptor.digest;
+        let bytes = match (self.known(&digest)?, self.library) {
+            (Some(known), _) => known,
+            (None, Library::Registry(reference)) => {
+                let found =
+                    self.pinner.registry.blob_bytes(reference, descriptor, self.limit).await;
+                let bytes = found.map_err(|error| self.refused(error))?.to_vec();
+                self.pinner.cache.remember_document(&digest, &bytes)?;
+                bytes
+            }
+            (None, Library::Layout(_) | Library::Store) => {
+                let bytes = self.local(digest)?;
+                self.pinner.cache.remember_document(&digest, &bytes)?;
                 bytes
             }
         };
         let broken = |error| PinError::Manifest {
-            image: name.to_owned(),
+            image: self.name.to_owned(),
             source: ManifestError::Json(error),
         };
-        ImageConfig::from_bytes(&bytes).map_err(broken)
+        Ok(ImageConfig::from_bytes(&bytes).map_err(broken)?)
+    }
+
+    /// A document that was read before.
+    fn known(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Unread> {
+        let known = self.pinner.cache.document(digest)?;
+        known.map(|bytes| self.within_limit(bytes)).transpose()
+    }
+
+    /// A document of this machine.
+    fn local(&self, digest: Digest) -> Result<Vec<u8>, Unread> {
+        let bytes = match self.library {
+            Library::Layout(path) => layout_blob(path, digest)?,
+            Library::Registry(_) | Library::Store => {
+                self.pinner.cache.blob_bytes(&digest, LIMIT)?
+            }
+        };
+        self.within_limit(bytes)
+    }
+
+    fn within_limit(&self, bytes: Vec<u8>) -> Result<Vec<u8>, Unread> {
+        if bytes.len() as u64 > self.limit { Err(Unread::Large) } else { Ok(bytes) }
+    }
+
+    fn refused(&self, error: registry_client::Error) -> Unread {
+        match error {
+            registry_client::Error::TooBig { .. } if self.limit < LIMIT => Unread::Large,
+            error => Unread::Failed(refused(self.name, error)),
+        }
     }
 }
 
@@ -406,12 +493,22 @@ fn refused(name: &str, error: registry_client::Error) -> PinError {
 /// No manifest and no config is larger, in bytes.
 const LIMIT: u64 = 32 << 20;
 
+/// Images with larger documents are looked up one at a time.
+const LARGE: u64 = 1 << 20;
+
+/// How many layers an image may have. Linux can mount 500 at once, Docker allows 127; each takes
+/// memory for the whole build.
+const MOST_LAYERS: usize = 4096;
+
 fn layers(
     name: &str,
     manifest: Manifest,
     config: &ImageConfig,
 ) -> Result<Vec<(oci::DiffId, Descriptor)>, PinError> {
     let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+    if layers > MOST_LAYERS {
+        return Err(PinError::TooManyLayers { image: name.to_owned(), layers });
+    }
     if layers != diff_ids {
         return Err(PinError::Layers { image: name.to_owned(), layers, diff_ids });
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use oci::Reference;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{Asker, Auth};
 use crate::credentials::Credentials;
@@ -21,6 +21,8 @@ use crate::retry::{RetryPolicy, Tries};
 use crate::scope::Scope;
 use crate::transport::{Outgoing, Transports, same_origin};
 use crate::web::Web;
+
+const KIB: usize = 1 << 10;
 
 /// What a [`Client`] is made of.
 #[derive(Clone, Debug)]
@@ -65,6 +67,9 @@ struct Shared {
     transports: Transports,
     web: Web,
     hosts: Mutex<BTreeMap<(String, bool), Arc<Host>>>,
+    large_manifest: Arc<tokio::sync::Mutex<()>>,
+    /// A permit for each KiB that pieces of uploads may take together.
+    pieces: Arc<Semaphore>,
 }
 
 /// What is known of one host.
@@ -126,7 +131,14 @@ impl Client {
             options.patience,
         );
         let web = Web::new(&options);
-        Self(Arc::new(Shared { options, transports, web, hosts: Mutex::default() }))
+        Self(Arc::new(Shared {
+            options,
+            transports,
+            web,
+            hosts: Mutex::default(),
+            large_manifest: Arc::default(),
+            pieces: Arc::new(Semaphore::new(push::LARGEST_PIECE / KIB)),
+        }))
     }
 
     /// What the client was made of.
@@ -165,6 +177,20 @@ impl Client {
 
     pub(crate) fn transports(&self) -> &Transports {
         &self.0.transports
+    }
+
+    /// Waits until no other manifest that is large is in memory.
+    pub(crate) async fn large_manifest(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.0.large_manifest).lock_owned().await
+    }
+
+    /// Waits until the pieces of all uploads leave room for `size` bytes, of which there is never
+    /// more than all pieces may take together.
+    pub(crate) async fn room_for_piece(&self, size: usize) -> OwnedSemaphorePermit {
+        let wanted = size.min(push::LARGEST_PIECE).div_ceil(KIB);
+        let wanted = u32::try_from(wanted).expect("the largest piece has few KiB");
+        let pieces = Arc::clone(&self.0.pieces);
+        pieces.acquire_many_owned(wanted).await.expect("the semaphore is never closed")
     }
 
     pub(crate) fn tries(&self) -> Tries {

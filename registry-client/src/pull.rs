@@ -16,6 +16,7 @@ use oci::{Descriptor, Digest, ManifestOrIndex, Reference, media_type};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response};
 use tokio::io::AsyncRead;
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::io::StreamReader;
 
 use self::transfer::Transfer;
@@ -27,6 +28,8 @@ use crate::transport::Pace;
 
 /// Larger manifests are refused, as other clients and most registries do (GHSA-f36w-mj3v-6jqv).
 const MAX_MANIFEST: u64 = 32 << 20;
+/// No more than one manifest that is larger is in memory while it is read, with what it says.
+const LARGE_MANIFEST: u64 = 1 << 20;
 /// All that can be read, one `Accept` for all questions.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
@@ -79,11 +82,24 @@ impl Client {
         repository: &Reference,
         digest: Digest,
     ) -> Result<PulledManifest, Error> {
+        self.manifest_within(MAX_MANIFEST, repository, digest).await
+    }
+
+    /// Like [`manifest`](Self::manifest), but what has more than `limit` bytes is [`Error::TooBig`].
+    pub async fn manifest_within(
+        &self,
+        limit: u64,
+        repository: &Reference,
+        digest: Digest,
+    ) -> Result<PulledManifest, Error> {
+        let limit = limit.min(MAX_MANIFEST);
         let pinned = Reference { digest: Some(digest), ..repository.clone() };
         let mut attempts = Attempts::new(self, &pinned)?;
         while let Some((place, tries)) = attempts.next_place() {
-            match self.manifest_at(&place, tries, digest).await {
+            match self.manifest_at(&place, tries, digest, limit).await {
                 Ok(manifest) => return Ok(manifest),
+                // It will not be smaller elsewhere, and the caller can ask for more.
+                Err(error @ Error::TooBig { .. }) if limit < MAX_MANIFEST => return Err(error),
                 Err(error) => attempts.failed(&place, error),
             }
         }
@@ -145,7 +161,7 @@ impl Client {
             Err(error) => return Err(error),
         }
         let (digest, manifest) =
-            self.get_manifest(place, self.tries(), &name, reference.digest).await?;
+            self.get_manifest(place, self.tries(), &name, reference.digest, MAX_MANIFEST).await?;
         let size = Some(manifest.bytes.len() as u64);
         Ok(Resolved { digest, media_type: manifest.media_type, size })
     }
@@ -155,8 +171,10 @@ impl Client {
         place: &Place,
         tries: Tries,
         digest: Digest,
+        limit: u64,
     ) -> Result<PulledManifest, Error> {
-        let fetched = self.get_manifest(place, tries, &digest.to_string(), Some(digest)).await;
+        let name = digest.to_string();
+        let fetched = self.get_manifest(place, tries, &name, Some(digest), limit).await;
         fetched.map(|(_, manifest)| manifest)
     }
 
@@ -166,9 +184,10 @@ impl Client {
         mut tries: Tries,
         name: &str,
         expected: Option<Digest>,
+        limit: u64,
     ) -> Result<(Digest, PulledManifest), Error> {
         loop {
-            match self.get_manifest_once(place, name, expected).await {
+            match self.get_manifest_once(place, name, expected, limit).await {
                 Ok(manifest) => return Ok(manifest),
                 Err(error) => tries.again(error).await?,
             }
@@ -180,12 +199,15 @@ impl Client {
         place: &Place,
         name: &str,
         expected: Option<Digest>,
+        limit: u64,
     ) -> Result<(Digest, PulledManifest), Error> {
         let ask = manifest_ask(Method::GET, place, name);
         let response = self.ask_once(place, &ask).await?;
         let call = Call::new(&Method::GET, response.url());
         let served_as = header(response.headers(), &CONTENT_TYPE).unwrap_or_default();
-        let bytes = self.read_manifest(&call, response).await?;
+        // Held while the manifest is parsed, which takes several times its size.
+        let mut alone = None;
+        let bytes = self.read_manifest(&call, response, limit, &mut alone).await?;
         let found = Digest::of(&bytes);
         if let Some(expected) = expected.filter(|expected| *expected != found) {
             return Err(Error::Digest { call, expected, found });
@@ -196,17 +218,26 @@ impl Client {
         Ok((found, PulledManifest { bytes, media_type, content }))
     }
 
-    async fn read_manifest(&self, call: &Call, mut response: Response) -> Result<Bytes, Error> {
-        let too_big =
-            || Error::TooBig { what: format!("the answer to {call}"), limit: MAX_MANIFEST };
-        if response.content_length().is_some_and(|length| length > MAX_MANIFEST) {
+    async fn read_manifest(
+        &self,
+        call: &Call,
+        mut response: Response,
+        limit: u64,
+        alone: &mut Option<OwnedMutexGuard<()>>,
+    ) -> Result<Bytes, Error> {
+        let too_big = || Error::TooBig { what: format!("the answer to {call}"), limit };
+        if response.content_length().is_some_and(|length| length > limit) {
             return Err(too_big());
         }
         let (mut bytes, mut pace) = (BytesMut::new(), Pace::default());
         while let Some(chunk) = self.transports().next_chunk(call, &mut response, &mut pace).await?
         {
-            if (bytes.len() + chunk.len()) as u64 > MAX_MANIFEST {
+            let length = (bytes.len() + chunk.len()) as u64;
+            if length > limit {
                 return Err(too_big());
+            }
+            if length > LARGE_MANIFEST && alone.is_none() {
+                *alone = Some(self.large_manifest().await);
             }
             bytes.extend_from_slice(&chunk);
         }

@@ -28,9 +28,9 @@ use crate::transport::{Sent, location_url};
 
 const READ_SIZE: usize = 256 << 10;
 const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
-/// A piece is in memory, so no registry may demand larger ones. S3, which many keep blobs in, wants
-/// 5 MiB.
-const LARGEST_PIECE: usize = 64 << 20;
+/// A piece is in memory, so no registry may demand larger ones, and the pieces of all uploads together
+/// are no larger either. S3, which many keep blobs in, wants 5 MiB.
+pub(crate) const LARGEST_PIECE: usize = 64 << 20;
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// The bytes of a blob in pieces.
@@ -210,11 +210,14 @@ impl Client {
         mut session: Session,
         upload: &Upload,
     ) -> Result<(), Error> {
-        let size = self.options().chunk_size.get().max(session.min_chunk()?);
+        let size = self.options().chunk_size.get().max(session.min_chunk()?).min(LARGEST_PIECE);
         let mut stream = upload.open().await?;
-        let mut rest = BytesMut::new();
+        let mut rest = Bytes::new();
         let mut sent: u64 = 0;
         loop {
+            let left = usize::try_from(upload.size - sent).unwrap_or(size).max(1);
+            let size = size.min(left);
+            let _room_until_it_is_sent = self.room_for_piece(size).await;
             let piece = next_piece(&mut stream, &mut rest, size).await;
             let piece = piece.map_err(|error| upload.read_error(error))?;
             if piece.is_empty() {
@@ -240,16 +243,18 @@ fn refuses_large_requests(error: &Error) -> bool {
 }
 
 /// Collects `size` bytes, or what is left. What came beyond stays in `rest`.
-async fn next_piece(
-    stream: &mut ByteStream,
-    rest: &mut BytesMut,
-    size: usize,
-) -> io::Result<Bytes> {
-    while rest.len() < size {
+async fn next_piece(stream: &mut ByteStream, rest: &mut Bytes, size: usize) -> io::Result<Bytes> {
+    let mut piece = BytesMut::with_capacity(size);
+    loop {
+        let part = rest.split_to(rest.len().min(size - piece.len()));
+        piece.extend_from_slice(&part);
+        if piece.len() == size {
+            break;
+        }
         let Some(chunk) = stream.next().await else { break };
-        rest.extend_from_slice(&chunk?);
+        *rest = chunk?;
     }
-    Ok(rest.split_to(rest.len().min(size)).freeze())
+    Ok(piece.freeze())
 }
 
 /// An upload that the registry has opened.

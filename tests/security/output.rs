@@ -25,7 +25,7 @@ fn is_below(directory: &Path, words: &str) -> bool {
 }
 
 /// The most memory that a process has used so far, in kB.
-fn peak(id: u32) -> Option<u64> {
+pub(super) fn peak(id: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.parse().ok()

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Stdio;
 use std::time::Duration;
 
 use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, media_type};
@@ -277,4 +278,33 @@ fn a_hard_link_of_a_layer_does_not_reach_a_file_outside() {
         assert_eq!(fs::read_to_string(secret).unwrap(), "secret");
         assert!(!outcome.stderr.contains("exit code: 99"), "{outcome}");
     }
+}
+
+/// Issue 9, 1.12: a manifest may have 32 MB, and all bases are looked up at once: together they took
+/// what a manifest and what it says take, once for each.
+#[test]
+fn large_manifests_are_held_one_at_a_time() {
+    let (registry, manifest, config) = app();
+    let annotation = |number: usize| (format!("{number:06}"), "x".repeat(100));
+    let (mut stages, mut copies) = (String::new(), String::new());
+    for number in 0..8 {
+        // Each its own document.
+        let annotations = (number..number + 100_000).map(annotation).collect();
+        let manifest = Manifest { annotations, ..manifest.clone() };
+        put(&registry, &number.to_string(), &manifest, &config);
+        let name = registry.name(&format!("app:{number}"));
+        stages += &format!("FROM {name} AS s{number}\nRUN exit 1\n");
+        copies += &format!("COPY --from=s{number} /x /\n");
+    }
+    let session = Session::new().without_bases();
+    session.write("Dockerfile", format!("{stages}FROM scratch\n{copies}"));
+    let mut build = session.build_command("plain", &["-t", "x"]);
+    let mut build = build.stderr(Stdio::null()).spawn().unwrap();
+    let mut most = 0;
+    while build.try_wait().unwrap().is_none() {
+        most = super::output::peak(build.id()).unwrap_or(most);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // One takes 32 MB, and what it says some 40; memory that is free again may not be given back.
+    assert!((30_000..140_000).contains(&most), "{most} kB");
 }

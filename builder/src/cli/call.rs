@@ -185,6 +185,7 @@ fn is_out_of_reach(error: &PinError) -> bool {
         PinError::Download(_) | PinError::Git(_) => true,
         PinError::Manifest { .. }
         | PinError::Platform { .. }
+        | PinError::TooManyLayers { .. }
         | PinError::Layers { .. }
         | PinError::Layout { .. }
         | PinError::LayoutDigest { .. }
@@ -204,6 +205,7 @@ fn refusal(error: &PinError, similar_name: Option<&str>) -> String {
             unresolved(image, "no match for platform in manifest: not found")
         }
         PinError::Manifest { .. }
+        | PinError::TooManyLayers { .. }
         | PinError::Layers { .. }
         | PinError::Layout { .. }
         | PinError::LayoutDigest { .. }

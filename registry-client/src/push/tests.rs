@@ -296,6 +296,42 @@ async fn a_registry_can_not_demand_pieces_of_any_size() {
     }
 }
 
+/// Issue 9, 1.12: four uploads at once held four of the largest pieces.
+#[tokio::test]
+async fn the_pieces_of_all_uploads_together_have_a_limit() {
+    const SIZE: u64 = 32 << 20;
+    let registry = TestRegistry::start();
+    let least = Some(SIZE.to_string());
+    registry.misbehave("POST", 9, Oddity::Header("oci-chunk-min-length", least));
+    registry.fail("PUT", 4, 413);
+    let (client, name) = (client(), reference(&registry, "app"));
+    let reading = Arc::new(AtomicU64::new(0));
+    let source = {
+        let (reading, opened) = (Arc::clone(&reading), Arc::new(AtomicU64::new(0)));
+        BlobSource::Stream(Arc::new(move || {
+            // At first all of it goes in one request. After that, no piece ever is complete.
+            if opened.fetch_add(1, Ordering::Relaxed) < 4 {
+                let part = || Ok(Bytes::from_static(&[0; READ_SIZE]));
+                return stream::iter(std::iter::repeat_with(part).take(128)).boxed();
+            }
+            let reading = Arc::clone(&reading);
+            let first = async move {
+                reading.fetch_add(1, Ordering::Relaxed);
+                Ok(Bytes::from_static(b"x"))
+            };
+            stream::once(first).chain(stream::pending()).boxed()
+        }))
+    };
+    let pushes = (0..4_u8).map(|number| {
+        let blob = Descriptor::new(media_type::LAYER, Digest::of([number]), SIZE);
+        let (client, name, source) = (client.clone(), name.clone(), source.clone());
+        async move { client.push_blob(&name, &blob, &source, None, |_| {}).await }
+    });
+    let pushes = futures_util::future::join_all(pushes);
+    assert!(tokio::time::timeout(Duration::from_secs(1), pushes).await.is_err());
+    assert_eq!(reading.load(Ordering::Relaxed), 2);
+}
+
 /// Issue 9, 1.12: an upload that the other side does not read.
 #[tokio::test]
 async fn an_upload_that_is_not_read_is_given_up() {
