@@ -310,3 +310,74 @@ fn devices_that_are_left_out_are_told_once_for_a_layer() {
     assert!(!told.is_empty(), "{outcome}");
     assert!(session.image("x").rootfs().has("/kept"));
 }
+
+/// Issue 9, 1.8: such a layer was written, and nobody could unpack it; rbuild refused it as a base.
+#[test]
+fn a_path_that_no_layer_can_hold_fails_the_step_that_made_it() {
+    let half = vec!["n".repeat(200); 11].join("/");
+    let session = Session::new()
+        .file(&format!("{half}/f"), "")
+        .dockerfile(&format!("FROM busybox\nCOPY {} /{half}/\n", "n".repeat(200)));
+    let copied = session.build(&["-t", "x"]);
+    let run = format!(
+        "FROM busybox\nWORKDIR /w\nRUN mkdir -p {half} a/{half} && mv a/{0} {half}/ && mv {0} /\n",
+        "n".repeat(200)
+    );
+    session.write("Dockerfile", run);
+    let made = session.build(&["-t", "x"]);
+    for outcome in [copied, made] {
+        outcome.fails_with(&["the path `/n", "n` has 4", "at most 4095"]);
+    }
+}
+
+/// BuildKit leaves device nodes out where it has no right to make them; so do we with a layer's.
+#[test]
+fn devices_of_an_archive_are_left_out_and_told() {
+    let session = Session::new().dockerfile("FROM scratch\nADD a.tar /d/\n");
+    let session = session.run_by(Caller::WithSubordinateIds);
+    session.write(
+        "a.tar",
+        tar(&[(b'3', "null", "", ""), (b'4', "disk", "", ""), (b'0', "kept", "", "x")]),
+    );
+    let outcome = session.build(&["-t", "x"]).succeeds();
+    assert!(outcome.stderr.contains("`/null`, `/disk`"), "{outcome}");
+    assert_eq!(session.image("x").rootfs().below("/"), ["/d", "/d/kept"]);
+}
+
+/// Issue 9, 1.11: the name of a member is part of a message, and says nothing of its own.
+#[test]
+fn a_line_end_in_the_name_of_a_member_is_shown_as_one() {
+    let name = "x\nerror: all is lost\x1b[31m";
+    let shown = r"x\nerror: all is lost\u{1b}[31m";
+    let broken = tar(&[(b'1', name, "missing", "")]);
+    let session = Session::new().dockerfile("FROM scratch\nADD a.tar /\n");
+    session.write("a.tar", &broken);
+    let added = session.build(&["-t", "x"]).fails_with(&[shown]);
+    session.write("Dockerfile", "FROM base\nCOPY Dockerfile /\n");
+    let pulled = build_on(&session, &[broken]).fails_with(&[shown]);
+    for outcome in [added, pulled] {
+        assert!(outcome.stderr.lines().all(|line| !line.starts_with("error: all")), "{outcome}");
+    }
+}
+
+/// Issue 9, 1.8: a path of many names, again and again, took a walk over all of them each time, and
+/// its memory each time.
+#[test]
+fn a_deep_directory_that_comes_again_and_again_costs_little() {
+    let deep = "d/".repeat(900);
+    let member = |name: &str| {
+        let mut tar = tar::Builder::new(vec![]);
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_size(0);
+        tar.append_data(&mut header, name, &[][..]).unwrap();
+        let bytes = tar.into_inner().unwrap();
+        bytes[..bytes.len() - 1024].to_vec()
+    };
+    let pair = [member(&deep), member("elsewhere/")].concat();
+    let session = Session::new().dockerfile("FROM scratch\nADD a.tar /\n");
+    session.write("a.tar", [pair.repeat(3_000), vec![0; 1024]].concat());
+    let outcome = session.build(&["-t", "x"]).succeeds();
+    assert!(outcome.took < Duration::from_secs(15), "{outcome}");
+}

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
-use super::{BLOCK, BUFFER, padding};
+use super::{BLOCK, BUFFER, LONGEST_PATH, padding, shown_name};
 
 mod fields;
 mod records;
@@ -22,9 +22,6 @@ use sparse::{Form, Map, Segment};
 
 /// The most that PAX records, a long name or a sparse map may take.
 const MAX_EXTENSION: u64 = 1024 * 1024;
-
-/// The longest path that the kernel takes (`PATH_MAX` without the byte that ends it).
-const MAX_NAME: usize = 4095;
 
 /// Why an archive can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -192,8 +189,10 @@ impl<R: Read> Members<R> {
                 if count == 0 {
                     return Err(self.damaged("it ends within a file"));
                 }
-                write(offset, &bytes[..count])
-                    .map_err(|source| ReadError::Write { name: lossy(&member.name), source })?;
+                write(offset, &bytes[..count]).map_err(|source| ReadError::Write {
+                    name: shown_name(&member.name),
+                    source,
+                })?;
                 self.input.consume(count);
                 self.offset += count as u64;
                 offset += count as u64;
@@ -243,7 +242,7 @@ impl<R: Read> Members<R> {
         let name = extensions.name(&header.path_bytes());
         let name = name.map_err(|problem| self.damaged(problem))?;
         let refuse =
-            |problem: &str| ReadError::Refused { name: lossy(&name), problem: problem.into() };
+            |problem: &str| ReadError::Refused { name: shown_name(&name), problem: problem.into() };
         check_name(&name).map_err(refuse)?;
         let link = header.link_name_bytes().unwrap_or_default();
         let link = extensions.link(&link).map_err(refuse)?;
@@ -389,19 +388,11 @@ fn check_name(name: &[u8]) -> Result<(), &'static str> {
     if name.contains(&0) {
         return Err("its name has a NUL byte in it");
     }
-    if name.len() > MAX_NAME {
+    let path = name.strip_suffix(b"/").unwrap_or(name);
+    if path.len() > LONGEST_PATH {
         return Err("its name has more than 4095 bytes");
     }
     Ok(())
-}
-
-/// A name as people see it, no longer than they want to read.
-fn lossy(name: &[u8]) -> String {
-    const SHOWN: usize = 255;
-    match name.get(..SHOWN) {
-        Some(start) if name.len() > SHOWN => format!("{}…", String::from_utf8_lossy(start)),
-        Some(_) | None => String::from_utf8_lossy(name).into_owned(),
-    }
 }
 
 #[cfg(test)]

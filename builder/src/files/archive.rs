@@ -15,7 +15,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use oci::Digest;
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,8 @@ use super::root::{End, READ_DIRECTORY, Root};
 use super::select::clean;
 use super::xattrs;
 use crate::archive::{self, Kind, Member, Members, ReadError};
+use crate::layer::Skipped;
+use crate::path_map::PathMap;
 use crate::stop::{Stoppable, go_on};
 
 /// Why an archive could not be unpacked.
@@ -73,18 +76,27 @@ pub(crate) fn detect(mut file: &File, stop: &CancellationToken) -> io::Result<bo
     }
 }
 
-/// Unpacks `file` into `dest`; every entry belongs to `owner`, or to whom the archive says. Returns
-/// the digest of the archive's bytes if asked to `hash` them.
+/// What was unpacked.
+#[derive(Debug, Default)]
+pub(crate) struct Unpacked {
+    /// The digest of the archive's bytes, if they were to be hashed.
+    pub(crate) digest: Option<Digest>,
+    /// The device nodes that were left out because this user can't make any.
+    pub(crate) skipped_devices: Skipped,
+}
+
+/// Unpacks `file` into `dest`; every entry belongs to `owner`, or to whom the archive says. Digests
+/// the archive's bytes if asked to `hash` them.
 pub(crate) fn unpack(
     file: impl Read + Send,
     dest: &Root,
     owner: Option<Ids>,
     hash: bool,
     stop: &CancellationToken,
-) -> Result<Option<Digest>, Failure> {
+) -> Result<Unpacked, Failure> {
     let mut tee = Tee { file: Stoppable::new(file, stop), digest: hash.then(Sha256::new) };
     let mut members = Members::new(archive::decompress(&mut tee, stop)?);
-    let mut unpacker = Unpacker { dest, owner, stop, directories: vec![], above: None };
+    let mut unpacker = Unpacker::new(dest, owner, stop);
     while let Some(member) = members.next()? {
         let made = unpacker.entry(&member, &mut members);
         made.map_err(|cause| Failure {
@@ -92,11 +104,12 @@ pub(crate) fn unpack(
             cause,
         })?;
     }
-    unpacker.finish()?;
+    let skipped_devices = unpacker.finish()?;
     drop(members);
     // What follows the end of the archive is not unpacked, but it is part of the file.
     io::copy(&mut tee, &mut io::sink())?;
-    Ok(tee.digest.map(|digest| Digest::from_bytes(digest.finalize().into())))
+    let digest = tee.digest.map(|digest| Digest::from_bytes(digest.finalize().into()));
+    Ok(Unpacked { digest, skipped_devices })
 }
 
 /// A file that is digested while it is read.
@@ -120,12 +133,18 @@ struct Unpacker<'a> {
     owner: Option<Ids>,
     stop: &'a CancellationToken,
     /// The times that directories get when everything is there.
-    directories: Vec<(PathBuf, (Time, Time))>,
-    /// The directory of the last file: the next one is probably in it too.
+    directories: PathMap<(Time, Time)>,
+    /// The directory of the last entry: the next one is probably in it too.
     above: Option<(PathBuf, OwnedFd)>,
+    skipped_devices: Skipped,
 }
 
-impl Unpacker<'_> {
+impl<'a> Unpacker<'a> {
+    fn new(dest: &'a Root, owner: Option<Ids>, stop: &'a CancellationToken) -> Self {
+        let (directories, skipped_devices) = (PathMap::default(), Skipped::default());
+        Self { dest, owner, stop, directories, above: None, skipped_devices }
+    }
+
     fn entry<R: Read>(&mut self, member: &Member, members: &mut Members<R>) -> io::Result<()> {
         go_on(self.stop)?;
         let path = below(&member.name);
@@ -135,32 +154,61 @@ impl Unpacker<'_> {
         if matches!(&member.kind, Kind::Hardlink(target) if below(target) == path) {
             return Ok(());
         }
-        let attributes = self.attributes(member);
         let dir = self.directory_of(&path)?;
-        if member.kind != Kind::Directory || !is_directory(&dir, &name)? {
-            create::remove_all(&dir, &name, self.stop)?;
+        let replaced = self.make_room(member, &dir, &name)?;
+        self.make(member, members, &dir, &name, &path)?;
+        // Where something was replaced, the path of the last directory may lead elsewhere now.
+        let above = path.parent().unwrap_or(Path::new(""));
+        self.above = (!replaced).then(|| (above.to_owned(), dir));
+        Ok(())
+    }
+
+    /// Removes what is in the way of a member; tells whether something was.
+    fn make_room(&self, member: &Member, dir: &OwnedFd, name: &OsStr) -> io::Result<bool> {
+        let Some(found) = Meta::find(dir, name)? else { return Ok(false) };
+        if member.kind == Kind::Directory && found.kind() == FileKind::Directory {
+            return Ok(false);
         }
-        let special = |kind, device| create::special(kind, device, &dir, &name, &attributes);
+        create::remove_all(dir, name, self.stop)?;
+        Ok(true)
+    }
+
+    fn make<R: Read>(
+        &mut self,
+        member: &Member,
+        members: &mut Members<R>,
+        dir: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+    ) -> io::Result<()> {
+        let attributes = self.attributes(member);
+        let special = |kind, device| create::special(kind, device, dir, name, &attributes);
         match &member.kind {
-            Kind::Directory => self.directory(&dir, &name, path, attributes)?,
-            Kind::File => {
-                write(member, members, &dir, &name, &attributes)?;
-                self.above = path.parent().map(|above| (above.to_owned(), dir));
-                return Ok(());
-            }
-            Kind::Hardlink(target) => self.link(target, &dir, &name)?,
+            Kind::Directory => self.directory(dir, name, path, attributes),
+            Kind::File => write(member, members, dir, name, &attributes),
+            Kind::Hardlink(target) => self.link(target, dir, name),
             Kind::Symlink(target) => {
-                create::symlink(&CString::new(target.as_slice())?, &dir, &name, &attributes)?;
+                let target = CString::new(target.as_slice())?;
+                Ok(create::symlink(&target, dir, name, &attributes)?)
             }
-            Kind::Fifo => special(FileType::Fifo, 0)?,
+            Kind::Fifo => Ok(special(FileType::Fifo, 0)?),
             Kind::Character(major, minor) => {
-                special(FileType::CharacterDevice, rustix::fs::makedev(*major, *minor))?;
+                let device = rustix::fs::makedev(*major, *minor);
+                self.device(path, special(FileType::CharacterDevice, device))
             }
             Kind::Block(major, minor) => {
-                special(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?;
+                let device = rustix::fs::makedev(*major, *minor);
+                self.device(path, special(FileType::BlockDevice, device))
             }
         }
-        self.above = None;
+    }
+
+    /// A user namespace has no device nodes: they are left out, as they are of a layer.
+    fn device(&mut self, path: &Path, made: rustix::io::Result<()>) -> io::Result<()> {
+        match made {
+            Err(Errno::PERM) => self.skipped_devices.add(path.as_os_str().as_bytes()),
+            made => made?,
+        }
         Ok(())
     }
 
@@ -181,29 +229,60 @@ impl Unpacker<'_> {
     /// leads nowhere is an error.
     fn directory_of(&mut self, path: &Path) -> io::Result<OwnedFd> {
         let above = path.parent().unwrap_or(Path::new(""));
-        if let Some((_, dir)) = self.above.take_if(|(last, _)| last == above) {
+        if let Some((_, dir)) =
+            self.above.take_if(|(last, _)| last.as_os_str() == above.as_os_str())
+        {
             return Ok(dir);
         }
-        let mut here = self.open(Path::new(""))?;
-        let mut walked = PathBuf::new();
-        for name in above {
-            go_on(self.stop)?;
-            walked.push(name);
-            let found = Meta::find(&here, name)?;
-            if found.is_none() {
-                create::parent(&here, name, None, 0o755)?;
+        let mut missing = vec![];
+        let mut ancestors = above.ancestors();
+        let there = ancestors.by_ref().find_map(|at| match self.open_whole(at) {
+            Err(Errno::NOENT) => {
+                missing.extend(at.file_name().map(|name| (at, name)));
+                None
             }
-            // Only a link needs to be followed from the top, which takes as long as the way is.
-            here = match found.map(|found| found.kind()) {
-                Some(FileKind::Symlink) => self.open(&walked)?,
-                _ => rustix::fs::openat(&here, name, READ_DIRECTORY, Mode::empty())?,
-            };
+            opened => Some((at, opened)),
+        });
+        let mut here = match there {
+            Some((_, Ok(dir))) => dir,
+            Some((at, Err(_))) => self.open(at)?,
+            None => return Err(io::ErrorKind::NotFound.into()),
+        };
+        for (at, name) in missing.into_iter().rev() {
+            go_on(self.stop)?;
+            here = self.below(&here, at, name)?;
         }
         Ok(here)
     }
 
+    /// Opens the directory `name` in `here`, where it is at `path`; makes it if it is missing.
+    fn below(&self, here: &OwnedFd, path: &Path, name: &OsStr) -> io::Result<OwnedFd> {
+        let found = Meta::find(here, name)?;
+        if found.is_none() {
+            create::parent(here, name, None, 0o755)?;
+        }
+        match found.map(|found| found.kind()) {
+            Some(FileKind::Symlink) => self.open(path),
+            _ => Ok(rustix::fs::openat(here, name, READ_DIRECTORY, Mode::empty())?),
+        }
+    }
+
+    /// Opens a directory of the destination in one step, in which the kernel follows links within
+    /// it: a path may have thousands of names, and come again and again.
+    fn open_whole(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(self.dest.dir(), path, flags, Mode::empty(), within)
+    }
+
     /// Opens a directory of the destination; links are followed within it.
     fn open(&self, path: &Path) -> io::Result<OwnedFd> {
+        match self.open_whole(path) {
+            // An old kernel, a sandbox that does not know the call, or more links than it follows.
+            Err(Errno::NOSYS | Errno::PERM | Errno::LOOP | Errno::AGAIN) => {}
+            opened => return Ok(opened?),
+        }
         let place = self.dest.resolve(path, None).map_err(io::Error::other)?;
         match place.end {
             End::Directory => {
@@ -218,7 +297,7 @@ impl Unpacker<'_> {
         &mut self,
         dir: &OwnedFd,
         name: &OsStr,
-        path: PathBuf,
+        path: &Path,
         attributes: Attributes,
     ) -> io::Result<()> {
         let made = if is_directory(dir, name)? {
@@ -227,7 +306,9 @@ impl Unpacker<'_> {
             create::directory(dir, name)?
         };
         create::dress(made, &attributes)?;
-        self.directories.extend(attributes.times.map(|times| (path, times)));
+        if let Some(times) = attributes.times {
+            self.directories.insert(path.as_os_str().as_bytes(), times);
+        }
         Ok(())
     }
 
@@ -238,16 +319,19 @@ impl Unpacker<'_> {
         Ok(rustix::fs::linkat(above, first, dir, name, AtFlags::empty())?)
     }
 
-    /// Gives directories the times that the making of what is in them has changed.
-    fn finish(self) -> io::Result<()> {
-        for (path, times) in &self.directories {
+    /// Gives directories the times that the making of what is in them has changed. Returns what was
+    /// left out.
+    fn finish(self) -> io::Result<Skipped> {
+        self.directories.try_for_each(|path, times| {
             go_on(self.stop)?;
+            let path = Path::new(OsStr::from_bytes(path));
             // A later entry may have replaced it.
-            if let Ok(dir) = self.open(path) {
-                create::set_times(dir, *times)?;
+            match self.open(path) {
+                Ok(dir) => Ok::<_, io::Error>(create::set_times(dir, *times)?),
+                Err(_) => Ok(()),
             }
-        }
-        Ok(())
+        })?;
+        Ok(self.skipped_devices)
     }
 }
 

@@ -8,6 +8,7 @@ use rustix::fs::Mode;
 use super::error::{Attempt, FilesError};
 use super::meta::{Kind, Meta};
 use super::root::{DIRECTORY, Root};
+use crate::layer::Skipped;
 use crate::owners::Owners;
 
 /// What a copy did beside its work. Paths are below the root, free of links.
@@ -19,6 +20,9 @@ pub struct Copied {
     pub parents: Vec<PathBuf>,
     /// The directories that `--chmod` left without the `x` that their other permissions call for.
     pub closed: Vec<PathBuf>,
+    /// The device nodes of archives that were left out because this user can't make any. Their paths
+    /// are those in the archive.
+    pub skipped_devices: Skipped,
 }
 
 impl Copied {
@@ -27,6 +31,7 @@ impl Copied {
         self.leaves.extend(other.leaves);
         self.parents.extend(other.parents);
         self.closed.extend(other.closed);
+        self.skipped_devices.extend(other.skipped_devices);
     }
 
     /// The paths that several sources went to, each with how many did.

@@ -211,8 +211,10 @@ impl Copier<'_> {
         let identity = Identity::from(&Meta::of(&file).attempt("look at", path)?);
         let dest = Root::new(self.dest.as_directory(0o755)?.dir);
         let hash = self.expected.is_some();
-        let content = archive::unpack(file, &dest, self.dest.owner, hash, self.source.stop);
-        let content = content.map_err(|failure| failure.of(path))?;
+        let unpacked = archive::unpack(file, &dest, self.dest.owner, hash, self.source.stop);
+        let unpacked = unpacked.map_err(|failure| failure.of(path))?;
+        let content = unpacked.digest;
+        self.dest.copied.borrow_mut().skipped_devices.extend(unpacked.skipped_devices);
         self.check(content, &identity, path);
         self.facts.push(Facts { content, xattrs: xattrs::digest(&xattrs) });
         Ok(true)

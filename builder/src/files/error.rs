@@ -1,9 +1,11 @@
 //! Why files could not be found, digested, copied or made.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::missing::Missing;
+use crate::archive::shown_name;
 
 /// Why files could not be found, digested, copied or made. Paths are those of the tree concerned.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +14,7 @@ pub enum FilesError {
     #[error("{0}")]
     NotFound(Box<Missing>),
     /// A file became another one between the digest that its cache key holds and its copy.
-    #[error("`{}` changed while it was copied", .path.display())]
+    #[error("`{}` changed while it was copied", shown(.path))]
     Changed {
         /// Its path in the build context.
         path: PathBuf,
@@ -30,25 +32,25 @@ pub enum FilesError {
         mode: String,
     },
     /// Links lead to links without end.
-    #[error("too many links in `{}`", .path.display())]
+    #[error("too many links in `{}`", shown(.path))]
     TooManyLinks {
         /// The path that was asked for.
         path: PathBuf,
     },
     /// A directory should be where something else is.
-    #[error("mkdir {}: not a directory", .path.display())]
+    #[error("mkdir {}: not a directory", shown(.path))]
     NotADirectory {
         /// What is no directory.
         path: PathBuf,
     },
     /// A file should replace a directory.
-    #[error("cannot replace to directory {} with file", .path.display())]
+    #[error("cannot replace to directory {} with file", shown(.path))]
     FileOverDirectory {
         /// The directory.
         path: PathBuf,
     },
     /// A directory should be merged into something that is none.
-    #[error("cannot copy to non-directory: {}", .path.display())]
+    #[error("cannot copy to non-directory: {}", shown(.path))]
     DirectoryOverFile {
         /// What is no directory.
         path: PathBuf,
@@ -60,7 +62,7 @@ pub enum FilesError {
         name: String,
     },
     /// A file that must be small and regular is not: `/etc/passwd` read from an image.
-    #[error("cannot read `{}`: it is {what}", .path.display())]
+    #[error("cannot read `{}`: it is {what}", shown(.path))]
     Unfit {
         /// The file.
         path: PathBuf,
@@ -68,7 +70,7 @@ pub enum FilesError {
         what: &'static str,
     },
     /// An archive that could not be unpacked.
-    #[error("cannot unpack `{}`{}", .archive.display(), in_entry(.entry.as_deref()))]
+    #[error("cannot unpack `{}`{}", shown(.archive), in_entry(.entry.as_deref()))]
     Archive {
         /// The archive's path in its source.
         archive: PathBuf,
@@ -78,7 +80,7 @@ pub enum FilesError {
         source: io::Error,
     },
     /// The operating system refused something.
-    #[error("cannot {action} `{}`", .path.display())]
+    #[error("cannot {action} `{}`", shown(.path))]
     Io {
         /// What was attempted.
         action: &'static str,
@@ -89,8 +91,12 @@ pub enum FilesError {
     },
 }
 
+fn shown(path: &Path) -> String {
+    shown_name(path.as_os_str().as_bytes())
+}
+
 fn in_entry(entry: Option<&Path>) -> String {
-    entry.map(|entry| format!(": entry `{}`", entry.display())).unwrap_or_default()
+    entry.map(|entry| format!(": entry `{}`", shown(entry))).unwrap_or_default()
 }
 
 impl FilesError {

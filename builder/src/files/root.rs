@@ -231,18 +231,20 @@ impl Walk<'_> {
         Place { end, ..self.place }
     }
 
+    /// The whole path, which takes as long as it has names: for errors.
     fn here(&self, name: &OsStr) -> PathBuf {
         Path::new("/").join(self.place.dir_path()).join(name)
     }
 
     /// Without opening it: whoever only asks must not.
     fn look(&self, name: &OsStr) -> Result<Option<Meta>, FilesError> {
-        Meta::find(self.place.dir(), name).attempt("look at", &self.here(name))
+        let found = Meta::find(self.place.dir(), name);
+        found.or_else(|error| Err(error).attempt("look at", &self.here(name)))
     }
 
     fn enter(&mut self, name: OsString) -> Result<(), FilesError> {
-        let opened = rustix::fs::openat(self.place.dir(), &name, DIRECTORY, Mode::empty())
-            .attempt("open", &self.here(&name))?;
+        let opened = rustix::fs::openat(self.place.dir(), &name, DIRECTORY, Mode::empty());
+        let opened = opened.or_else(|error| Err(error).attempt("open", &self.here(&name)))?;
         self.place.levels.push((name, opened));
         Ok(())
     }

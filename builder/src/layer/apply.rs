@@ -5,7 +5,6 @@
 //! owner, mode, attributes and time are set on the object just created. Unpacking a layer twice
 //! gives the same directory, whatever the clock says.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -21,8 +20,9 @@ use super::normalise::reset_root;
 use super::place::{Inside, Root, open_inside, open_plain};
 use super::walk::{self, Meta};
 use super::{CAPABILITY, DESCRIBES_ROOT, OPAQUE, WHITEOUT, WHITEOUT_META, WHITEOUT_OPAQUE};
-use crate::archive::{Kind, Member, Members, ReadError};
+use crate::archive::{Kind, Member, Members, ReadError, shown_name};
 use crate::owners::{Owner, Owners};
+use crate::path_map::PathMap;
 
 /// How an archive is unpacked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,12 +69,21 @@ pub struct Skipped {
 }
 
 impl Skipped {
-    fn add(&mut self, path: &Inside) {
-        const KEPT: usize = 16;
-        if self.first.len() < KEPT {
-            self.first.push(String::from_utf8_lossy(path.as_bytes()).into_owned());
+    const KEPT: usize = 16;
+
+    /// Adds a path.
+    pub(crate) fn add(&mut self, path: &[u8]) {
+        if self.first.len() < Self::KEPT {
+            self.first.push(shown_name(path));
         }
         self.count += 1;
+    }
+
+    /// Adds those of another archive.
+    pub(crate) fn extend(&mut self, other: Self) {
+        let room = Self::KEPT.saturating_sub(self.first.len());
+        self.first.extend(other.first.into_iter().take(room));
+        self.count += other.count;
     }
 }
 
@@ -194,23 +203,15 @@ struct Unpacker<'a> {
 /// What is left to be done to directories when all members are there.
 #[derive(Default)]
 struct Book {
-    times: BTreeMap<Inside, i64>,
-    implied: BTreeSet<Inside>,
+    times: PathMap<i64>,
+    implied: PathMap<()>,
 }
 
 impl Book {
     /// Forgets what was removed.
     fn forget(&mut self, path: &Inside) {
-        self.times.remove(path);
-        self.implied.remove(path);
-        let start = path.join(b"");
-        let below = |at: &&Inside| at.is_below(path);
-        let times = self.times.range(&start..).map(|(at, _)| at).take_while(below);
-        let implied = self.implied.range(&start..).take_while(below);
-        for gone in times.chain(implied).cloned().collect::<Vec<_>>() {
-            self.times.remove(&gone);
-            self.implied.remove(&gone);
-        }
+        self.times.remove_all(path.as_bytes());
+        self.implied.remove_all(path.as_bytes());
     }
 }
 
@@ -346,8 +347,8 @@ impl<'a> Unpacker<'a> {
         let dir = self.new_or_same_directory(spot)?;
         set_owner_and_mode(dir.as_fd(), self.owner(member), member.mode)
             .map_err(on("set owner and mode of", spot.path.as_bytes()))?;
-        self.book.implied.remove(spot.path);
-        self.book.times.insert(spot.path.clone(), member.mtime);
+        self.book.implied.remove(spot.path.as_bytes());
+        self.book.times.insert(spot.path.as_bytes(), member.mtime);
         Ok(())
     }
 
@@ -403,7 +404,7 @@ impl<'a> Unpacker<'a> {
             }
         })?;
         if !made {
-            self.skipped_devices.add(spot.path);
+            self.skipped_devices.add(spot.path.as_bytes());
             return Ok(());
         }
         self.set_all_by_name(spot, member)
@@ -533,7 +534,7 @@ impl<'a> Unpacker<'a> {
         let made = self.new_or_same_directory(&spot)?;
         set_owner_and_mode(made.as_fd(), (0, 0), 0o755)
             .map_err(on("set owner and mode of", path.as_bytes()))?;
-        self.book.implied.insert(path.clone());
+        self.book.implied.insert(path.as_bytes(), ());
         Ok(())
     }
 
@@ -563,13 +564,17 @@ impl<'a> Unpacker<'a> {
 
     /// Sets what later members would have changed, and returns the implied directories.
     fn finish(mut self) -> Result<Vec<PathBuf>, ApplyError> {
-        for (path, mtime) in std::mem::take(&mut self.book.times) {
-            let Some((parent, name)) = path.split() else { continue };
+        let times = std::mem::take(&mut self.book.times);
+        times.try_for_each(|path, mtime| {
+            let Some((parent, name)) = Inside::new(path).split() else { return Ok(()) };
             let dir = self.root.open(&parent).map_err(on("open", parent.as_bytes()))?;
-            walk::set_mtime(dir, &name, mtime).map_err(on("set the time of", path.as_bytes()))?;
-        }
-        let implied = |path: &Inside| Path::new(OsStr::from_bytes(path.as_bytes())).to_owned();
-        let implied: Vec<_> = self.book.implied.iter().map(implied).collect();
+            walk::set_mtime(dir, &name, *mtime).map_err(on("set the time of", path))
+        })?;
+        let mut implied = vec![];
+        self.book.implied.try_for_each(|path, ()| {
+            implied.push(Path::new(OsStr::from_bytes(path)).to_owned());
+            Ok::<_, ApplyError>(())
+        })?;
         if self.options.whiteouts == Whiteouts::Apply {
             inherit(self.root.dir(), &implied, self.options.below)?;
         }
@@ -607,15 +612,11 @@ fn mark_opaque(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
 }
 
 fn on(action: &'static str, name: &[u8]) -> impl Fn(Errno) -> ApplyError {
-    move |error| ApplyError::Entry {
-        action,
-        name: String::from_utf8_lossy(name).into_owned(),
-        source: error.into(),
-    }
+    move |error| ApplyError::Entry { action, name: shown_name(name), source: error.into() }
 }
 
 fn refused(name: &[u8], problem: &'static str) -> ApplyError {
-    ApplyError::Refused { name: String::from_utf8_lossy(name).into_owned(), problem }
+    ApplyError::Refused { name: shown_name(name), problem }
 }
 
 #[cfg(test)]

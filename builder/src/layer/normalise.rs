@@ -17,6 +17,7 @@ use super::compare::{has_equal_metadata, has_equal_owner_and_mode, is_unchanged}
 use super::diff::Changes;
 use super::walk::{self, Meta, TreeError, Visit, Walk};
 use super::{CAPABILITY, OPAQUE, WHITEOUT};
+use crate::archive::shown_name;
 use crate::owners::{OWNER, Owners};
 use crate::stop::go_on;
 
@@ -83,7 +84,7 @@ impl Frame {
 impl Normaliser<'_> {
     fn entry(&mut self, meta: &Meta) -> Result<(), TreeError> {
         if self.walk.name().to_bytes().starts_with(WHITEOUT) {
-            self.left_out.push(String::from_utf8_lossy(self.walk.path()).into_owned());
+            self.left_out.push(shown_name(self.walk.path()));
             return self.drop_entry();
         }
         if meta.is_whiteout() {

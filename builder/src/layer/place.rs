@@ -50,11 +50,6 @@ impl Inside {
     pub(crate) fn join(&self, name: &[u8]) -> Self {
         if self.is_root() { Self(name.to_vec()) } else { Self([&self.0, &b"/"[..], name].concat()) }
     }
-
-    /// Whether it is in the directory `other`, at any depth.
-    pub(crate) fn is_below(&self, other: &Self) -> bool {
-        self.0.strip_prefix(other.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
-    }
 }
 
 /// Opens directories below a root. The last one stays open: neighbours tend to follow each other.
@@ -147,14 +142,5 @@ mod tests {
         ] {
             assert_eq!(Inside::new(name.as_bytes()).as_bytes(), clean.as_bytes(), "{name}");
         }
-    }
-
-    #[test]
-    fn a_neighbour_with_a_longer_name_is_not_below() {
-        let below =
-            |a: &str, b: &str| Inside::new(a.as_bytes()).is_below(&Inside::new(b.as_bytes()));
-        assert!(below("a/b/c", "a/b"));
-        assert!(!below("a/bc", "a/b"));
-        assert!(!below("a/b", "a/b"));
     }
 }

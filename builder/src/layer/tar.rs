@@ -13,7 +13,7 @@ use rustix::fs::FileType;
 use super::header::Header;
 use super::walk::{self, Meta, TreeError, Visit, Walk};
 use super::{CAPABILITY, OPAQUE, WHITEOUT, WHITEOUT_OPAQUE};
-use crate::archive::{BLOCK, BUFFER, padding};
+use crate::archive::{BLOCK, BUFFER, LONGEST_PATH, padding, shown_name};
 
 /// Why a layer's tar could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,18 @@ pub enum TarError {
     /// A file has fewer bytes than it had a moment ago.
     #[error("`/{0}` of a layer became shorter while it was read")]
     Shrunk(String),
+    /// A path that whoever unpacks the layer could not name. A process can make one all the same, by
+    /// going down step by step.
+    #[error(
+        "the path `/{path}` has {length} bytes, and a layer can only hold those of at most \
+         {LONGEST_PATH}"
+    )]
+    LongPath {
+        /// The path.
+        path: String,
+        /// How long it is; that of a deleted file with the mark that it gets.
+        length: usize,
+    },
 }
 
 /// Writes the tar of the layer in `dir` to `out` and returns its length.
@@ -156,6 +168,7 @@ impl<'s, S: Sink> Streamer<'s, S> {
     }
 
     fn entry(&mut self, meta: &Meta) -> Result<(), TarError> {
+        self.check_length(meta)?;
         if meta.is_whiteout() {
             return self.whiteout();
         }
@@ -168,6 +181,15 @@ impl<'s, S: Sink> Streamer<'s, S> {
             FileType::Fifo => self.special(b'6', meta),
             FileType::Socket | FileType::Unknown => Ok(()),
         }
+    }
+
+    fn check_length(&self, meta: &Meta) -> Result<(), TarError> {
+        let mark = if meta.is_whiteout() { WHITEOUT.len() } else { 0 };
+        let length = self.walk.path().len() + mark;
+        if length > LONGEST_PATH {
+            return Err(TarError::LongPath { path: shown_name(self.walk.path()), length });
+        }
+        Ok(())
     }
 
     fn whiteout(&mut self) -> Result<(), TarError> {
@@ -223,9 +245,7 @@ impl<'s, S: Sink> Streamer<'s, S> {
             let count = rustix::io::read(file, &mut buffer[..wanted])
                 .map_err(TreeError::on("read", self.walk.path()))?;
             if count == 0 {
-                return Err(TarError::Shrunk(
-                    String::from_utf8_lossy(self.walk.path()).into_owned(),
-                ));
+                return Err(TarError::Shrunk(shown_name(self.walk.path())));
             }
             self.content(&buffer[..count])?;
             remaining -= count as u64;

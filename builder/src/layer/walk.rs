@@ -12,6 +12,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use crate::archive::shown_name;
 use crate::owners::{Owner, Owners};
 
 /// Something could not be done to an entry of a layer's directory.
@@ -26,11 +27,7 @@ pub struct TreeError {
 impl TreeError {
     /// Says that `action` failed on `path`; to be given to `map_err`.
     pub(crate) fn on<E: Into<io::Error>>(action: &'static str, path: &[u8]) -> impl Fn(E) -> Self {
-        move |source| Self {
-            action,
-            path: String::from_utf8_lossy(path).into_owned(),
-            source: source.into(),
-        }
+        move |source| Self { action, path: shown_name(path), source: source.into() }
     }
 }
 

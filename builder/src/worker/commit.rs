@@ -23,6 +23,9 @@ pub(super) enum CommitError {
     /// Its base could not be mounted.
     #[error("cannot mount the files that the step starts from")]
     Snapshot(#[from] SnapshotError),
+    /// What it wrote could not be opened.
+    #[error("cannot open what the step wrote to turn it into a layer")]
+    Written(#[source] SnapshotError),
     /// Something about a file of the layer.
     #[error(transparent)]
     Tree(#[from] layer::TreeError),
@@ -40,6 +43,15 @@ pub(super) enum CommitError {
     /// The store can't be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
+}
+
+impl CommitError {
+    fn of_what_was_written(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Diff(error) => Self::Layer(error),
+            error => Self::Written(error),
+        }
+    }
 }
 
 /// A root that a step writes to, and all that goes with it.
@@ -94,7 +106,8 @@ impl Workspace {
         let Self { cache, base, active, root, started, run_dir } = self;
         drop(root);
         let ended = SystemTime::now();
-        let (committed, upper) = active.commit(started, ended, stop)?;
+        let committed = active.commit(started, ended, stop);
+        let (committed, upper) = committed.map_err(CommitError::of_what_was_written)?;
         if let Some(paths) = some_of(&committed.left_out, committed.left_out.len() as u64) {
             warn(format!(
                 "left out of the layer, where names in `.wh.` mean deleted files: {paths}"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use frontend::{CopyOp, CopySource, FileSource, MakeDirOp, Selection};
 use tokio_util::sync::CancellationToken;
 
-use super::commit::Workspace;
+use super::commit::{Workspace, some_of};
 use super::{LocalWorker, View};
 use crate::context::BuildContext;
 use crate::event::{EventKind, StepId};
@@ -32,6 +32,7 @@ impl LocalWorker {
         let suspicions = self.suspicions.get(&job.vertex.digest).cloned().unwrap_or_default();
         let (events, step) = (self.events.clone(), StepId(job.vertex.digest));
         let (noted, parents) = std::sync::mpsc::channel();
+        let warn = self.warner(&job);
         let write = move |to: &Root| {
             let tell = |finding| events.tell(step, EventKind::Finding(finding));
             suspicions.iter().filter_map(|suspect| suspect.before(&copy, to)).for_each(tell);
@@ -46,6 +47,12 @@ impl LocalWorker {
             }
             let found = suspicions.iter().filter_map(|suspect| suspect.after(&copy, to, &copied));
             found.for_each(tell);
+            let skipped = &copied.skipped_devices;
+            if let Some(paths) = some_of(&skipped.first, skipped.count) {
+                warn(format!(
+                    "device nodes of archives left out, for this user can make none: {paths}"
+                ));
+            }
             let _nobody_asks_any_more = noted.send(copied.parents);
             Ok(())
         };

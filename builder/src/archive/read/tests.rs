@@ -187,7 +187,7 @@ fn first_content(bytes: &[u8]) -> Result<(String, Vec<u8>), ReadError> {
         Ok(())
     })?;
     assert_eq!(members.next()?, None);
-    Ok((lossy(&member.name), read))
+    Ok((shown_name(&member.name), read))
 }
 
 #[test]
