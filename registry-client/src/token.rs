@@ -28,6 +28,7 @@ const CLIENT_ID: &str = "rbuild";
 /// Who hands out tokens for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenServer {
+    registry: Url,
     realm: Url,
     service: Option<String>,
 }
@@ -42,16 +43,10 @@ pub(crate) struct Token {
 impl TokenServer {
     /// Refuses addresses that credentials for the registry at `registry` must not go to.
     pub(crate) fn new(registry: &Url, realm: &str, service: Option<String>) -> Result<Self, Error> {
-        let refused = |realm: &str, why| Error::Realm {
-            registry: registry.host_str().unwrap_or_default().to_owned(),
-            realm: realm.to_owned(),
-            why,
-        };
-        let url: Url = realm.parse().map_err(|_| refused("?", "it is no URL"))?;
-        match why_not(registry, &url) {
-            Some(why) => Err(refused(&shown(&url), why)),
-            None => Ok(Self { realm: url, service }),
-        }
+        let no_url = |_| refused(registry, "?".to_owned(), "it is no URL");
+        let realm: Url = realm.parse().map_err(no_url)?;
+        check(registry, &realm)?;
+        Ok(Self { registry: registry.clone(), realm, service })
     }
 
     /// Asks for a token that allows `scope`.
@@ -74,7 +69,9 @@ impl TokenServer {
             None => self.get(scope, None),
         };
         let call = Call::new(&request.method, &request.url);
-        let response = transports.check(call.clone(), transports.send(request).await?).await?;
+        // A redirect leads where the realm may lead, and nowhere else.
+        let sent = transports.send_within(request, |next| check(&self.registry, next)).await?;
+        let response = transports.check(call.clone(), sent).await?;
         read_token(transports, call, response).await
     }
 
@@ -121,6 +118,15 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
     Some(value)
+}
+
+fn refused(registry: &Url, realm: String, why: &'static str) -> Error {
+    Error::Realm { registry: registry.host_str().unwrap_or_default().to_owned(), realm, why }
+}
+
+/// Refuses an address that credentials for `registry` must not go to.
+fn check(registry: &Url, realm: &Url) -> Result<(), Error> {
+    why_not(registry, realm).map_or(Ok(()), |why| Err(refused(registry, shown(realm), why)))
 }
 
 /// Why credentials for `registry` must not go to `realm`.

@@ -123,6 +123,15 @@ impl Transports {
     /// Sends `outgoing` and returns the answer, whatever its status. Redirects are followed where
     /// nothing but a question was asked.
     pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Response, Error> {
+        self.send_within(outgoing, |_| Ok(())).await
+    }
+
+    /// Like [`send`](Self::send); no redirect leads where `check` does not allow it.
+    pub(crate) async fn send_within(
+        &self,
+        outgoing: Outgoing,
+        check: impl Fn(&Url) -> Result<(), Error>,
+    ) -> Result<Response, Error> {
         let Outgoing { method, mut url, mut headers, body, sent } = outgoing;
         let call = Call::new(&method, &url);
         if body.is_some() {
@@ -132,6 +141,7 @@ impl Transports {
             let response = self.send_one(&call, &method, &url, headers.clone(), None, None).await?;
             let Some(next) = redirect(&method, &response) else { return Ok(response) };
             let next = next.map_err(|what| Error::Protocol { call: call.clone(), what })?;
+            check(&next)?;
             if !same_origin(&next, &url) {
                 headers.remove(AUTHORIZATION);
             }

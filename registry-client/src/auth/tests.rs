@@ -258,3 +258,16 @@ fn challenge_line() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
         .prop_map(|(scheme, parameters)| format!("{scheme} {}", parameters.join(",")).into_bytes());
     prop_oneof![prop::collection::vec(any::<u8>(), 0..80), like_one]
 }
+
+/// CVE-2026-48978 (GHSA-xf85-363p-868w): the realm itself is fine, and sends us on.
+#[tokio::test]
+async fn a_token_server_can_not_send_us_where_a_realm_must_not_be() {
+    let registry = registry(token_login(None));
+    let elsewhere = "http://169.254.169.254/latest/meta-data".to_owned();
+    let redirect = Oddity::Status(307, vec![("location", elsewhere)], String::new());
+    registry.misbehave("/token", 9, redirect);
+    let error = ends(resolve(&impatient(), &registry)).await.unwrap_err();
+    let Error::Realm { realm, why, .. } = &error else { panic!("{error}") };
+    assert_eq!(realm, "http://169.254.169.254/latest/meta-data");
+    assert_eq!(*why, "it is a link-local address");
+}
