@@ -53,7 +53,7 @@ pub use plan::{
     is_url, plan, quote,
 };
 pub use source::{Source, Span};
-pub use url::{RemoteUrl, without_secrets};
+pub use url::{RemoteUrl, without_secrets, without_user};
 
 #[cfg(test)]
 use test_data::test_data;

@@ -5,6 +5,7 @@
 //! without these; only who sends a request asks for the [clear form](RemoteUrl::reveal). In a text that
 //! merely has URLs in it, [`without_secrets`] looks for them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -100,7 +101,21 @@ pub(crate) fn without_users_of(text: &str, urls: &[&RemoteUrl]) -> String {
     let users = secrets_of(text, Extent::Text)
         .into_iter()
         .filter(|secret| secret.is_user() && known.contains(&&text[secret.range.clone()]));
-    hide(text, &users.collect::<Vec<_>>())
+    let shown = hide(text, &users.collect::<Vec<_>>());
+    // A blank ends an address in a text, but the JSON form of ADD can have one with a blank.
+    let with_blanks = known.iter().filter(|user| user.contains(char::is_whitespace));
+    with_blanks.fold(shown, |shown, user| shown.replace(&format!("://{user}"), "://"))
+}
+
+/// Hides what stands before the `@` of what should be the name of an image, unless a digest follows:
+/// a password that was written as in a URL.
+pub fn without_user(name: &str) -> Cow<'_, str> {
+    match name.rsplit_once('@') {
+        Some((before, after)) if before.contains(':') && !after.starts_with("sha") => {
+            Cow::Owned(format!("****@{after}"))
+        }
+        Some(_) | None => Cow::Borrowed(name),
+    }
 }
 
 fn user_words(url: &str) -> impl Iterator<Item = &str> {
@@ -215,6 +230,7 @@ fn length(text: &str, before: &str) -> usize {
         Some('<') => Some('>'),
         _ => None,
     };
+    let is_json = closing == Some('"') && is_string_of_list(before);
     let mut is_escaped = false;
     let end = text.find(|c: char| {
         let ends = match closing {
@@ -223,9 +239,17 @@ fn length(text: &str, before: &str) -> usize {
         };
         let was_escaped = is_escaped;
         is_escaped = c == '\\' && !was_escaped;
-        !was_escaped && (ends || c.is_whitespace())
+        !was_escaped && (ends || c == '\n' || !is_json && c.is_whitespace())
     });
-    end.unwrap_or(text.len())
+    let url = &text[..end.unwrap_or(text.len())];
+    // What a message says about it may follow after a colon.
+    if closing.is_none() { url.trim_end_matches([':', ',', ';']).len() } else { url.len() }
+}
+
+/// Whether a string of a JSON list begins behind `before`: there, blanks belong to it.
+fn is_string_of_list(before: &str) -> bool {
+    let before = before.strip_suffix('"').unwrap_or(before).trim_end();
+    before.ends_with(['[', ','])
 }
 
 /// The part of `rest`, which is what stands behind `scheme://`, that tells the user.
@@ -304,6 +328,36 @@ fn is_secret(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Issue 9, 1.2.
+    #[test]
+    fn a_blank_in_an_address_of_the_json_form_does_not_end_it() {
+        let shown = without_secrets(r#"ADD ["http://u:pass word@h/f?sig=a b&x", "/d"]"#);
+        assert_eq!(shown, r#"ADD ["http://h/f?sig=****&x", "/d"]"#);
+        let url: RemoteUrl = "http://u:pass word@h/f".into();
+        let history = without_users_of("ADD http://u:pass word@h/f /d # buildkit", &[&url]);
+        assert_eq!(history, "ADD http://h/f /d # buildkit");
+        assert_eq!(
+            without_secrets("RUN echo \"http://h:80 me@x\""),
+            "RUN echo \"http://h:80 me@x\""
+        );
+    }
+
+    #[test]
+    fn what_follows_an_address_after_a_colon_is_shown() {
+        let shown = without_secrets("GET http://h/?token=abc: invalid response");
+        assert_eq!(shown, "GET http://h/?token=****: invalid response");
+        assert_eq!(without_secrets("http://h/?token=a:b, c"), "http://h/?token=****, c");
+    }
+
+    #[test]
+    fn a_password_before_the_name_of_an_image_is_hidden() {
+        assert_eq!(without_user("u:pass@host/x:1"), "****@host/x:1");
+        assert_eq!(without_user("u:p@ss@host/x"), "****@host/x");
+        for name in ["host:5000/x:1@sha256:00", "x@y", "x:1"] {
+            assert_eq!(without_user(name), name);
+        }
+    }
 
     #[test]
     fn an_address_is_shown_without_its_user_and_the_secrets_of_its_query() {

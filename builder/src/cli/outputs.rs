@@ -46,7 +46,7 @@ pub(crate) enum OutputError {
         output: String,
     },
     /// A name of the image is none.
-    #[error("invalid tag \"{0}\": {1}")]
+    #[error("invalid tag \"{}\": {}", frontend::without_user(.0), .1)]
     Tag(String, oci::ParseReferenceError),
     /// Nothing to push to.
     #[error("tag is needed when pushing to registry")]

@@ -234,8 +234,9 @@ pub(crate) fn named_context(text: &str) -> Result<(String, ContextValue), ValueE
     let context = if value == "docker-image://scratch" {
         ContextValue::Other(NamedContext::Scratch)
     } else if let Some(image) = value.strip_prefix("docker-image://") {
-        let reference: Reference =
-            image.parse().map_err(|error| refused(format!("`{image}`: {error}")))?;
+        let reference: Reference = image
+            .parse()
+            .map_err(|error| refused(format!("`{}`: {error}", frontend::without_user(image))))?;
         ContextValue::Other(NamedContext::Image(reference))
     } else if let Some(layout) = value.strip_prefix("oci-layout://") {
         ContextValue::Other(oci_layout(layout).map_err(refused)?)

@@ -134,7 +134,13 @@ impl<'a> PlatformPlanner<'a> {
             let in_lower_case = names.clone().find(|stage| *stage == lower);
             let suggestion = in_lower_case.or_else(|| did_you_mean(name, &mut names));
             self.facts
-                .error(span, format!("failed to parse stage name \"{name}\": {error}"))
+                .error(
+                    span,
+                    format!(
+                        "failed to parse stage name \"{}\": {error}",
+                        crate::without_user(name)
+                    ),
+                )
                 .suggest(suggestion)
         })
     }
