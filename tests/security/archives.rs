@@ -379,5 +379,5 @@ fn a_deep_directory_that_comes_again_and_again_costs_little() {
     let session = Session::new().dockerfile("FROM scratch\nADD a.tar /\n");
     session.write("a.tar", [pair.repeat(3_000), vec![0; 1024]].concat());
     let outcome = session.build(&["-t", "x"]).succeeds();
-    assert!(outcome.took < Duration::from_secs(15), "{outcome}");
+    assert!(outcome.took < Duration::from_secs(40), "{outcome}");
 }

@@ -308,3 +308,18 @@ fn large_manifests_are_held_one_at_a_time() {
     // One takes 32 MB, and what it says some 40; memory that is free again may not be given back.
     assert!((30_000..140_000).contains(&most), "{most} kB");
 }
+
+/// Issue 9, 1.2: a user and a password before the name of an image, as in a URL.
+#[test]
+fn a_password_before_the_name_of_an_image_is_not_told() {
+    let session = Session::new().dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    for argument in [
+        "--tag=u:pa55word@host/x",
+        "--output=type=image,name=u:pa55word@host/x",
+        "--build-context=a=docker-image://u:pa55word@host/x",
+    ] {
+        let outcome = session.build(&[argument]);
+        assert!(!outcome.status.success() && outcome.stderr.contains("****@host/x"), "{outcome}");
+        assert!(!outcome.stderr.contains("pa55word"), "{outcome}");
+    }
+}
