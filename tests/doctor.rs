@@ -33,6 +33,11 @@ fn a_level_that_is_asked_for_is_the_one_that_is_told() {
     let found = examined(&session, &["--sandbox=outer-proc"]);
     assert_eq!(found["ownProc"], false, "{found}");
     assert!(found["advice"].to_string().contains("unmask=ALL"), "{found}");
+    assert_eq!(examined(&Session::new().env("RBUILD_SANDBOX", ""), &[])["level"], "root");
+    let single = Session::new().env("RBUILD_SANDBOX", "single-id");
+    assert_eq!(examined(&single, &[])["level"], "single-id");
+    let wrong = Session::new().env("RBUILD_SANDBOX", "deep");
+    wrong.build(&[]).fails_with(&["RBUILD_SANDBOX", "deep", "single-id"]);
     let refused = examined(&Session::new().run_by(Caller::WithOneId), &["--sandbox=root"]);
     assert!(refused["refused"].to_string().contains("mount namespace"), "{refused}");
     assert!(refused["level"].is_null(), "{refused}");

@@ -75,7 +75,7 @@ pub use place::Place;
 pub use rebuild::Rebuilt;
 pub use record::{CacheKey, Record, Snapshot};
 pub use remove::remove_store;
-pub use room::{NoRoom, lacks_room, no_room};
+pub use room::{NoRoom, free_room, lacks_room, no_room};
 pub use run::RunDir;
 pub use steps::SeenStep;
 

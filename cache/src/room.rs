@@ -60,7 +60,7 @@ pub fn lacks_room(root: &Path) -> Option<NoRoom> {
 }
 
 /// The bytes that may still be written where `path` is, if the system tells.
-pub(crate) fn free_room(path: &Path) -> Option<u64> {
+pub fn free_room(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok()?;
     Some(disk.f_bavail * disk.f_frsize)
 }

@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, Parser, ValueHint};
+use clap::{Args, CommandFactory as _, Parser, ValueEnum as _, ValueHint};
 use clap_complete::Shell;
 
 use super::doctor::DoctorArgs;
@@ -15,6 +15,7 @@ use super::progress::ProgressMode;
 use super::prune::PruneArgs;
 use super::settings::Settings;
 use super::store::StoreArgs;
+use super::values::ValueError;
 use crate::sandbox::Choice;
 
 /// The whole command line.
@@ -80,20 +81,31 @@ impl StoreRoot {
 /// The flag that says how isolated commands run.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SandboxLevel {
-    /// Kind of isolation, see rbuild doctor
+    /// Kind of isolation, see rbuild doctor [env: RBUILD_SANDBOX]
     #[arg(
         id = "sandbox",
         long = "sandbox",
         value_enum,
         value_name = "LEVEL",
-        env = "RBUILD_SANDBOX",
-        hide_env_values = true,
-        default_value_t,
-        hide_default_value = true,
+        global = true,
         hide_possible_values = true,
         help_heading = "RUN"
     )]
-    pub(crate) level: Choice,
+    level: Option<Choice>,
+}
+
+impl SandboxLevel {
+    /// The level that is asked for: by the flag, else by the variable.
+    pub(crate) fn choice(&self, settings: &Settings) -> Result<Choice, ValueError> {
+        let named = || settings.variable("RBUILD_SANDBOX").filter(|name| !name.is_empty());
+        match (self.level, named()) {
+            (Some(level), _) => Ok(level),
+            (None, Some(name)) => {
+                Choice::from_str(&name, true).map_err(|_| ValueError::Sandbox(name))
+            }
+            (None, None) => Ok(Choice::Auto),
+        }
+    }
 }
 
 /// Flags of `rbuild build`.
@@ -320,7 +332,9 @@ mod tests {
 
     #[test]
     fn the_store_is_named_before_and_behind_every_command() {
-        for command in ["build .", "graph .", "images", "prune", "store remove", "store check"] {
+        for command in
+            ["build .", "graph .", "images", "prune", "store remove", "store check", "doctor"]
+        {
             let (first, rest) = command.split_once(' ').unwrap_or((command, ""));
             for line in [
                 format!("rbuild --root /s {command}"),
@@ -333,6 +347,7 @@ mod tests {
                     Command::Images(args) => args.root,
                     Command::Prune(args) => args.root,
                     Command::Store(args) => args.root,
+                    Command::Doctor(args) => args.root,
                     Command::Completions(_) => unreachable!("it has no store"),
                 };
                 assert_eq!(root.root, Some(PathBuf::from("/s")), "{line}");

@@ -31,7 +31,7 @@ pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) root: StoreRoot,
     #[command(flatten)]
-    sandbox: SandboxLevel,
+    pub(crate) sandbox: SandboxLevel,
 }
 
 /// The profile for the program at `executable`.
@@ -89,12 +89,12 @@ struct Store {
 }
 
 /// Looks around; `store` is where the store is, or why it can't be used.
-pub(crate) fn examine(args: &DoctorArgs, store: Result<PathBuf, String>) -> String {
+pub(crate) fn examine(args: &DoctorArgs, choice: Choice, store: Result<PathBuf, String>) -> String {
     let store = Store::examine(store);
     let place = store.existing();
     let levels =
         [Choice::Root, Choice::SubordinateIds, Choice::SingleId, Choice::OuterProc, Choice::Chroot];
-    let chosen = Tried::enter(args.sandbox.level, place.as_deref());
+    let chosen = Tried::enter(choice, place.as_deref());
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),

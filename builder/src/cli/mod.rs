@@ -144,7 +144,7 @@ fn prune(args: &PruneArgs, settings: &Settings) -> Result<ExitCode, StartError> 
     let options = args.options().map_err(prune::PruneError::from)?;
     let root = store_of(&args.root, settings)?;
     // Only from within the namespace can files of other ids be deleted.
-    let sandbox = sandbox::enter(args.sandbox.level)?;
+    let sandbox = sandbox::enter(args.sandbox.choice(settings).map_err(UsageError::from)?)?;
     if args.is_confirmed().map_err(prune::PruneError::from)? {
         // A store that was never made takes no room.
         let cache = root.exists().then(|| open_store(&root, sandbox.level())).transpose()?;
@@ -159,7 +159,7 @@ fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, S
         place.check()?;
     }
     let root = place.path;
-    let sandbox = sandbox::enter(args.sandbox.level)?;
+    let sandbox = sandbox::enter(args.sandbox.choice(settings).map_err(UsageError::from)?)?;
     match args.action {
         Action::Remove => {
             cache::remove_store(&root)?;
@@ -180,7 +180,11 @@ fn examine(args: &DoctorArgs, settings: &Settings) -> Result<ExitCode, StartErro
             place.check()?;
             Ok(place.path)
         });
-        doctor::examine(args, store.map_err(|error| report::with_help(&error)))
+        doctor::examine(
+            args,
+            args.sandbox.choice(settings).map_err(UsageError::from)?,
+            store.map_err(|error| report::with_help(&error)),
+        )
     };
     Ok(print(text.as_bytes()))
 }
@@ -245,7 +249,7 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
     place.make()?;
     let store = &place.path;
     // Before any thread exists: what runs from here on is in a namespace of its own.
-    let sandbox = sandbox::enter(args.sandbox.level)?;
+    let sandbox = sandbox::enter(args.sandbox.choice(settings).map_err(UsageError::from)?)?;
     let mode = progress_mode(args, settings)?;
     if matches!(wanted, Wanted::Image) {
         remove_old_iidfile(args)?;

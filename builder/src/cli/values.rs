@@ -21,6 +21,12 @@ pub(crate) enum ValueError {
     /// A pair without a name.
     #[error("invalid key-value pair \"{0}\": empty key")]
     EmptyKey(String),
+    /// No level of the sandbox.
+    #[error(
+        "invalid RBUILD_SANDBOX {0:?}: it is auto, root, subordinate-ids, single-id, outer-proc or \
+         chroot"
+    )]
+    Sandbox(String),
     /// No platform.
     #[error("invalid --platform: {0}")]
     Platform(#[from] oci::ParsePlatformError),
