@@ -24,6 +24,7 @@ use crate::git::Git;
 use crate::image::{self, Image};
 use crate::pin::{PinError, Pinner};
 use crate::sandbox::Sandbox;
+use crate::snapshot::Method;
 use crate::solver::{Need, OpError, SolveError, Solved, Solver};
 use crate::worker::{BlobError, Blobs, Host, LocalWorker, Secrets, SshAgents};
 
@@ -61,6 +62,8 @@ pub struct Request {
 pub struct Services {
     /// The store.
     pub cache: Cache,
+    /// How the layers in it become files to read and write.
+    pub snapshots: Method,
     /// Registries.
     pub registry: Client,
     /// What RUN runs in.

@@ -159,7 +159,8 @@ fn compare(cache: &Cache, stored: &StoredLayer) -> Result<Comparison, CheckError
     let mut reader = cache.open_blob(&blob.digest)?;
     let tar =
         archive::decompress(&mut reader, &CancellationToken::new()).map_err(unreadable(&path))?;
-    let applied = layer::unpack(tar, directory.as_fd(), &layer::Options::default())?;
+    let options = layer::Options { deletions: cache.deletions(), ..layer::Options::default() };
+    let applied = layer::unpack(tar, directory.as_fd(), &options)?;
     if stored.by_chain {
         // Their metadata came from the layers below; whose it is the tar does not say.
         let example = open(&stored.path)?;

@@ -15,7 +15,7 @@ use crate::Cache;
 use crate::content::{self, blob_path};
 use crate::db::{Db, digest};
 use crate::error::{CacheError, io_error};
-use crate::layers::{LayerName, OwnershipMap};
+use crate::layers::{LayerForm, LayerName};
 use crate::{flush, parts};
 
 /// Inserts an entry; its map and form are null for a blob.
@@ -26,7 +26,7 @@ const BOOT_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
 enum Written {
     Blob(Digest),
-    Layer(OwnershipMap, LayerName),
+    Layer(LayerForm, LayerName),
 }
 
 impl Written {
@@ -94,13 +94,9 @@ fn written(row: &Row<'_>) -> rusqlite::Result<Written> {
     let digest = digest(row, 2)?;
     Ok(match row.get_ref(0)?.as_str_or_null()? {
         None => Written::Blob(digest),
-        Some(map) => {
-            let map = if map == OwnershipMap::Single.name() {
-                OwnershipMap::Single
-            } else {
-                OwnershipMap::Real
-            };
-            Written::Layer(map, LayerName { by_chain: row.get(1)?, digest })
+        Some(name) => {
+            let form = LayerForm::of_name(name).unwrap_or(LayerForm::ALL[0]);
+            Written::Layer(form, LayerName { by_chain: row.get(1)?, digest })
         }
     })
 }

@@ -15,7 +15,7 @@ use rusqlite::{Row, Transaction, params};
 use crate::content::blob_path;
 use crate::db::{Failure, digest, now};
 use crate::error::{CacheError, io_error};
-use crate::layers::{LayerName, OwnershipMap, bury_layer};
+use crate::layers::{LayerForm, LayerName, OwnershipMap, bury_layer};
 use crate::{Cache, lock, parts, run, tree, usage};
 
 /// What to delete.
@@ -131,26 +131,26 @@ impl Cache {
         is_alone: bool,
     ) -> Result<usize, Failure> {
         let mut buried = 0;
-        for map in OwnershipMap::ALL {
+        for form in LayerForm::ALL {
             let row = |row: &Row<'_>| {
                 let name = LayerName { by_chain: row.get(0)?, digest: digest(row, 1)? };
                 Ok((name, row.get::<_, i64>(2)?))
             };
             let known: Vec<_> = transaction
                 .prepare_cached("SELECT by_chain, digest, used FROM layers WHERE map = ?1")?
-                .query_map([map.name()], row)?
+                .query_map([form.name()], row)?
                 .collect::<rusqlite::Result<_>>()?;
             let (old, kept): (Vec<_>, Vec<_>) =
                 known.into_iter().partition(|(_, used)| *used < limit);
             let sql = "DELETE FROM layers WHERE map = ?1 AND by_chain = ?2 AND digest = ?3";
             let mut forget = transaction.prepare_cached(sql)?;
             for (name, _) in &old {
-                forget.execute(params![map.name(), name.by_chain, name.digest.as_bytes()])?;
-                bury_layer(self.root(), &name.path(self.root(), map))?;
+                forget.execute(params![form.name(), name.by_chain, name.digest.as_bytes()])?;
+                bury_layer(self.root(), &name.path(self.root(), form))?;
             }
             let kept = kept.iter().flat_map(|(name, _)| name.files()).collect();
             if is_alone {
-                self.bury_unknown(&self.path("layers").join(map.name()), &kept)?;
+                self.bury_unknown(&self.path("layers").join(form.name()), &kept)?;
             }
             buried += old.len();
         }

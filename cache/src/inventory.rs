@@ -44,20 +44,20 @@ impl Cache {
         self.0.db.list("list blobs", "SELECT digest FROM blobs", [], |row| digest(row, 0))
     }
 
-    /// All unpacked layers of this handle's ownership map.
+    /// All unpacked layers of this handle's form.
     pub fn stored_layers(&self) -> Result<Vec<StoredLayer>, CacheError> {
         self.live()?;
         let sql = "SELECT by_chain, digest, layer FROM layers LEFT JOIN snapshots \
                    ON by_chain AND chain = digest WHERE map = ?1";
-        let map = self.0.map;
+        let form = self.0.form;
         let stored = |row: &Row<'_>| {
             let name = LayerName { by_chain: row.get(0)?, digest: digest(row, 1)? };
             let of_chain = row.get::<_, Option<[u8; 32]>>(2)?.map(Digest::from_bytes);
             let layer = if name.by_chain { of_chain } else { Some(name.digest) };
-            let (path, by_chain) = (name.path(self.root(), map), name.by_chain);
+            let (path, by_chain) = (name.path(self.root(), form), name.by_chain);
             Ok(StoredLayer { path, layer: layer.map(DiffId), by_chain, name })
         };
-        self.0.db.list("list layers", sql, params![map.name()], stored)
+        self.0.db.list("list layers", sql, params![form.name()], stored)
     }
 
     /// Whether a layer's directory is there and bears its seal.
@@ -67,7 +67,7 @@ impl Cache {
 
     /// Drops a layer that turned out to be missing or wrong.
     pub fn forget_stored_layer(&self, layer: &StoredLayer) -> Result<(), CacheError> {
-        layer.name.forget(self.root(), &self.0.db, self.0.map)
+        layer.name.forget(self.root(), &self.0.db, self.0.form)
     }
 
     /// The named images that lack a blob.

@@ -1,8 +1,9 @@
 //! Unpacked layers, and what else is known of a layer: its blobs, its registries, its times.
 //!
 //! A layer is unpacked beside its place, sealed and renamed into it: what is there is whole. Of two
-//! processes that unpack the same one, the slower takes the other's. An unpacked layer belongs to
-//! one ownership map: files that say who owns them are no use where a side note says it.
+//! processes that unpack the same one, the slower takes the other's. An unpacked layer has one
+//! [form](LayerForm): files that say who owns them are no use where a side note says it, and an
+//! overlay takes no sign for a deleted name but its own.
 //!
 //! The seal is an extended attribute of its directory with its name. Without it, somebody else has
 //! put the directory there, copied it or emptied it and made it anew.
@@ -45,6 +46,47 @@ impl OwnershipMap {
     }
 }
 
+/// What stands in an unpacked layer for a name that the layer deletes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Deletions {
+    /// A character device 0:0, as overlayfs has it.
+    #[default]
+    Devices,
+    /// A socket, where no such device can be made. Layers hold no other sockets.
+    Sockets,
+}
+
+/// How unpacked layers are kept: handles on one store that differ in it share none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LayerForm {
+    pub(crate) owners: OwnershipMap,
+    pub(crate) deletions: Deletions,
+}
+
+impl LayerForm {
+    /// Every one.
+    pub(crate) const ALL: [Self; 4] = [
+        Self { owners: OwnershipMap::Real, deletions: Deletions::Devices },
+        Self { owners: OwnershipMap::Single, deletions: Deletions::Devices },
+        Self { owners: OwnershipMap::Real, deletions: Deletions::Sockets },
+        Self { owners: OwnershipMap::Single, deletions: Deletions::Sockets },
+    ];
+
+    /// The name of its directory and in the database.
+    pub(crate) fn name(self) -> &'static str {
+        match (self.owners, self.deletions) {
+            (owners, Deletions::Devices) => owners.name(),
+            (OwnershipMap::Real, Deletions::Sockets) => "real-sockets",
+            (OwnershipMap::Single, Deletions::Sockets) => "single-sockets",
+        }
+    }
+
+    /// The one of that name.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|form| form.name() == name)
+    }
+}
+
 /// The file beside an unpacked layer that says who owns what cannot carry attributes.
 ///
 /// A staged layer that has one at the same place takes it along when it is published.
@@ -84,8 +126,8 @@ impl LayerName {
     }
 
     /// Its directory.
-    pub(crate) fn path(&self, root: &Path, map: OwnershipMap) -> PathBuf {
-        root.join("layers").join(map.name()).join(self.directory())
+    pub(crate) fn path(&self, root: &Path, form: LayerForm) -> PathBuf {
+        root.join("layers").join(form.name()).join(self.directory())
     }
 
     /// The names of its directory and of its owners file.
@@ -96,18 +138,18 @@ impl LayerName {
     }
 
     /// Drops it.
-    pub(crate) fn forget(&self, root: &Path, db: &Db, map: OwnershipMap) -> Result<(), CacheError> {
+    pub(crate) fn forget(&self, root: &Path, db: &Db, form: LayerForm) -> Result<(), CacheError> {
         db.write("forget a layer", |transaction| -> Result<(), Failure> {
             let sql = "DELETE FROM layers WHERE map = ?1 AND by_chain = ?2 AND digest = ?3";
-            let row = params![map.name(), self.by_chain, self.digest.as_bytes()];
+            let row = params![form.name(), self.by_chain, self.digest.as_bytes()];
             transaction.prepare_cached(sql)?.execute(row)?;
-            Ok(retire_layer(root, &self.path(root, map))?)
+            Ok(retire_layer(root, &self.path(root, form))?)
         })
     }
 
-    fn is_known(&self, transaction: &Transaction<'_>, map: OwnershipMap) -> rusqlite::Result<bool> {
+    fn is_known(&self, transaction: &Transaction<'_>, form: LayerForm) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM layers WHERE map = ?1 AND by_chain = ?2 AND digest = ?3";
-        let row = params![map.name(), self.by_chain, self.digest.as_bytes()];
+        let row = params![form.name(), self.by_chain, self.digest.as_bytes()];
         let found = transaction.prepare_cached(sql)?.query_row(row, |_| Ok(())).optional()?;
         Ok(found.is_some())
     }
@@ -121,7 +163,7 @@ impl Cache {
         self.live()?;
         let sql = "SELECT by_chain, used FROM layers WHERE map = ?1 AND \
                    (by_chain, digest) IN (VALUES (0, ?2), (1, ?3)) LIMIT 1";
-        let params = params![self.0.map.name(), layer.0.as_bytes(), chain.0.as_bytes()];
+        let params = params![self.0.form.name(), layer.0.as_bytes(), chain.0.as_bytes()];
         let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let found = self.0.db.find("look for a layer", sql, params, row)?;
         let Some((by_chain, used)) = found else { return Ok(None) };
@@ -129,10 +171,10 @@ impl Cache {
         let mark = |now: i64| {
             let sql = "UPDATE layers SET used = ?1 \
                        WHERE map = ?2 AND by_chain = ?3 AND digest = ?4";
-            let row = params![now, self.0.map.name(), by_chain, name.digest.as_bytes()];
+            let row = params![now, self.0.form.name(), by_chain, name.digest.as_bytes()];
             self.0.db.change("use a layer", sql, row)
         };
-        Ok(self.count_on(used, mark)?.then(|| name.path(self.root(), self.0.map)))
+        Ok(self.count_on(used, mark)?.then(|| name.path(self.root(), self.0.form)))
     }
 
     /// Like [`Self::layer_path`], but looks at the directory: one that is missing or bears no seal
@@ -163,24 +205,24 @@ impl Cache {
     ) -> Result<PathBuf, CacheError> {
         let (layer, chain) = top(snapshot).expect("the empty snapshot has no layer to publish");
         self.live()?;
-        let (name, map) = (LayerName::of(layer, chain, by_chain), self.0.map);
-        let target = name.path(self.root(), map);
+        let (name, form) = (LayerName::of(layer, chain, by_chain), self.0.form);
+        let target = name.path(self.root(), form);
         seal(staged, &name).map_err(io_error("seal", staged))?;
         let boot = durable::boot();
         self.0.db.write("add a layer", |transaction| -> Result<(), Failure> {
-            if name.is_known(transaction, map)? {
+            if name.is_known(transaction, form)? {
                 run::bury(self.root(), staged)?;
             } else {
                 // Nobody knows what a process that died before it could tell has left there.
                 // It may be mounted where the database was made again since.
                 retire_layer(self.root(), &target)?;
                 move_layer(self.root(), staged, &target)?;
-                let note = params![boot, map.name(), by_chain, name.digest.as_bytes()];
+                let note = params![boot, form.name(), by_chain, name.digest.as_bytes()];
                 transaction.prepare_cached(durable::NOTE)?.execute(note)?;
             }
             let sql = "INSERT OR REPLACE INTO layers (map, by_chain, digest, used) \
                        VALUES (?1, ?2, ?3, ?4)";
-            let row = params![map.name(), by_chain, name.digest.as_bytes(), now()];
+            let row = params![form.name(), by_chain, name.digest.as_bytes(), now()];
             transaction.prepare_cached(sql)?.execute(row)?;
             Ok(())
         })?;
@@ -192,7 +234,7 @@ impl Cache {
         let Some((layer, chain)) = top(snapshot) else { return Ok(()) };
         for by_chain in [false, true] {
             let name = LayerName::of(layer, chain, by_chain);
-            name.forget(self.root(), &self.0.db, self.0.map)?;
+            name.forget(self.root(), &self.0.db, self.0.form)?;
         }
         Ok(())
     }

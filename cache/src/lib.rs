@@ -6,8 +6,8 @@
 //! ```text
 //! oci-layout, index.json      the images by name; derived from the database
 //! blobs/sha256/<hex>          manifests, configs, compressed layers
-//! layers/<map>/<hex>/         unpacked layers by diff ID: lower directories of overlays
-//! layers/<map>/chain-<hex>/   those that belong to one stack only, by chain ID
+//! layers/<form>/<hex>/        unpacked layers by diff ID: lower directories of overlays
+//! layers/<form>/chain-<hex>/  those that belong to one stack only, by chain ID
 //! mounts/<map>/<hex>/         cache mounts
 //! builds/<id>/                what a build printed: a file for each step
 //! run/<id>/                   what one process works on; `lock` is held while it lives
@@ -68,7 +68,7 @@ pub use error::{CacheError, is_blob_lost};
 pub use files::Pin;
 pub use gc::{PruneOptions, Pruned};
 pub use inventory::{BrokenImage, StoredLayer};
-pub use layers::{OwnershipMap, Remote, owners_file};
+pub use layers::{Deletions, OwnershipMap, Remote, owners_file};
 pub use lock::Lease;
 pub use mounts::{CacheMount, Sharing};
 pub use place::Place;
@@ -86,7 +86,7 @@ pub struct Cache(Arc<Store>);
 #[derive(Debug)]
 struct Store {
     root: PathBuf,
-    map: OwnershipMap,
+    form: layers::LayerForm,
     keeps_owners: bool,
     /// When this handle was opened, in seconds since 1970.
     began: i64,
@@ -118,7 +118,7 @@ impl Cache {
         let open::Opened { db, rebuilt, index_is_lost, entered } = open::open(root)?;
         let store = Store {
             root: root.to_owned(),
-            map,
+            form: layers::LayerForm { owners: map, deletions: Deletions::default() },
             keeps_owners,
             began: db::now(),
             rebuilt,
@@ -146,7 +146,24 @@ impl Cache {
 
     /// How owners of files are kept in the layers that this handle sees.
     pub fn ownership_map(&self) -> OwnershipMap {
-        self.0.map
+        self.0.form.owners
+    }
+
+    /// What stands for deleted names in the layers that this handle sees.
+    pub fn deletions(&self) -> Deletions {
+        self.0.form.deletions
+    }
+
+    /// Sees the layers in which `deletions` stand for deleted names, and no others.
+    ///
+    /// # Panics
+    ///
+    /// When the handle has been cloned.
+    #[must_use]
+    pub fn with_deletions(mut self, deletions: Deletions) -> Self {
+        let store = Arc::get_mut(&mut self.0).expect("a handle that nothing else uses yet");
+        store.form.deletions = deletions;
+        self
     }
 
     fn path(&self, below_root: &str) -> PathBuf {

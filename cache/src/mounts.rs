@@ -59,7 +59,7 @@ impl Cache {
         id: &str,
         sharing: Sharing,
     ) -> Result<Option<(PathBuf, File)>, CacheError> {
-        let parent = self.path("mounts").join(self.0.map.name());
+        let parent = self.path("mounts").join(self.0.form.owners.name());
         let name = Digest::of(id).hex();
         let mut number = 0_u32;
         loop {

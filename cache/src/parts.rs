@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::db;
 use crate::error::{CacheError, io_error};
+use crate::layers::LayerForm;
 use crate::place::OTHERS_WRITE;
 use crate::{rebuild, tree};
 
@@ -23,12 +24,14 @@ use crate::{rebuild, tree};
 const OTHERS_ENTER: u32 = 0o011;
 
 /// The directories of a store, each after the one that it is in.
-pub(crate) const DIRECTORIES: [&str; 11] = [
+pub(crate) const DIRECTORIES: [&str; 13] = [
     "blobs",
     "blobs/sha256",
     "layers",
     "layers/real",
     "layers/single",
+    "layers/real-sockets",
+    "layers/single-sockets",
     "mounts",
     "mounts/real",
     "mounts/single",
@@ -422,7 +425,8 @@ pub(crate) fn has_content(root: &Path) -> bool {
     let exists = |name: &str| fs::symlink_metadata(root.join(name)).is_ok();
     let is_filled = |name: &str| names(&root.join(name)).is_ok_and(|names| !names.is_empty());
     ["oci-layout", "index.json"].into_iter().any(exists)
-        || ["blobs/sha256", "layers/real", "layers/single"].into_iter().any(is_filled)
+        || is_filled("blobs/sha256")
+        || LayerForm::ALL.iter().any(|form| is_filled(&format!("layers/{}", form.name())))
 }
 
 fn names(directory: &Path) -> io::Result<Vec<OsString>> {

@@ -21,7 +21,7 @@ use crate::db::{self, Failure};
 use crate::error::CacheError;
 use crate::gc::entries;
 use crate::images::{CONTAINERD_NAME, INDEX_FILE, REF_NAME, read_file};
-use crate::layers::{OwnershipMap, write_descriptor};
+use crate::layers::{LayerForm, OwnershipMap, write_descriptor};
 use crate::parts::Root;
 use crate::place::OTHERS_WRITE;
 use crate::{content, parts, run, usage};
@@ -110,8 +110,8 @@ pub(crate) fn fill(
     // A process that has the old database open may have them mounted: then they stay where they are,
     // unknown to the new one, until a prune finds no process.
     if usage::oldest(root, None)? == i64::MAX {
-        for map in OwnershipMap::ALL {
-            for layer in entries(&root.join("layers").join(map.name()))? {
+        for form in LayerForm::ALL {
+            for layer in entries(&root.join("layers").join(form.name()))? {
                 bury_layer_file(root, &layer)?;
             }
         }

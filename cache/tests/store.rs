@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cache::{Cache, CacheError, CacheKey, OwnershipMap, Record, Sharing, Snapshot};
+use cache::{
+    Cache, CacheError, CacheKey, Deletions, OwnershipMap, PruneOptions, Record, Sharing, Snapshot,
+};
 use oci::{ChainId, Descriptor, DiffId, Digest, Index, Reference, media_type};
 use tempfile::TempDir;
 
@@ -261,6 +263,24 @@ fn a_layer_of_another_ownership_map_is_not_seen() {
     let (_run, staged) = stage(&real, "x");
     real.publish_layer(&staged, &snapshot, false).unwrap();
     assert_eq!(single.layer_path(&snapshot).unwrap(), None);
+}
+
+#[test]
+fn a_layer_with_other_signs_for_deleted_names_is_not_seen() {
+    let (directory, devices) = store();
+    let open = || Cache::open(directory.path(), OwnershipMap::Real).unwrap();
+    let sockets = open().with_deletions(Deletions::Sockets);
+    let snapshot = record(&["layer"], 0).snapshot;
+    let (_run, staged) = stage(&devices, "x");
+    let path = devices.publish_layer(&staged, &snapshot, false).unwrap();
+    assert_eq!(sockets.layer_path(&snapshot).unwrap(), None);
+    let (_run, staged) = stage(&sockets, "y");
+    let other = sockets.publish_layer(&staged, &snapshot, false).unwrap();
+    assert_eq!(open().layer_path(&snapshot).unwrap(), Some(path.clone()));
+    // A prune that keeps nothing knows both.
+    drop((devices, sockets, _run));
+    open().prune(&PruneOptions::default()).unwrap();
+    assert!(!path.exists() && !other.exists());
 }
 
 #[test]

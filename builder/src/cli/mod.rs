@@ -50,6 +50,7 @@ use self::visible::visible_lines;
 use crate::build::{BuildError, Report, Services};
 use crate::event::{Events, Hidden};
 use crate::sandbox::{self, Level, Sandbox, SandboxError};
+use crate::snapshot::{Chosen, Method, SnapshotError};
 use crate::whole_file::is_special;
 use crate::worker::Host;
 
@@ -127,6 +128,8 @@ enum StartError {
     Threads(#[source] std::io::Error),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
     #[error(transparent)]
     Images(#[from] images::ImagesError),
     #[error(transparent)]
@@ -331,15 +334,31 @@ fn services(
     sandbox: Sandbox,
     events: Events,
 ) -> Result<Services, StartError> {
-    let sandbox = Arc::new(sandbox);
+    let (sandbox, stop) = (Arc::new(sandbox), CancellationToken::new());
+    let (cache, snapshots) = open_to_build(store, sandbox.level(), &stop)?;
     Ok(Services {
-        cache: open_store(store, sandbox.level())?,
+        cache,
+        snapshots,
         registry: registry(settings, logins.credentials(&sandbox))?,
         sandbox,
         host: Host { resolv_conf: PathBuf::from("/etc/resolv.conf") },
         events,
-        stop: CancellationToken::new(),
+        stop,
     })
+}
+
+/// Opens the store, and finds out how its layers become file trees.
+fn open_to_build(
+    store: &Path,
+    level: Level,
+    stop: &CancellationToken,
+) -> Result<(Cache, Method), StartError> {
+    let cache = open_store(store, level)?;
+    let Chosen { method, note } = Method::choose(store, cache.run_dir()?, true, stop)?;
+    if let Some(note) = note {
+        say(&format!("note: {note}"));
+    }
+    Ok((cache.with_deletions(method.deletions()), method))
 }
 
 /// Opens the store. What is recorded where a `chown` has no effect answers nobody else.

@@ -28,7 +28,7 @@ mod root;
 mod select;
 mod stat_cache;
 mod stream;
-mod transfer;
+pub(crate) mod transfer;
 mod users;
 mod xattrs;
 

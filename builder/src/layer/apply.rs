@@ -10,16 +10,18 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use cache::Deletions;
 use oci::DiffId;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
+use super::form::{mark_opaque, white_out};
 use super::hash::Hashed;
 use super::normalise::reset_root;
 use super::place::{Inside, Root, open_inside, open_plain};
 use super::walk::{self, Meta};
-use super::{CAPABILITY, DESCRIBES_ROOT, OPAQUE, WHITEOUT, WHITEOUT_META, WHITEOUT_OPAQUE};
+use super::{CAPABILITY, DESCRIBES_ROOT, WHITEOUT, WHITEOUT_META, WHITEOUT_OPAQUE};
 use crate::archive::{Kind, Member, Members, ReadError, shown_name};
 use crate::owners::{Owner, Owners};
 use crate::path_map::PathMap;
@@ -31,6 +33,8 @@ pub struct Options<'a> {
     pub below: Option<BorrowedFd<'a>>,
     /// What names that begin with `.wh.` mean.
     pub whiteouts: Whiteouts,
+    /// What stands in the directory for the names that a layer deletes.
+    pub deletions: Deletions,
     /// Owns everything, instead of whom the archive names.
     pub owner: Option<(u32, u32)>,
 }
@@ -369,7 +373,8 @@ impl<'a> Unpacker<'a> {
         }
         let dir = walk::open_dir(spot.dir, spot.name).map_err(on("open", spot.path.as_bytes()))?;
         if is_opaque {
-            mark_opaque(dir.as_fd()).map_err(on("make opaque", spot.path.as_bytes()))?;
+            mark_opaque(dir.as_fd(), self.options.deletions)
+                .map_err(on("make opaque", spot.path.as_bytes()))?;
         }
         Ok(dir)
     }
@@ -478,14 +483,13 @@ impl<'a> Unpacker<'a> {
 
     /// Hides what lies below; what this layer has under the name stays.
     fn whiteout(&mut self, spot: &Spot<'_>) -> Result<(), ApplyError> {
-        let device = rustix::fs::makedev(0, 0);
-        let kind = FileType::CharacterDevice;
-        match rustix::fs::mknodat(spot.dir, spot.name, kind, Mode::empty(), device) {
+        let form = self.options.deletions;
+        match white_out(spot.dir, spot.name, form) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) if spot.meta()?.kind == FileType::Directory => {
                 let dir = walk::open_dir(spot.dir, spot.name)
                     .map_err(on("open", spot.path.as_bytes()))?;
-                mark_opaque(dir.as_fd()).map_err(on("make opaque", spot.path.as_bytes()))
+                mark_opaque(dir.as_fd(), form).map_err(on("make opaque", spot.path.as_bytes()))
             }
             Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(on("delete", spot.path.as_bytes())(error)),
@@ -497,7 +501,9 @@ impl<'a> Unpacker<'a> {
         self.make_directories(path)?;
         let Some((parent, name)) = path.split() else { return Ok(()) };
         let dir = self.directory_fd(&parent)?;
-        let marked = walk::open_dir(dir.as_fd(), &name).and_then(|dir| mark_opaque(dir.as_fd()));
+        let form = self.options.deletions;
+        let marked =
+            walk::open_dir(dir.as_fd(), &name).and_then(|dir| mark_opaque(dir.as_fd(), form));
         marked.map_err(on("make opaque", path.as_bytes()))
     }
 
@@ -605,10 +611,6 @@ fn set_owner_and_mode(fd: BorrowedFd<'_>, owner: Owner, mode: u32) -> rustix::io
 
 fn set_owner_of_link(spot: &Spot<'_>, owner: Owner) -> rustix::io::Result<()> {
     Owners::here().give_at(spot.dir, spot.name, owner)
-}
-
-fn mark_opaque(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    rustix::fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty())
 }
 
 fn on(action: &'static str, name: &[u8]) -> impl Fn(Errno) -> ApplyError {

@@ -9,22 +9,23 @@ use rustix::fs::FileType;
 use tokio_util::sync::CancellationToken;
 
 use super::CAPABILITY;
+use super::merged::Merged;
 use super::walk::{self, Meta};
 use crate::stop::go_on;
 
 /// Where an entry is: its directory and its name there.
 pub(crate) type Place<'a> = (BorrowedFd<'a>, &'a CStr);
 
-/// Whether the entry `above`, no directory, equals the one of that name in `lower` in everything
-/// that a layer holds. Contents are read last.
+/// Whether the entry `above`, no directory, equals the one of that name that `lower` shows in
+/// everything that a layer holds. Contents are read last.
 pub(crate) fn is_unchanged(
     above: Place<'_>,
     meta: &Meta,
-    lower: BorrowedFd<'_>,
+    lower: &Merged,
     stop: &CancellationToken,
 ) -> rustix::io::Result<bool> {
-    let below = (lower, above.1);
-    let Ok(meta_below) = Meta::of(lower, above.1) else { return Ok(false) };
+    let Some(found) = lower.find(above.1)? else { return Ok(false) };
+    let (below, meta_below) = ((found.dir.as_fd(), above.1), found.meta);
     // Dropping one of several names would part it from the others.
     if meta.links > 1 || !has_equal_metadata(meta, &meta_below) {
         return Ok(false);

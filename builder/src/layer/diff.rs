@@ -5,12 +5,14 @@
 
 use std::io::{self, BufWriter, Write};
 
+use cache::Deletions;
 use oci::{DiffId, Digest};
 use rustix::fd::BorrowedFd;
 use tokio_util::sync::CancellationToken;
 
 use super::hash::Hashed;
 use super::header::Header;
+use super::merged::Merged;
 use super::normalise::normalise;
 use super::tar::{self, Sink, TarError};
 use super::times::{Times, Window};
@@ -45,23 +47,25 @@ pub struct Committed {
 }
 
 /// What a step wrote, and what must be known of it to make a layer.
-#[derive(Clone, Copy, Debug)]
-pub struct Changes<'a> {
+#[derive(Clone, Copy)]
+pub(crate) struct Changes<'a> {
     /// The overlay's upper directory.
-    pub upper: BorrowedFd<'a>,
-    /// A view of what lies below, `None` for nothing. It is only asked about names that `upper` has.
-    pub base: Option<BorrowedFd<'a>>,
+    pub(crate) upper: BorrowedFd<'a>,
+    /// What lies below, `None` for nothing. It is only asked about names that `upper` has.
+    pub(crate) base: Option<&'a Merged>,
+    /// What stands in `upper` for a deleted name.
+    pub(crate) deletions: Deletions,
     /// When the step ran.
-    pub window: Window,
+    pub(crate) window: Window,
     /// The paths that were put below as mount points; what the step left there empty is no part
     /// of the layer.
-    pub stubs: &'a [Vec<u8>],
+    pub(crate) stubs: &'a [Vec<u8>],
     /// Once it is cancelled, nobody wants the layer any more: what is at work fails.
-    pub stop: &'a CancellationToken,
+    pub(crate) stop: &'a CancellationToken,
 }
 
 /// Makes the upper directory canonical, in place, and digests its tar.
-pub fn commit(changes: &Changes<'_>) -> Result<Committed, DiffError> {
+pub(crate) fn commit(changes: &Changes<'_>) -> Result<Committed, DiffError> {
     let left_out = normalise(changes)?;
     let mut describing = Describing::new(changes);
     let size = tar::stream(changes.upper, &mut describing)?;

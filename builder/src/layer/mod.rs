@@ -1,8 +1,9 @@
 //! Layers: directories that become tars, tars that become directories, and their compressed blobs.
 //!
 //! A layer in the store is a directory in the format of an overlay lower directory: a deleted name
-//! is a character device 0:0, a directory that hides the one below carries [`OPAQUE`]. In a tar the
-//! same two facts are empty files, `.wh.<name>` and `.wh..wh..opq`.
+//! is a character device 0:0, a directory that hides the one below carries [`OPAQUE`]. Where these
+//! can't be had there are [others](form). In a tar the same two facts are empty files, `.wh.<name>`
+//! and `.wh..wh..opq`.
 //!
 //! Everything rests on one property: `unpack(tar(directory)) = directory`. So a step sees the same
 //! files whether the layer below it was made here or pulled. It holds because a directory only
@@ -23,10 +24,12 @@ mod apply;
 mod compare;
 mod compress;
 mod diff;
+mod form;
 mod gzip;
 mod hash;
 mod header;
 mod links;
+mod merged;
 mod normalise;
 mod place;
 mod tar;
@@ -38,13 +41,17 @@ pub(crate) mod samples;
 
 pub use apply::{Applied, ApplyError, Options, Skipped, Whiteouts, inherit, unpack};
 pub use compress::{Compressed, Compression, Compressor};
-pub use diff::{Changes, Committed, DiffError, commit, diff_id};
+pub(crate) use diff::{Changes, commit};
+pub use diff::{Committed, DiffError, diff_id};
+pub(crate) use form::{mark_opaque, white_out};
 pub use hash::Hashed;
 pub use links::save_owners;
-pub(crate) use normalise::reset_root;
+pub(crate) use merged::{Found, Merged};
+pub(crate) use normalise::{reset_root, strip_attributes};
+pub(crate) use place::{Inside, open_plain};
 pub use tar::{TarError, write_named_trees, write_tree};
 pub use times::{Times, TimesError, Window, restamp};
-pub(crate) use walk::remove_unless;
+pub(crate) use walk::{Meta, open_dir, open_file, remove, remove_unless, sorted_names, xattr};
 pub use walk::{TreeError, copy_metadata};
 
 use std::ffi::CStr;
@@ -58,7 +65,7 @@ pub const OPAQUE: &CStr = c"user.overlay.opaque";
 pub const DESCRIBES_ROOT: &CStr = c"user.rbuild.root";
 
 /// The one extended attribute that layers carry.
-const CAPABILITY: &CStr = c"security.capability";
+pub(crate) const CAPABILITY: &CStr = c"security.capability";
 
 /// Begins the name of an empty file in a tar that deletes the rest of its name.
 const WHITEOUT: &[u8] = b".wh.";

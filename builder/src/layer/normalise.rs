@@ -8,15 +8,18 @@
 //! A directory in which something was made and removed again differs from the one below in its
 //! time alone; that is no change, as it is none for BuildKit.
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use cache::Deletions;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use std::ffi::CStr;
 
 use super::compare::{has_equal_metadata, has_equal_owner_and_mode, is_unchanged};
 use super::diff::Changes;
+use super::form::opaque_mark;
+use super::merged::Merged;
 use super::walk::{self, Meta, TreeError, Visit, Walk};
-use super::{CAPABILITY, OPAQUE, WHITEOUT};
+use super::{CAPABILITY, WHITEOUT};
 use crate::archive::shown_name;
 use crate::owners::{OWNER, Owners};
 use crate::stop::go_on;
@@ -24,7 +27,7 @@ use crate::stop::go_on;
 /// Makes the upper directory canonical. Returns the paths no layer can hold.
 pub(crate) fn normalise(changes: &Changes<'_>) -> Result<Vec<String>, TreeError> {
     let Changes { upper, base, .. } = *changes;
-    let lower = base.map(|base| open_lower(base, c".")).transpose();
+    let lower = base.map(|base| base.enter(c".")).transpose();
     let root = Frame {
         meta: Meta::of_fd(upper).map_err(TreeError::on("look at", b""))?,
         lower: lower.map_err(TreeError::on("open", b""))?.flatten(),
@@ -32,7 +35,7 @@ pub(crate) fn normalise(changes: &Changes<'_>) -> Result<Vec<String>, TreeError>
         kept: 0,
         is_touched: false,
     };
-    strip_attributes(upper, false).map_err(TreeError::on("strip attributes of", b""))?;
+    strip_attributes(upper, None).map_err(TreeError::on("strip attributes of", b""))?;
     let walk = Walk::new(upper)?;
     let mut normaliser = Normaliser { walk, frames: vec![root], changes, left_out: vec![] };
     while let Some(visit) = normaliser.walk.next()? {
@@ -65,7 +68,7 @@ struct Frame {
     /// What it was like before anything in it was changed.
     meta: Meta,
     /// The directory that it lies on.
-    lower: Option<OwnedFd>,
+    lower: Option<Merged>,
     /// Whether it hides that one.
     is_opaque: bool,
     /// How many entries have stayed in it.
@@ -76,8 +79,8 @@ struct Frame {
 
 impl Frame {
     /// The directory whose entries show through.
-    fn shown(&self) -> Option<BorrowedFd<'_>> {
-        self.lower.as_ref().filter(|_| !self.is_opaque).map(AsFd::as_fd)
+    fn shown(&self) -> Option<&Merged> {
+        self.lower.as_ref().filter(|_| !self.is_opaque)
     }
 }
 
@@ -87,7 +90,7 @@ impl Normaliser<'_> {
             self.left_out.push(shown_name(self.walk.path()));
             return self.drop_entry();
         }
-        if meta.is_whiteout() {
+        if self.is_whiteout(meta) {
             return if self.hides_something()? { self.keep() } else { self.drop_entry() };
         }
         match meta.kind {
@@ -120,12 +123,12 @@ impl Normaliser<'_> {
     }
 
     fn directory(&mut self, meta: &Meta) -> Result<(), TreeError> {
-        let lower =
-            self.frame().shown().map(|lower| open_lower(lower, self.walk.name())).transpose();
+        let lower = self.frame().shown().map(|lower| lower.enter(self.walk.name())).transpose();
         let lower = lower.map_err(TreeError::on("look below", self.walk.path()))?.flatten();
         self.walk.enter()?;
         let dir = self.walk.dir();
-        let is_opaque = strip_attributes(dir, lower.is_some())
+        let mark = lower.is_some().then(|| opaque_mark(self.changes.deletions));
+        let is_opaque = strip_attributes(dir, mark)
             .map_err(TreeError::on("strip attributes of", self.walk.path()))?;
         self.frames.push(Frame { meta: *meta, lower, is_opaque, kept: 0, is_touched: false });
         Ok(())
@@ -151,7 +154,8 @@ impl Normaliser<'_> {
 
     fn says_nothing(&self, left: &Frame) -> Result<bool, TreeError> {
         let Some(lower) = left.shown() else { return Ok(left.lower.is_none() && self.is_stub()) };
-        let below = Meta::of_fd(lower).map_err(TreeError::on("look below", self.walk.path()))?;
+        let below =
+            Meta::of_fd(lower.top()).map_err(TreeError::on("look below", self.walk.path()))?;
         let was_only_used = self.changes.window.contains(left.meta.mtime)
             && has_equal_owner_and_mode(&left.meta, &below);
         Ok(was_only_used || has_equal_metadata(&left.meta, &below))
@@ -159,10 +163,15 @@ impl Normaliser<'_> {
 
     fn hides_something(&self) -> Result<bool, TreeError> {
         let Some(lower) = self.frame().shown() else { return Ok(false) };
-        match Meta::of(lower, self.walk.name()) {
-            Ok(_) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(TreeError::on("look below", self.walk.path())(error)),
+        let below = lower.find(self.walk.name());
+        Ok(below.map_err(TreeError::on("look below", self.walk.path()))?.is_some())
+    }
+
+    /// A socket says that a name is deleted where no device can; else it is one that the step made.
+    fn is_whiteout(&self, meta: &Meta) -> bool {
+        match self.changes.deletions {
+            Deletions::Devices => meta.is_whiteout() && meta.kind != FileType::Socket,
+            Deletions::Sockets => meta.is_whiteout(),
         }
     }
 
@@ -179,7 +188,7 @@ impl Normaliser<'_> {
     fn strip_file(&self) -> Result<(), TreeError> {
         let strip = || {
             let file = walk::open_file(self.walk.dir(), self.walk.name())?;
-            strip_attributes(file.as_fd(), false)
+            strip_attributes(file.as_fd(), None)
         };
         strip().map(|_| ()).map_err(TreeError::on("strip attributes of", self.walk.path()))
     }
@@ -210,26 +219,19 @@ impl Normaliser<'_> {
     }
 }
 
-/// Opens the directory `name` below, if there is one.
-fn open_lower(lower: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(lower, name, flags, Mode::empty()) {
-        Ok(dir) => Ok(Some(dir)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Removes the extended attributes that no layer carries. The opaque mark stays if `may_hide`;
+/// Removes the extended attributes that no layer carries. The `opaque` mark stays, if one is given;
 /// returns whether it is there then.
-fn strip_attributes(fd: BorrowedFd<'_>, may_hide: bool) -> rustix::io::Result<bool> {
+pub(crate) fn strip_attributes(
+    fd: BorrowedFd<'_>,
+    opaque: Option<&CStr>,
+) -> rustix::io::Result<bool> {
     let mut is_opaque = false;
     for name in attributes(fd)?.split_inclusive(|&byte| byte == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
         if name == CAPABILITY || name == OWNER && Owners::here() == Owners::Attribute {
             continue;
         }
-        if may_hide && name == OPAQUE && walk::xattr(fd, OPAQUE)?.as_deref() == Some(b"y") {
+        if opaque == Some(name) && walk::xattr(fd, name)?.as_deref() == Some(b"y") {
             is_opaque = true;
             continue;
         }

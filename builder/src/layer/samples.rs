@@ -157,7 +157,8 @@ pub(crate) fn describe(dir: BorrowedFd<'_>) -> Vec<String> {
             }
             FileType::Directory => {
                 walk.enter().unwrap();
-                format!("opaque {:?}", walk::xattr(walk.dir(), OPAQUE).unwrap())
+                let is_opaque = super::form::is_opaque(walk.dir()).unwrap();
+                format!("opaque {:?}", is_opaque.then_some([b'y']))
             }
             _ => format!("{:?}", meta.device),
         };

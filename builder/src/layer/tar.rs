@@ -12,7 +12,7 @@ use rustix::fs::FileType;
 
 use super::header::Header;
 use super::walk::{self, Meta, TreeError, Visit, Walk};
-use super::{CAPABILITY, OPAQUE, WHITEOUT, WHITEOUT_OPAQUE};
+use super::{CAPABILITY, WHITEOUT, WHITEOUT_OPAQUE, form};
 use crate::archive::{BLOCK, BUFFER, LONGEST_PATH, padding, shown_name};
 
 /// Why a layer's tar could not be written.
@@ -211,9 +211,8 @@ impl<'s, S: Sink> Streamer<'s, S> {
     }
 
     fn is_opaque(&self) -> Result<bool, TreeError> {
-        let mark = walk::xattr(self.walk.dir(), OPAQUE);
-        Ok(mark.map_err(TreeError::on("read attributes of", self.walk.path()))?.as_deref()
-            == Some(b"y"))
+        form::is_opaque(self.walk.dir())
+            .map_err(TreeError::on("read attributes of", self.walk.path()))
     }
 
     fn file(&mut self, meta: &Meta) -> Result<(), TarError> {

@@ -48,13 +48,21 @@ pub(crate) struct Meta {
     pub(crate) inode: (u32, u32, u64),
     /// Major and minor number of a device node.
     pub(crate) device: (u32, u32),
+    /// When anything of it was changed last, in nanoseconds.
+    pub(crate) changed: (i64, u32),
+    /// When it was made, which tells it from an earlier one that had the same inode; `None` where the
+    /// filesystem does not keep that.
+    pub(crate) born: Option<(i64, u32)>,
 }
+
+/// What is asked of the kernel.
+const ASKED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 impl Meta {
     /// Looks at `name` in `dir`; a link is not followed.
     pub(crate) fn of(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
-        let meta = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS).map(Self::from)?;
+        let meta = rustix::fs::statx(dir, name, flags, ASKED).map(Self::from)?;
         meta.with_owner(
             |found| Owners::here().of_name(dir, name, found),
             |found| Owners::here().of_link(dir, name, found),
@@ -63,8 +71,7 @@ impl Meta {
 
     /// Looks at an open file or directory.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        let meta = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
-            .map(Self::from)?;
+        let meta = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, ASKED).map(Self::from)?;
         let file = |found| Owners::here().of(fd, found);
         meta.with_owner(file, |found| Owners::here().of_link(fd, c"", found))
     }
@@ -82,15 +89,22 @@ impl Meta {
         Ok(Self { uid, gid, ..self })
     }
 
-    /// Whether it is the overlay's sign that the name is deleted.
+    /// Whether both are the same file or directory.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.kind, self.inode, self.born) == (other.kind, other.inode, other.born)
+    }
+
+    /// Whether it is the sign that the name is deleted, in a layer of either [form](super::form).
     pub(crate) fn is_whiteout(&self) -> bool {
-        self.kind == FileType::CharacterDevice && self.device == (0, 0)
+        self.kind == FileType::Socket
+            || self.kind == FileType::CharacterDevice && self.device == (0, 0)
     }
 }
 
 impl From<rustix::fs::Statx> for Meta {
     fn from(stat: rustix::fs::Statx) -> Self {
         let mode = u32::from(stat.stx_mode);
+        let is_birth_known = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
         Self {
             kind: FileType::from_raw_mode(mode),
             mode: mode & 0o7777,
@@ -102,6 +116,8 @@ impl From<rustix::fs::Statx> for Meta {
             links: stat.stx_nlink,
             inode: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
             device: (stat.stx_rdev_major, stat.stx_rdev_minor),
+            changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+            born: is_birth_known.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)),
         }
     }
 }

@@ -4,18 +4,21 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cache::Deletions;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio_util::sync::CancellationToken;
 
-use super::{Active, Stub, prepare, view};
+use super::{Active, Method, SnapshotError, Stub, Trees, prepare, view};
 use crate::layer::samples::{Sample, describe, open};
 use crate::layer::{self, Committed, Options};
 
 /// A stack of layers, uppermost first, in a directory that is removed with it.
 pub(crate) struct Scene {
     dir: tempfile::TempDir,
+    method: Method,
     pub(crate) lowers: Vec<PathBuf>,
     runs: std::cell::Cell<u32>,
 }
@@ -28,12 +31,34 @@ pub(crate) struct Made {
 
 impl Scene {
     pub(crate) fn empty() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), lowers: vec![], runs: 0.into() }
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir, method: Method::Overlay, lowers: vec![], runs: 0.into() }
+    }
+
+    /// Nothing yet, and steps work on copies; what they delete is told by `deletions`.
+    pub(crate) fn copies(deletions: Deletions) -> Self {
+        let mut scene = Self::empty();
+        let home = scene.dir.path().join("trees");
+        fs::create_dir(&home).unwrap();
+        let trees = Trees::in_directory(home, deletions, CancellationToken::new());
+        scene.method = Method::Copies(Arc::new(trees));
+        scene
     }
 
     /// One layer of what `script` makes, with times of 2001.
     pub(crate) fn on(script: &str) -> Self {
         Self::empty().and(script)
+    }
+
+    /// The same by every method.
+    pub(crate) fn all_on(script: &str) -> [Self; 3] {
+        Self::all().map(|scene| scene.and(script))
+    }
+
+    /// Nothing yet, by every method.
+    pub(crate) fn all() -> [Self; 3] {
+        let [devices, sockets] = [Deletions::Devices, Deletions::Sockets].map(Self::copies);
+        [Self::empty(), devices, sockets]
     }
 
     /// The same with one more layer on top.
@@ -53,11 +78,15 @@ impl Scene {
     }
 
     pub(crate) fn prepare(&self, stubs: &[Stub<'_>]) -> Active {
-        prepare(&self.lowers, &self.run_dir(), stubs).unwrap()
+        self.try_to_prepare(stubs).unwrap()
+    }
+
+    pub(crate) fn try_to_prepare(&self, stubs: &[Stub<'_>]) -> Result<Active, SnapshotError> {
+        prepare(&self.method, &self.lowers, &self.run_dir(), stubs)
     }
 
     pub(crate) fn view(&self) -> OwnedFd {
-        view(&self.lowers, &self.run_dir()).unwrap()
+        view(&self.method, &self.lowers, &self.run_dir()).unwrap()
     }
 
     /// Runs `script` in the root, now.

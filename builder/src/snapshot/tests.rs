@@ -75,16 +75,18 @@ fn the_root_is_what_the_uppermost_layer_says_that_says_something() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on("echo 1 > a").and("echo 2 > b").and("echo 3 > c");
-    let both = |expected| {
-        assert_eq!(root_of(scene.view().as_fd()), expected);
-        assert_eq!(root_of(scene.prepare(&[stub("/proc", true)]).root()), expected);
-    };
-    both((0, 0o755, 0));
-    describe_root(&scene.lowers[2], 7, 0o711, 1000);
-    both((7, 0o711, 1000));
-    describe_root(&scene.lowers[1], 8, 0o1777, 2000);
-    both((8, 0o1777, 2000));
+    for scene in Scene::all_on("echo 1 > a").map(|scene| scene.and("echo 2 > b").and("echo 3 > c"))
+    {
+        let both = |expected| {
+            assert_eq!(root_of(scene.view().as_fd()), expected);
+            assert_eq!(root_of(scene.prepare(&[stub("/proc", true)]).root()), expected);
+        };
+        both((0, 0o755, 0));
+        describe_root(&scene.lowers[2], 7, 0o711, 1000);
+        both((7, 0o711, 1000));
+        describe_root(&scene.lowers[1], 8, 0o1777, 2000);
+        both((8, 0o1777, 2000));
+    }
 }
 
 #[test]
@@ -92,9 +94,10 @@ fn the_root_of_nothing_is_roots() {
     if !is_root() {
         return;
     }
-    let scene = Scene::empty();
-    assert_eq!(root_of(scene.view().as_fd()), (0, 0o755, 0));
-    assert_eq!(root_of(scene.prepare(&[]).root()), (0, 0o755, 0));
+    for scene in Scene::all() {
+        assert_eq!(root_of(scene.view().as_fd()), (0, 0o755, 0));
+        assert_eq!(root_of(scene.prepare(&[]).root()), (0, 0o755, 0));
+    }
 }
 
 #[test]
@@ -102,11 +105,12 @@ fn a_layer_says_nothing_of_the_root_whatever_the_step_did_to_it() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on("echo x > f");
-    describe_root(&scene.lowers[0], 7, 0o711, 1000);
-    let made = scene.step("chmod 700 .; chown 9 .; echo x > g");
-    assert_eq!(root_of(made.open().as_fd()), (0, 0o755, 0));
-    assert_eq!(made.entries(), ["g"]);
+    for scene in Scene::all_on("echo x > f") {
+        describe_root(&scene.lowers[0], 7, 0o711, 1000);
+        let made = scene.step("chmod 700 .; chown 9 .; echo x > g");
+        assert_eq!(root_of(made.open().as_fd()), (0, 0o755, 0));
+        assert_eq!(made.entries(), ["g"]);
+    }
 }
 
 const SYSTEM: [&str; 5] = ["/proc", "/sys", "/dev", "/etc/resolv.conf", "/etc/hosts"];
@@ -135,12 +139,13 @@ fn nothing_needs_no_layer_to_have_mount_points() {
     if !is_root() {
         return;
     }
-    let scene = Scene::empty();
-    let made = scene.step_by(&system(), |root| {
-        assert_eq!(listing(root), "dev etc etc/hosts etc/resolv.conf proc sys\n");
-        shell(root, "echo x > f");
-    });
-    assert_eq!(made.entries(), ["f"]);
+    for scene in Scene::all() {
+        let made = scene.step_by(&system(), |root| {
+            assert_eq!(listing(root), "dev etc etc/hosts etc/resolv.conf proc sys\n");
+            shell(root, "echo x > f");
+        });
+        assert_eq!(made.entries(), ["f"]);
+    }
 }
 
 #[test]
@@ -148,12 +153,13 @@ fn directories_keep_their_looks_when_mount_points_stand_in_them() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on("mkdir -p etc/deep; chmod 1770 etc/deep; chown 5:6 etc/deep");
-    let stubs = [stub("/etc/deep/a", false), stub("/etc/b", true), stub("/etc/deep/c", true)];
-    let active = scene.prepare(&stubs);
-    let looks = "stat -c '%a %u:%g %Y' etc etc/deep";
-    assert_eq!(shell(active.root(), looks), "755 0:0 1000000000\n1770 5:6 1000000000\n");
-    assert_eq!(listing(active.root()), "etc etc/b etc/deep etc/deep/a etc/deep/c\n");
+    for scene in Scene::all_on("mkdir -p etc/deep; chmod 1770 etc/deep; chown 5:6 etc/deep") {
+        let stubs = [stub("/etc/deep/a", false), stub("/etc/b", true), stub("/etc/deep/c", true)];
+        let active = scene.prepare(&stubs);
+        let looks = "stat -c '%a %u:%g %Y' etc etc/deep";
+        assert_eq!(shell(active.root(), looks), "755 0:0 1000000000\n1770 5:6 1000000000\n");
+        assert_eq!(listing(active.root()), "etc etc/b etc/deep etc/deep/a etc/deep/c\n");
+    }
 }
 
 #[test]
@@ -161,16 +167,17 @@ fn what_a_step_does_to_mount_points_leaves_no_trace() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on("mkdir etc; echo x > etc/passwd");
-    for script in [
-        "chmod 600 etc/hosts; touch proc",
-        "rm etc/hosts; rmdir proc sys",
-        "rm etc/hosts; : > etc/hosts; rmdir sys; mkdir sys",
-        "mv etc/hosts x; mv x etc/hosts",
-        "mkdir dev/x; : > dev/y; rm -r dev/x dev/y",
-    ] {
-        let made = scene.step_by(&system(), |root| shell(root, script));
-        assert_eq!(made.entries(), [""; 0], "{script}");
+    for scene in Scene::all_on("mkdir etc; echo x > etc/passwd") {
+        for script in [
+            "chmod 600 etc/hosts; touch proc",
+            "rm etc/hosts; rmdir proc sys",
+            "rm etc/hosts; : > etc/hosts; rmdir sys; mkdir sys",
+            "mv etc/hosts x; mv x etc/hosts",
+            "mkdir dev/x; : > dev/y; rm -r dev/x dev/y",
+        ] {
+            let made = scene.step_by(&system(), |root| shell(root, script));
+            assert_eq!(made.entries(), [""; 0], "{script}");
+        }
     }
 }
 
@@ -179,16 +186,17 @@ fn what_a_step_puts_into_mount_points_stays() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on("mkdir etc; echo x > etc/passwd");
-    let stubs = [&system()[..], &[stub("/mnt/cache", true)]].concat();
-    let left = |script: &str| scene.step_by(&stubs, |root| shell(root, script)).entries();
-    assert_eq!(left("echo x > etc/hosts"), ["etc/", "etc/hosts"]);
-    assert_eq!(left("echo x > dev/f"), ["dev/", "dev/f"]);
-    assert_eq!(left("echo x > mnt/f"), ["mnt/", "mnt/f"]);
-    assert_eq!(left("rmdir proc; ln -s x proc"), ["proc -> x"]);
-    assert_eq!(left("rm etc/passwd"), ["etc/", "etc/.wh.passwd"]);
-    assert_eq!(left("rm -r etc; mkdir etc"), ["etc/", "etc/.wh..wh..opq"]);
-    assert_eq!(left("rm -r etc"), [".wh.etc"]);
+    for scene in Scene::all_on("mkdir etc; echo x > etc/passwd") {
+        let stubs = [&system()[..], &[stub("/mnt/cache", true)]].concat();
+        let left = |script: &str| scene.step_by(&stubs, |root| shell(root, script)).entries();
+        assert_eq!(left("echo x > etc/hosts"), ["etc/", "etc/hosts"]);
+        assert_eq!(left("echo x > dev/f"), ["dev/", "dev/f"]);
+        assert_eq!(left("echo x > mnt/f"), ["mnt/", "mnt/f"]);
+        assert_eq!(left("rmdir proc; ln -s x proc"), ["proc -> x"]);
+        assert_eq!(left("rm etc/passwd"), ["etc/", "etc/.wh.passwd"]);
+        assert_eq!(left("rm -r etc; mkdir etc"), ["etc/", "etc/.wh..wh..opq"]);
+        assert_eq!(left("rm -r etc"), [".wh.etc"]);
+    }
 }
 
 #[test]
@@ -196,13 +204,14 @@ fn mount_points_that_the_layers_have_are_as_they_are_there() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on("mkdir -p etc proc/x; echo names > etc/hosts; chmod 600 etc/hosts");
-    let active = scene.prepare(&system());
-    assert_eq!(shell(active.root(), "cat etc/hosts; stat -c %a etc/hosts"), "names\n600\n");
-    assert!(shell(active.root(), "ls proc").contains('x'));
-    // A step may remove what was there before, mount point or not.
-    let made = scene.step_by(&system(), |root| shell(root, "rm -r etc/hosts proc"));
-    assert_eq!(made.entries(), ["etc/", "etc/.wh.hosts", ".wh.proc"]);
+    for scene in Scene::all_on("mkdir -p etc proc/x; echo names > etc/hosts; chmod 600 etc/hosts") {
+        let active = scene.prepare(&system());
+        assert_eq!(shell(active.root(), "cat etc/hosts; stat -c %a etc/hosts"), "names\n600\n");
+        assert!(shell(active.root(), "ls proc").contains('x'));
+        // A step may remove what was there before, mount point or not.
+        let made = scene.step_by(&system(), |root| shell(root, "rm -r etc/hosts proc"));
+        assert_eq!(made.entries(), ["etc/", "etc/.wh.hosts", ".wh.proc"]);
+    }
 }
 
 #[test]
@@ -210,12 +219,14 @@ fn mount_points_exist_where_a_layer_deleted_them() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on("mkdir etc proc; echo x > etc/hosts; echo x > etc/old")
-        .and("rm -r etc proc; mkdir etc; echo x > etc/new");
-    let made = scene.step_by(&system(), |root| {
-        assert_eq!(listing(root), "dev etc etc/hosts etc/new etc/resolv.conf proc sys\n");
-    });
-    assert_eq!(made.entries(), [""; 0]);
+    for scene in Scene::all_on("mkdir etc proc; echo x > etc/hosts; echo x > etc/old")
+        .map(|scene| scene.and("rm -r etc proc; mkdir etc; echo x > etc/new"))
+    {
+        let made = scene.step_by(&system(), |root| {
+            assert_eq!(listing(root), "dev etc etc/hosts etc/new etc/resolv.conf proc sys\n");
+        });
+        assert_eq!(made.entries(), [""; 0]);
+    }
 }
 
 #[test]
@@ -223,26 +234,27 @@ fn a_mount_point_behind_a_link_lands_where_the_link_leads_inside() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on(
+    for scene in Scene::all_on(
         "mkdir run var; ln -s /run var/run; ln -s ../../../../var up; ln -s up two
         ln -s run/not-there dangling",
-    );
-    let stubs = [
-        stub("/var/run/lock", true),
-        stub("/up/lib/x", false),
-        stub("/two/run/deep/y", true),
-        stub("/dangling", true),
-    ];
-    let made = scene.step_by(&stubs, |root| {
-        assert_eq!(
-            listing(root),
-            "dangling run run/deep run/deep/y run/lock run/not-there two up var var/lib \
-             var/lib/x var/run\n"
-        );
-        assert_eq!(shell(root, "readlink var/run up"), "/run\n../../../../var\n");
-        shell(root, "touch run run/lock run/deep/y var/lib/x");
-    });
-    assert_eq!(made.entries(), [""; 0]);
+    ) {
+        let stubs = [
+            stub("/var/run/lock", true),
+            stub("/up/lib/x", false),
+            stub("/two/run/deep/y", true),
+            stub("/dangling", true),
+        ];
+        let made = scene.step_by(&stubs, |root| {
+            assert_eq!(
+                listing(root),
+                "dangling run run/deep run/deep/y run/lock run/not-there two up var var/lib \
+                 var/lib/x var/run\n"
+            );
+            assert_eq!(shell(root, "readlink var/run up"), "/run\n../../../../var\n");
+            shell(root, "touch run run/lock run/deep/y var/lib/x");
+        });
+        assert_eq!(made.entries(), [""; 0]);
+    }
 }
 
 #[test]
@@ -250,10 +262,11 @@ fn links_that_never_end_are_an_error_that_names_the_mount_point() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on("ln -s b a; ln -s a b; ln -s /proc proc");
-    for path in ["/a/x", "/proc"] {
-        let error = prepare(&scene.lowers, &scene.run_dir(), &[stub(path, true)]).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot make the mount point {path}"));
+    for scene in Scene::all_on("ln -s b a; ln -s a b; ln -s /proc proc") {
+        for path in ["/a/x", "/proc"] {
+            let error = scene.try_to_prepare(&[stub(path, true)]).unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot make the mount point {path}"));
+        }
     }
 }
 
@@ -262,10 +275,11 @@ fn a_file_of_the_image_is_never_hidden_by_a_directory_to_mount_on() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on("echo x > f; mkdir d; mknod n c 1 3");
-    for path in ["/f", "/f/x", "/n", "/f/x/y"] {
-        let error = prepare(&scene.lowers, &scene.run_dir(), &[stub(path, true)]).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot make the mount point {path}"));
+    for scene in Scene::all_on("echo x > f; mkdir d; mknod n c 1 3") {
+        for path in ["/f", "/f/x", "/n", "/f/x/y"] {
+            let error = scene.try_to_prepare(&[stub(path, true)]).unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot make the mount point {path}"));
+        }
     }
 }
 
@@ -287,7 +301,7 @@ fn a_snapshot_given_up_leaves_nothing_mounted() {
     let active = scene.prepare(&system());
     drop(commit(active, SystemTime::now(), SystemTime::now()));
     drop(scene.view());
-    prepare(&scene.lowers, &scene.run_dir(), &[stub("/f", true)]).unwrap_err();
+    scene.try_to_prepare(&[stub("/f", true)]).unwrap_err();
     assert_eq!((open(), mounts()), (open_before, mounts_before));
 }
 
@@ -298,12 +312,13 @@ fn what_is_beside_the_root_is_never_touched() {
     }
     let outside = tempfile::tempdir().unwrap();
     fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o711)).unwrap();
-    let scene = Scene::empty();
-    let layer = scene.run_dir();
-    symlink(outside.path(), layer.join("out")).unwrap();
-    let lowers = [layer];
-    let active = prepare(&lowers, &scene.run_dir(), &[stub("/out/x", true)]).unwrap();
-    let inside = outside.path().strip_prefix("/").unwrap().join("x");
-    assert!(path_of(active.root()).join(inside).is_dir());
-    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    for mut scene in Scene::all() {
+        let layer = scene.run_dir();
+        symlink(outside.path(), layer.join("out")).unwrap();
+        scene.lowers = vec![layer];
+        let active = scene.prepare(&[stub("/out/x", true)]);
+        let inside = outside.path().strip_prefix("/").unwrap().join("x");
+        assert!(path_of(active.root()).join(inside).is_dir());
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::lowers;
 use crate::files::Root;
 use crate::layer::{self, Committed, DiffError, Times};
-use crate::snapshot::{self, Active, SnapshotError, Stub};
+use crate::snapshot::{self, Active, Method, SnapshotError, Stub};
 use crate::solver::Made;
 
 /// Why what a step wrote could not become a layer.
@@ -66,9 +66,9 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// Mounts `base` with an empty writable layer on top, in which `stubs` are mount points.
+    /// Makes the files of `base` ready to be written to, with `stubs` as mount points in them.
     pub(super) fn new(
-        cache: &Cache,
+        (cache, method): (&Cache, &Method),
         base: &Snapshot,
         stubs: &[(String, bool)],
     ) -> Result<Self, CommitError> {
@@ -77,7 +77,7 @@ impl Workspace {
             .map(|(path, directory)| Stub { path: Path::new(path), is_directory: *directory })
             .collect();
         let run_dir = cache.run_dir()?;
-        let active = snapshot::prepare(&lowers(cache, base)?, run_dir.path(), &stubs)?;
+        let active = snapshot::prepare(method, &lowers(cache, base)?, run_dir.path(), &stubs)?;
         let root = Root::new(active.root().try_clone_to_owned().map_err(CommitError::Descriptor)?);
         Ok(Self {
             cache: cache.clone(),

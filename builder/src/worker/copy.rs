@@ -86,8 +86,10 @@ impl LocalWorker {
         let (cache, base, restamp) =
             (self.cache.clone(), job.inputs[onto].clone(), !job.vertex.no_cache);
         let (stop, warn) = (job.stop.clone(), self.warner(job));
+        let method = self.snapshots.clone();
         let work = move || -> Result<Made, OpError> {
-            let workspace = Workspace::new(&cache, &base, &[]).map_err(OpError::failed)?;
+            let workspace =
+                Workspace::new((&cache, &method), &base, &[]).map_err(OpError::failed)?;
             write(workspace.root())?;
             workspace.commit(restamp, &stop, warn).map_err(OpError::failed)
         };

@@ -14,7 +14,8 @@ use cache::NoRoom;
 use crate::MAKE_ROOM;
 use crate::event::StepId;
 use crate::files::{self, User};
-use crate::sandbox::{Container, Exit, Network, STUBS, SandboxError, Security};
+use crate::sandbox::{self, Container, Exit, Network, STUBS, SandboxError, Security};
+use crate::snapshot::Method;
 use crate::solver::{Job, Made, OpError};
 
 /// Why a command did not end well.
@@ -80,14 +81,14 @@ impl LocalWorker {
     pub(super) async fn exec(&self, exec: &ExecOp, job: Job<'_>) -> Result<Made, OpError> {
         refuse_other_platforms(exec)?;
         let mounted = self.mount_all(exec, &job).await?;
-        let (cache, base, stubs) =
-            (self.cache.clone(), job.inputs[exec.root].clone(), stubs(&mounted));
+        let (cache, method) = (self.cache.clone(), self.snapshots.clone());
+        let (base, stubs) = (job.inputs[exec.root].clone(), stubs(&mounted));
         let workspace = self
-            .blocking(move || Workspace::new(&cache, &base, &stubs))
+            .blocking(move || Workspace::new((&cache, &method), &base, &stubs))
             .await
             .map_err(OpError::failed)?;
         let user = files::resolve_user(workspace.root(), &exec.user).map_err(OpError::failed)?;
-        let root = workspace.root().dir().try_clone_to_owned().map_err(OpError::failed)?;
+        let root = self.root_of_container(&workspace)?;
         let exit = self.run_in(exec, &job, root, &user, mounted).await?;
         if job.stop.is_cancelled() {
             return Err(OpError::Stopped);
@@ -101,6 +102,15 @@ impl LocalWorker {
             .map_err(OpError::failed)?;
         made.recordable = self.contexts_are_unchanged(&job).await?;
         Ok(made)
+    }
+
+    /// What a sandbox can attach: of a plain directory that is a mount of its own.
+    fn root_of_container(&self, workspace: &Workspace) -> Result<OwnedFd, OpError> {
+        let root = workspace.root().dir();
+        match self.snapshots {
+            Method::Overlay => root.try_clone_to_owned().map_err(OpError::failed),
+            Method::Copies(_) => sandbox::bind(root, false).map_err(OpError::failed),
+        }
     }
 
     async fn run_in(

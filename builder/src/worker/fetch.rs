@@ -26,9 +26,10 @@ impl LocalWorker {
     pub(super) async fn fetch_file(&self, fetch: &FetchOp, job: Job<'_>) -> Result<Made, OpError> {
         let (cache, fetch, restamp) = (self.cache.clone(), fetch.clone(), !job.vertex.no_cache);
         let (stop, warn) = (job.stop.clone(), self.warner(&job));
+        let method = self.snapshots.clone();
         let work = move || -> Result<Made, OpError> {
-            let workspace =
-                Workspace::new(&cache, &Snapshot::default(), &[]).map_err(OpError::failed)?;
+            let workspace = Workspace::new((&cache, &method), &Snapshot::default(), &[])
+                .map_err(OpError::failed)?;
             let blob = Stoppable::new(cache.open_blob(&fetch.digest)?, &stop);
             write(workspace.root(), &fetch, blob).map_err(|source| {
                 let FetchOp { url, name, .. } = fetch.clone();

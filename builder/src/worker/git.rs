@@ -31,10 +31,11 @@ impl LocalWorker {
         let checkout = stopped.await.ok_or(OpError::Stopped)?.map_err(OpError::failed)?;
         let (cache, restamp) = (self.cache.clone(), !job.vertex.no_cache);
         let (stop, warn) = (job.stop.clone(), self.warner(&job));
+        let method = self.snapshots.clone();
         let work = move || -> Result<Made, OpError> {
             let _until_it_is_copied = run_dir;
-            let workspace =
-                Workspace::new(&cache, &Snapshot::default(), &[]).map_err(OpError::failed)?;
+            let workspace = Workspace::new((&cache, &method), &Snapshot::default(), &[])
+                .map_err(OpError::failed)?;
             let failed = |error| OpError::failed(CheckoutError::Directory(error));
             let root = Root::open(&checkout.part).map_err(failed)?;
             let source = Source {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use cache::{BlobReader, BlobWriter, Cache, CacheError, RunDir, Snapshot};
+use cache::{BlobReader, BlobWriter, Cache, CacheError, Deletions, RunDir, Snapshot};
 use frontend::Origin;
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
@@ -291,10 +291,11 @@ fn stage(
     std::fs::create_dir(&path)
         .map_err(|source| UnpackError::Open { path: path.clone(), source })?;
     let directory = open_directory(&path)?;
+    let into = (directory.as_fd(), cache.deletions());
     let applied = match reader {
         Reader::Stored(stored) => {
             let mut stored = Watched::new(Stoppable::new(stored, stop), progress);
-            let applied = apply(layer, &mut stored, directory.as_fd(), stop);
+            let applied = apply(layer, &mut stored, into, stop);
             // If the blob is damaged, that is what is wrong with its archive.
             io::copy(&mut stored, &mut io::sink())
                 .map_err(|source| UnpackError::Read { layer, source })?;
@@ -305,7 +306,7 @@ fn stage(
             // One byte more shows that it is too large, whatever it says.
             let reader = reader.take(blob.size.saturating_add(1));
             let mut saving = Saving { reader, writer: cache.write_blob()? };
-            let applied = apply(layer, &mut saving, directory.as_fd(), stop)?;
+            let applied = apply(layer, &mut saving, into, stop)?;
             // The digest is that of the whole blob, also of what lies behind the archive's end.
             io::copy(&mut saving, &mut io::sink())
                 .map_err(|source| UnpackError::Read { layer, source })?;
@@ -320,12 +321,13 @@ fn stage(
 fn apply(
     layer: DiffId,
     reader: &mut (impl Read + Send),
-    into: BorrowedFd<'_>,
+    (into, deletions): (BorrowedFd<'_>, Deletions),
     stop: &CancellationToken,
 ) -> Result<Applied, UnpackError> {
     let tar = archive::decompress(reader, stop);
     let tar = tar.map_err(|source| UnpackError::Read { layer, source })?;
-    let applied = layer::unpack(tar, into, &layer::Options::default());
+    let options = layer::Options { deletions, ..layer::Options::default() };
+    let applied = layer::unpack(tar, into, &options);
     let applied = applied.map_err(|source| UnpackError::Apply { layer, source })?;
     if applied.diff_id != layer {
         return Err(UnpackError::DiffId { layer, found: applied.diff_id });

@@ -46,7 +46,7 @@ use crate::mask::Masks;
 use crate::output::Outputs;
 use crate::owners::Owners;
 use crate::sandbox::Sandbox;
-use crate::snapshot::{self, SnapshotError};
+use crate::snapshot::{self, Method, SnapshotError};
 use crate::solver::{Files, Job, Made, Need, OpError, Worker};
 
 /// What a RUN sees of this machine.
@@ -94,6 +94,7 @@ const UNPACKERS: usize = 3;
 /// Runs ops on this machine.
 pub struct LocalWorker {
     cache: Cache,
+    snapshots: Method,
     registry: registry_client::Client,
     sandbox: Arc<Sandbox>,
     git: Git,
@@ -158,6 +159,7 @@ impl LocalWorker {
             .collect();
         Self {
             cache: services.cache.clone(),
+            snapshots: services.snapshots.clone(),
             registry: services.registry.clone(),
             sandbox: services.sandbox.clone(),
             git: request.git(services),
@@ -217,13 +219,13 @@ impl LocalWorker {
         self.tasks.spawn_blocking(work).await.expect("blocking work does not panic")
     }
 
-    /// Mounts `snapshot` read-only. Its layers are unpacked.
+    /// Shows `snapshot`, to be read only. Its layers are unpacked.
     pub fn view(&self, snapshot: &Snapshot) -> Result<View, ViewError> {
-        View::new(&self.cache, snapshot)
+        View::new(&self.cache, &self.snapshots, snapshot)
     }
 }
 
-/// A snapshot, mounted read-only as long as this lives.
+/// A snapshot, shown to be read as long as this lives.
 #[derive(Debug)]
 pub struct View {
     root: Root,
@@ -242,9 +244,9 @@ pub enum ViewError {
 }
 
 impl View {
-    fn new(cache: &Cache, snapshot: &Snapshot) -> Result<Self, ViewError> {
+    fn new(cache: &Cache, method: &Method, snapshot: &Snapshot) -> Result<Self, ViewError> {
         let run_dir = cache.run_dir()?;
-        let mounted = snapshot::view(&lowers(cache, snapshot)?, run_dir.path())?;
+        let mounted = snapshot::view(method, &lowers(cache, snapshot)?, run_dir.path())?;
         Ok(Self { root: Root::new(mounted), _run_dir: run_dir })
     }
 

@@ -18,7 +18,7 @@ use crate::context::BuildContext;
 use crate::files::{self, CopyOptions, FilesError, Root};
 use crate::owners::Owners;
 use crate::sandbox::{self, ContainerMount, SandboxError};
-use crate::snapshot::{self, SnapshotError};
+use crate::snapshot::{self, Method, SnapshotError};
 use crate::solver::{Job, OpError};
 
 /// Why something could not be mounted.
@@ -145,7 +145,8 @@ impl LocalWorker {
             MountSource::Bind { from, selection } => {
                 let (source, selection) = (self.source(from, job)?, selection.clone());
                 let (directory, stop) = (directory.to_owned(), job.stop.clone());
-                let work = move || bind(&source, &selection, read_only, &directory, &stop);
+                let method = self.snapshots.clone();
+                let work = move || bind(&method, &source, &selection, read_only, &directory, &stop);
                 let (bound, is_directory) = self.blocking(work).await?;
                 mounted.add(mount, sandbox::MountSource::Mount(bound), is_directory);
             }
@@ -264,7 +265,10 @@ impl LocalWorker {
         loop {
             let (cache, id, from) = (self.cache.clone(), id.clone(), from.clone());
             let stop = job.stop.clone();
-            let seed = move |directory: &Path| seed(directory, from.as_ref().as_ref(), mode, &stop);
+            let method = self.snapshots.clone();
+            let seed = move |directory: &Path| {
+                seed(&method, directory, from.as_ref().as_ref(), mode, &stop)
+            };
             let taken = self.blocking(move || cache.try_cache_mount(&id, sharing, seed)).await;
             if let Some(taken) = taken.map_err(OpError::failed)? {
                 return Ok(taken);
@@ -305,6 +309,7 @@ fn cache_id(mount: &CacheMount, source: Option<&Source>) -> String {
 
 /// Fills a new cache mount.
 fn seed(
+    method: &Method,
     directory: &Path,
     from: Option<&(Source, Selection)>,
     mode: (u32, u32, u32),
@@ -319,7 +324,7 @@ fn seed(
         Some((Source::Snapshot(_, lowers), selection)) => {
             let beside = directory.with_extension("view");
             std::fs::create_dir(&beside).map_err(|source| open_error(&beside, source))?;
-            let view = Root::new(snapshot::view(lowers, &beside)?);
+            let view = Root::new(snapshot::view(method, lowers, &beside)?);
             copy_all(&super::stage(&view, stop), selection, &to)
         }
     }
@@ -349,6 +354,7 @@ fn open_error(path: &Path, source: std::io::Error) -> MountError {
 /// Mounts what `selection` names; tells whether it is a directory. What is written to it is thrown
 /// away: it never reaches the source (CVE-2025-4953).
 fn bind(
+    method: &Method,
     source: &Source,
     selection: &Selection,
     read_only: bool,
@@ -362,11 +368,11 @@ fn bind(
             Ok((sandbox::bind(&copy, read_only)?, is_directory(&copy)?))
         }
         Source::Snapshot(_, lowers) if read_only => {
-            let view = Root::new(snapshot::view(lowers, directory)?);
+            let view = Root::new(snapshot::view(method, lowers, directory)?);
             bind_part(&view, selection, directory, read_only)
         }
         Source::Snapshot(_, lowers) => {
-            let active = snapshot::prepare(lowers, directory, &[])?;
+            let active = snapshot::prepare(method, lowers, directory, &[])?;
             let root = active.root().try_clone_to_owned();
             let root = Root::new(root.map_err(|source| open_error(directory, source))?);
             bind_part(&root, selection, directory, read_only)

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use tokio_util::sync::CancellationToken;
 
+use super::super::OPAQUE;
 use super::super::samples::{self, CAPABILITY_VALUE, Sample, describe, is_root};
 use super::super::tar::write_tree;
 use super::*;
@@ -340,7 +341,7 @@ fn an_archive_that_is_added_has_no_whiteouts_and_one_owner() {
     fs::create_dir(sample.at("real")).unwrap();
     symlink("/real", sample.at("d2")).unwrap();
     let archive = archive.file("d2/g", "");
-    let options = Options { whiteouts: Whiteouts::Keep, owner: Some((0, 9)), below: None };
+    let options = Options { whiteouts: Whiteouts::Keep, owner: Some((0, 9)), ..Options::default() };
     unpack(&archive.0[..], sample.fd.as_fd(), &options).unwrap();
     assert!(sample.at("x").exists() && sample.at(".wh.x").exists() && sample.at("real/g").exists());
     let owner = |name: &str| sample.at(name).metadata().map(|m| (m.uid(), m.gid())).unwrap();

@@ -17,7 +17,9 @@ const BASE: &str = "mkdir -p d/sub e; echo f > f; echo g > d/g; echo h > d/sub/h
 
 /// Fails unless `script`, run on [`BASE`], leaves exactly `expected`.
 fn leaves(script: &str, expected: &[&str]) {
-    assert_eq!(Scene::on(BASE).step(script).entries(), expected, "{script}");
+    for scene in Scene::all_on(BASE) {
+        assert_eq!(scene.step(script).entries(), expected, "{script}");
+    }
 }
 
 #[test]
@@ -71,11 +73,12 @@ fn one_kind_of_entry_replaces_another_without_a_whiteout() {
     leaves("rm f; mkdir f; echo x > f/x", &["f/", "f/x"]);
     leaves("rm l; mkdir l", &["l/"]);
     leaves("rm -r d; ln -s e d", &["d -> e"]);
-    let scene = Scene::on(BASE);
-    let made = scene.step("rm f l; mkdir f l");
-    for name in [c"f", c"l"] {
-        let dir = walk::open_dir(made.open().as_fd(), name).unwrap();
-        assert_eq!(walk::xattr(dir.as_fd(), OPAQUE).unwrap(), None, "{name:?}");
+    for scene in Scene::all_on(BASE) {
+        let made = scene.step("rm f l; mkdir f l");
+        for name in [c"f", c"l"] {
+            let dir = walk::open_dir(made.open().as_fd(), name).unwrap();
+            assert_eq!(walk::xattr(dir.as_fd(), OPAQUE).unwrap(), None, "{name:?}");
+        }
     }
 }
 
@@ -123,9 +126,10 @@ fn a_lost_capability_is_a_change() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on("echo x > ping; setcap cap_net_raw=ep ping");
-    assert_eq!(scene.step("setcap -r ping; chmod 644 ping").entries(), ["ping"]);
-    assert_eq!(scene.step("chmod 644 ping").entries(), [""; 0]);
+    for scene in Scene::all_on("echo x > ping; setcap cap_net_raw=ep ping") {
+        assert_eq!(scene.step("setcap -r ping; chmod 644 ping").entries(), ["ping"]);
+        assert_eq!(scene.step("chmod 644 ping").entries(), [""; 0]);
+    }
 }
 
 #[test]
@@ -137,7 +141,12 @@ fn hard_links_stay_together() {
     leaves("echo x > b; ln b a; ln b d/c", &["a", "b = a", "d/", "d/c = a"]);
     // An overlay parts what was linked below; what was not changed is still not there.
     leaves("chmod 644 e/i", &[]);
-    leaves("echo x >> e/i", &["e/", "e/i"]);
+    let [overlay, devices, sockets] = Scene::all_on(BASE);
+    let write = "echo x >> e/i";
+    assert_eq!(overlay.step(write).entries(), ["e/", "e/i"]);
+    // On a plain file system both names are one file.
+    assert_eq!(devices.step(write).entries(), ["e/", "e/i", "e/j"]);
+    assert_eq!(sockets.step(write).entries(), ["e/", "e/i", "e/j"]);
 }
 
 #[test]
@@ -145,24 +154,25 @@ fn what_no_tar_holds_is_taken_away() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on(BASE);
-    let made = scene.step_by(&[], |root| {
-        shell(
-            root,
-            "mkdir s .wh.dir d/t; echo x > .wh.file; echo x > d/.wh..wh..opq; : > .wh.dir/x",
-        );
-        let _socket = UnixListener::bind(path_of(root).join("s/socket")).unwrap();
-        let file = fs::File::create(path_of(root).join("f")).unwrap();
-        rustix::fs::fsetxattr(&file, c"user.x", b"y", rustix::fs::XattrFlags::empty()).unwrap();
-        let dir = walk::open_dir(root, c"s").unwrap();
-        rustix::fs::fsetxattr(&dir, c"user.x", b"y", rustix::fs::XattrFlags::empty()).unwrap();
-    });
-    assert_eq!(made.entries(), ["d/", "d/t/", "f", "s/"]);
-    assert_eq!(made.committed.left_out, [".wh.dir", ".wh.file", "d/.wh..wh..opq"]);
-    let file = fs::File::open(made.upper.join("f")).unwrap();
-    assert_eq!(rustix::fs::flistxattr(&file, &mut [0; 64][..]).unwrap(), 0);
-    for name in ["d", "d/t", "f", "s"] {
-        assert_eq!(made.upper.join(name).metadata().unwrap().mtime_nsec(), 0, "{name}");
+    for scene in Scene::all_on(BASE) {
+        let made = scene.step_by(&[], |root| {
+            shell(
+                root,
+                "mkdir s .wh.dir d/t; echo x > .wh.file; echo x > d/.wh..wh..opq; : > .wh.dir/x",
+            );
+            let _socket = UnixListener::bind(path_of(root).join("s/socket")).unwrap();
+            let file = fs::File::create(path_of(root).join("f")).unwrap();
+            rustix::fs::fsetxattr(&file, c"user.x", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+            let dir = walk::open_dir(root, c"s").unwrap();
+            rustix::fs::fsetxattr(&dir, c"user.x", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        });
+        assert_eq!(made.entries(), ["d/", "d/t/", "f", "s/"]);
+        assert_eq!(made.committed.left_out, [".wh.dir", ".wh.file", "d/.wh..wh..opq"]);
+        let file = fs::File::open(made.upper.join("f")).unwrap();
+        assert_eq!(rustix::fs::flistxattr(&file, &mut [0; 64][..]).unwrap(), 0);
+        for name in ["d", "d/t", "f", "s"] {
+            assert_eq!(made.upper.join(name).metadata().unwrap().mtime_nsec(), 0, "{name}");
+        }
     }
 }
 
@@ -171,11 +181,14 @@ fn whiteouts_see_through_the_layers_to_what_is_there() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on(BASE).and("rm -r d f; mkdir d; echo new > d/k").and("echo x > x");
-    assert_eq!(scene.step("mkdir f; rmdir f; mkdir d/g; rmdir d/g").entries(), [""; 0]);
-    assert_eq!(scene.step("rm d/k x").entries(), ["d/", "d/.wh.k", ".wh.x"]);
-    assert_eq!(scene.step("mkdir f").entries(), ["f/"]);
-    assert_eq!(scene.step("mkdir d/sub").entries(), ["d/", "d/sub/"]);
+    for scene in Scene::all_on(BASE)
+        .map(|scene| scene.and("rm -r d f; mkdir d; echo new > d/k").and("echo x > x"))
+    {
+        assert_eq!(scene.step("mkdir f; rmdir f; mkdir d/g; rmdir d/g").entries(), [""; 0]);
+        assert_eq!(scene.step("rm d/k x").entries(), ["d/", "d/.wh.k", ".wh.x"]);
+        assert_eq!(scene.step("mkdir f").entries(), ["f/"]);
+        assert_eq!(scene.step("mkdir d/sub").entries(), ["d/", "d/sub/"]);
+    }
 }
 
 #[test]
@@ -183,16 +196,25 @@ fn on_nothing_everything_is_new() {
     if !is_root() {
         return;
     }
-    let scene = Scene::empty();
-    assert_eq!(scene.step("mkdir d; echo x > d/x; mkdir e; rmdir e").entries(), ["d/", "d/x"]);
-    let nothing = scene.step(":").committed;
-    assert_eq!((nothing.diff_id.0, nothing.size), (Digest::of([0; 1024]), 1024));
-    assert!(nothing.times.is_empty());
+    for scene in Scene::all() {
+        assert_eq!(scene.step("mkdir d; echo x > d/x; mkdir e; rmdir e").entries(), ["d/", "d/x"]);
+        let nothing = scene.step(":").committed;
+        assert_eq!((nothing.diff_id.0, nothing.size), (Digest::of([0; 1024]), 1024));
+        assert!(nothing.times.is_empty());
+    }
 }
 
 /// Everything that the next step could see in `root`, but for times.
 fn seen(root: BorrowedFd<'_>) -> String {
-    let what = "%P %y %m %U:%G %n %l\n";
+    seen_as("%P %y %m %U:%G %n %l\n", root)
+}
+
+/// The same without the numbers of links: those of a view made of links are others.
+fn read(root: BorrowedFd<'_>) -> String {
+    seen_as("%P %y %m %U:%G %l\n", root)
+}
+
+fn seen_as(what: &str, root: BorrowedFd<'_>) -> String {
     // An overlay counts the links of a directory as it likes.
     let of_directories = what.replace("%n ", "");
     shell(
@@ -210,17 +232,55 @@ fn the_next_step_sees_what_this_one_saw() {
         return;
     }
     for seed in 1..40 {
-        let mut scene = Scene::on("mkdir -p a/b c; echo 1 > a/a; echo 2 > a/b/c; ln -s a b");
-        let mut dice = Dice(seed * 0x9e37_79b9);
-        for _ in 0..3 {
+        for (number, mut scene) in Scene::all_on(RANDOM_BASE).into_iter().enumerate() {
+            // What is changed through one of several names is parted from them, on an overlay at
+            // once, of copies when the layer is made.
+            let is_overlay = number == 0;
+            if !is_overlay && seed > 12 {
+                continue;
+            }
+            let mut dice = Dice(seed * 0x9e37_79b9);
+            for _ in 0..3 {
+                let script = random_script(&mut dice);
+                let mut before = [String::new(), String::new()];
+                let made = scene.step_by(&[], |root| {
+                    shell(root, &script);
+                    before = [seen(root), read(root)];
+                });
+                scene.lowers.insert(0, made.upper);
+                let (next, view) = (scene.prepare(&[]), scene.view());
+                if is_overlay {
+                    assert_eq!(seen(next.root()), before[0], "seed {seed}: {script}");
+                }
+                for files in [next.root(), view.as_fd()] {
+                    assert_eq!(read(files), before[1], "seed {seed}: {script}");
+                }
+            }
+        }
+    }
+}
+
+const RANDOM_BASE: &str = "mkdir -p a/b c; echo 1 > a/a; echo 2 > a/b/c; ln -s a b";
+
+#[test]
+fn every_method_makes_the_same_layer() {
+    if !is_root() {
+        return;
+    }
+    for seed in 1..20 {
+        let [mut overlay, mut devices, mut sockets] = Scene::all_on(RANDOM_BASE);
+        let mut dice = Dice(seed * 0x85eb_ca6b);
+        for step in 0..3 {
             let script = random_script(&mut dice);
-            let mut before = String::new();
-            let made = scene.step_by(&[], |root| {
-                shell(root, &script);
-                before = seen(root);
-            });
-            scene.lowers.insert(0, made.upper);
-            assert_eq!(seen(scene.view().as_fd()), before, "seed {seed}: {script}");
+            let now = 1_700_000_000 + step;
+            let expected = overlay.step_at(now, &script);
+            for scene in [&mut devices, &mut sockets] {
+                let made = scene.step_at(now, &script);
+                assert_eq!(made.entries(), expected.entries(), "seed {seed}: {script}");
+                assert_eq!(made.committed, expected.committed, "seed {seed}: {script}");
+                scene.lowers.insert(0, made.upper);
+            }
+            overlay.lowers.insert(0, expected.upper);
         }
     }
 }
@@ -257,21 +317,22 @@ fn two_runs_of_a_step_differ_in_nothing_but_times() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on(BASE);
-    let first = scene.step_at(1_700_000_000, STEP);
-    let second = scene.step_at(1_700_000_001, STEP);
-    let (one, two) = (&first.committed, &second.committed);
-    assert_eq!((one.timeless, one.size), (two.timeless, two.size));
-    assert_ne!(one.diff_id, two.diff_id);
-    assert!(!one.times.is_empty());
+    for scene in Scene::all_on(BASE) {
+        let first = scene.step_at(1_700_000_000, STEP);
+        let second = scene.step_at(1_700_000_001, STEP);
+        let (one, two) = (&first.committed, &second.committed);
+        assert_eq!((one.timeless, one.size), (two.timeless, two.size));
+        assert_ne!(one.diff_id, two.diff_id);
+        assert!(!one.times.is_empty());
 
-    let times = Times::from_bytes(&one.times.to_bytes()).unwrap();
-    restamp(second.open().as_fd(), &times).unwrap();
-    assert_eq!(
-        diff_id(second.open().as_fd(), &CancellationToken::new()).unwrap(),
-        (one.diff_id, one.size)
-    );
-    assert_eq!(describe(second.open().as_fd()), describe(first.open().as_fd()));
+        let times = Times::from_bytes(&one.times.to_bytes()).unwrap();
+        restamp(second.open().as_fd(), &times).unwrap();
+        assert_eq!(
+            diff_id(second.open().as_fd(), &CancellationToken::new()).unwrap(),
+            (one.diff_id, one.size)
+        );
+        assert_eq!(describe(second.open().as_fd()), describe(first.open().as_fd()));
+    }
 }
 
 #[test]
@@ -279,16 +340,17 @@ fn a_step_that_takes_longer_is_still_the_same() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on(BASE);
-    let slow = |later: u64| format!("{STEP}; touch -hd @{later}.25 new/l; touch -d @{later} f");
-    let first = scene.step_at(1_700_000_000, &slow(1_700_000_001));
-    let second = scene.step_at(1_700_000_100, &slow(1_700_000_100));
-    assert_eq!(first.committed.timeless, second.committed.timeless);
-    restamp(second.open().as_fd(), &first.committed.times).unwrap();
-    assert_eq!(
-        diff_id(second.open().as_fd(), &CancellationToken::new()).unwrap().0,
-        first.committed.diff_id
-    );
+    for scene in Scene::all_on(BASE) {
+        let slow = |later: u64| format!("{STEP}; touch -hd @{later}.25 new/l; touch -d @{later} f");
+        let first = scene.step_at(1_700_000_000, &slow(1_700_000_001));
+        let second = scene.step_at(1_700_000_100, &slow(1_700_000_100));
+        assert_eq!(first.committed.timeless, second.committed.timeless);
+        restamp(second.open().as_fd(), &first.committed.times).unwrap();
+        assert_eq!(
+            diff_id(second.open().as_fd(), &CancellationToken::new()).unwrap().0,
+            first.committed.diff_id
+        );
+    }
 }
 
 #[test]
@@ -296,15 +358,16 @@ fn times_that_were_set_belong_to_the_layer() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on(BASE);
-    let timeless = |time: &str| {
-        let script = format!("echo x > new; touch -d {time} new");
-        scene.step(&script).committed.timeless
-    };
-    assert_ne!(timeless("2001-01-01"), timeless("2020-01-01"));
-    assert_ne!(timeless("2001-01-01"), scene.step("echo x > new").committed.timeless);
-    assert_ne!(timeless("@0"), scene.step("echo x > new").committed.timeless);
-    assert_eq!(timeless("2020-01-01"), timeless("2020-01-01"));
+    for scene in Scene::all_on(BASE) {
+        let timeless = |time: &str| {
+            let script = format!("echo x > new; touch -d {time} new");
+            scene.step(&script).committed.timeless
+        };
+        assert_ne!(timeless("2001-01-01"), timeless("2020-01-01"));
+        assert_ne!(timeless("2001-01-01"), scene.step("echo x > new").committed.timeless);
+        assert_ne!(timeless("@0"), scene.step("echo x > new").committed.timeless);
+        assert_eq!(timeless("2020-01-01"), timeless("2020-01-01"));
+    }
 }
 
 #[test]
@@ -312,11 +375,13 @@ fn other_contents_or_names_are_another_step() {
     if !is_root() {
         return;
     }
-    let scene = Scene::on(BASE);
-    let timeless = |script: &str| scene.step(script).committed.timeless;
-    let one = timeless("echo x > new");
-    for other in ["echo y > new", "echo x > other", "echo x > new; chmod 600 new", "mkdir new"] {
-        assert_ne!(timeless(other), one, "{other}");
+    for scene in Scene::all_on(BASE) {
+        let timeless = |script: &str| scene.step(script).committed.timeless;
+        let one = timeless("echo x > new");
+        for other in ["echo y > new", "echo x > other", "echo x > new; chmod 600 new", "mkdir new"]
+        {
+            assert_ne!(timeless(other), one, "{other}");
+        }
+        assert_eq!(timeless("sleep 0; echo x > new"), one);
     }
-    assert_eq!(timeless("sleep 0; echo x > new"), one);
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, XattrFlags, makedev};
 
+use super::super::OPAQUE;
 use super::super::samples::{CAPABILITY_VALUE, Sample, is_root};
 use super::*;
 
@@ -149,12 +150,12 @@ fn entries_of_every_kind_are_read_by_others() {
         ("block", FileType::BlockDevice, makedev(259, 70_000)),
         ("character", FileType::CharacterDevice, makedev(1, 3)),
         ("deleted", FileType::CharacterDevice, makedev(0, 0)),
+        ("gone too", FileType::Socket, 0),
         ("pipe", FileType::Fifo, 0),
     ] {
         rustix::fs::mknodat(CWD, sample.at(name), kind, mode, device).unwrap();
         set_time(&sample.at(name), 0);
     }
-    let _socket = std::os::unix::net::UnixListener::bind(sample.at("socket")).unwrap();
     symlink("file", sample.at("symbolic")).unwrap();
     set_time(&sample.at("symbolic"), 0);
     write(&sample.at("file"), "content");
@@ -175,6 +176,7 @@ fn entries_of_every_kind_are_read_by_others() {
             "crw------- 0/0 1,3 1970-01-01 00:00:00 character",
             "---------- 0/0 0 1970-01-01 00:00:00 .wh.deleted",
             "-rw-r--r-- 0/0 7 2001-09-09 01:46:40 file",
+            "---------- 0/0 0 1970-01-01 00:00:00 .wh.gone too",
             "drwxr-xr-x 0/0 0 1970-01-01 00:00:00 opaque/",
             "---------- 0/0 0 1970-01-01 00:00:00 opaque/.wh..wh..opq",
             "hrw-r--r-- 0/0 0 2001-09-09 01:46:40 opaque/hard link to file",
