@@ -8,6 +8,7 @@ mod arrows;
 mod cache;
 mod call;
 mod command_line;
+mod copies;
 mod copy;
 mod disk_full;
 mod dockerfile;

@@ -170,7 +170,9 @@ fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, S
         }
         Action::Check { .. } if !root.exists() => Err(cache::CacheError::NoStore { root }.into()),
         Action::Check { repair } => {
-            Ok(store::run_check(&open_store(&root, sandbox.level())?, repair)?)
+            let stop = CancellationToken::new();
+            let (cache, _) = open_to_build(&root, sandbox.level(), &stop)?;
+            Ok(store::run_check(&cache, repair)?)
         }
     }
 }
@@ -335,10 +337,13 @@ fn services(
     events: Events,
 ) -> Result<Services, StartError> {
     let (sandbox, stop) = (Arc::new(sandbox), CancellationToken::new());
-    let (cache, snapshots) = open_to_build(store, sandbox.level(), &stop)?;
+    let (cache, chosen) = open_to_build(store, sandbox.level(), &stop)?;
+    if let Some(note) = chosen.note {
+        say(&format!("note: {note}"));
+    }
     Ok(Services {
         cache,
-        snapshots,
+        snapshots: chosen.method,
         registry: registry(settings, logins.credentials(&sandbox))?,
         sandbox,
         host: Host { resolv_conf: PathBuf::from("/etc/resolv.conf") },
@@ -352,13 +357,10 @@ fn open_to_build(
     store: &Path,
     level: Level,
     stop: &CancellationToken,
-) -> Result<(Cache, Method), StartError> {
+) -> Result<(Cache, Chosen), StartError> {
     let cache = open_store(store, level)?;
-    let Chosen { method, note } = Method::choose(store, cache.run_dir()?, true, stop)?;
-    if let Some(note) = note {
-        say(&format!("note: {note}"));
-    }
-    Ok((cache.with_deletions(method.deletions()), method))
+    let chosen = Method::choose(store, cache.run_dir()?, true, stop)?;
+    Ok((cache.with_deletions(chosen.method.deletions()), chosen))
 }
 
 /// Opens the store. What is recorded where a `chown` has no effect answers nobody else.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::{CacheError, RunDir, Sharing, Snapshot};
-use frontend::{CacheMount, CacheSharing, ExecOp, FileSource, Mount, MountSource, Selection};
+use frontend::{
+    CacheMount, CacheSharing, ExecOp, FileSource, Mount, MountSource, SecurityMode, Selection,
+};
 use rustix::fs::FileType;
 use tokio_util::sync::CancellationToken;
 
@@ -120,15 +122,27 @@ impl LocalWorker {
         let run_dir = self.cache.run_dir()?;
         for (number, mount) in exec.mounts.iter().enumerate() {
             let directory = run_dir.path().join(format!("mount-{number}"));
-            self.mount(mount, job, &directory, &mut mounted).await.map_err(OpError::failed)?;
+            let is_guarded = self.is_guarded(exec);
+            let made = self.mount(mount, is_guarded, job, &directory, &mut mounted).await;
+            made.map_err(OpError::failed)?;
         }
         mounted._run_dir = Some(run_dir);
         Ok(mounted)
     }
 
+    /// Whether nothing that the command does writes to a read-only mount of a layer's own files: it
+    /// can't, or there are none, since overlays never write to layers.
+    fn is_guarded(&self, exec: &ExecOp) -> bool {
+        match (&self.snapshots, exec.security) {
+            (Method::Overlay, _) | (Method::Copies(_), SecurityMode::Sandbox) => true,
+            (Method::Copies(_), SecurityMode::Insecure) => false,
+        }
+    }
+
     async fn mount(
         &self,
         mount: &Mount,
+        is_guarded: bool,
         job: &Job<'_>,
         directory: &Path,
         mounted: &mut Mounted,
@@ -146,7 +160,8 @@ impl LocalWorker {
                 let (source, selection) = (self.source(from, job)?, selection.clone());
                 let (directory, stop) = (directory.to_owned(), job.stop.clone());
                 let method = self.snapshots.clone();
-                let work = move || bind(&method, &source, &selection, read_only, &directory, &stop);
+                let access = Access { read_only, is_guarded };
+                let work = move || bind(&method, &source, &selection, access, &directory, &stop);
                 let (bound, is_directory) = self.blocking(work).await?;
                 mounted.add(mount, sandbox::MountSource::Mount(bound), is_directory);
             }
@@ -351,13 +366,21 @@ fn open_error(path: &Path, source: std::io::Error) -> MountError {
     MountError::Open { path: path.display().to_string(), source }
 }
 
+/// What a command may do with a mount.
+#[derive(Clone, Copy)]
+struct Access {
+    read_only: bool,
+    /// Whether it is kept from writing to one that is read-only.
+    is_guarded: bool,
+}
+
 /// Mounts what `selection` names; tells whether it is a directory. What is written to it is thrown
 /// away: it never reaches the source (CVE-2025-4953).
 fn bind(
     method: &Method,
     source: &Source,
     selection: &Selection,
-    read_only: bool,
+    Access { read_only, is_guarded }: Access,
     directory: &Path,
     stop: &CancellationToken,
 ) -> Result<(OwnedFd, bool), MountError> {
@@ -367,7 +390,7 @@ fn bind(
             let copy = copy_context(&context.source(stop), selection, directory)?;
             Ok((sandbox::bind(&copy, read_only)?, is_directory(&copy)?))
         }
-        Source::Snapshot(_, lowers) if read_only => {
+        Source::Snapshot(_, lowers) if read_only && is_guarded => {
             let view = Root::new(snapshot::view(method, lowers, directory)?);
             bind_part(&view, selection, directory, read_only)
         }

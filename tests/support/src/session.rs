@@ -34,7 +34,17 @@ pub struct Session {
     bases: Vec<(String, PathBuf)>,
     environment: Vec<(String, String)>,
     caller: Caller,
+    is_on_overlay: bool,
 }
+
+/// Mounts an overlay (lower, upper and work directory, place), in a mount namespace that ends with
+/// the command.
+const ON_OVERLAY: &str = r#"
+set -eu
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" "$4"
+shift 4
+exec "$@"
+"#;
 
 impl Session {
     /// Starts a session with an empty context and an empty store.
@@ -50,12 +60,21 @@ impl Session {
             fs::create_dir(dir.path().join(part)).unwrap();
         }
         let caller = Caller::Root;
-        Self { dir, store: "store", bases: vec![], environment: vec![], caller }.base(Base::Busybox)
+        let (bases, environment) = (vec![], vec![]);
+        Self { dir, store: "store", bases, environment, caller, is_on_overlay: false }
+            .base(Base::Busybox)
     }
 
     /// Has somebody else run rbuild, to whom context and home then belong.
     pub fn run_by(mut self, caller: Caller) -> Self {
         self.caller = caller;
+        self
+    }
+
+    /// Has rbuild see its store on an overlay, as in a container without a volume. What it puts there
+    /// is in the [store](Self::store) all the same.
+    pub fn on_overlay(mut self) -> Self {
+        self.is_on_overlay = true;
         self
     }
 
@@ -168,6 +187,25 @@ impl Session {
     }
 
     fn rbuild_command(&self, line: Vec<String>) -> Command {
+        let command = self.callers_command(line);
+        if !self.is_on_overlay {
+            return command;
+        }
+        let parts = ["lower", "work", "on-overlay"].map(|part| self.path(part));
+        for part in parts.iter().chain([&self.store()]) {
+            fs::create_dir_all(part).unwrap();
+            self.caller.own(part, false);
+        }
+        fs::set_permissions(self.store(), fs::Permissions::from_mode(0o700)).unwrap();
+        let [lower, work, place] = &parts;
+        let mut wrapped = self.command("unshare");
+        wrapped.args(["--mount", "sh", "-c", ON_OVERLAY, "sh"]);
+        wrapped.args([lower, &self.store(), work, place]);
+        wrapped.arg(command.get_program()).args(command.get_args());
+        wrapped
+    }
+
+    fn callers_command(&self, line: Vec<String>) -> Command {
         match self.caller {
             Caller::Root | Caller::RootOfContainer => {
                 let mut words = self.caller.prefix(self.dir.path(), &[]);
@@ -225,7 +263,10 @@ impl Session {
             .env("XDG_CONFIG_HOME", self.path("home/.config"))
             .env("XDG_RUNTIME_DIR", self.path("tmp"))
             .env("TMPDIR", self.path("tmp"))
-            .env("RBUILD_ROOT", self.store())
+            .env(
+                "RBUILD_ROOT",
+                if self.is_on_overlay { self.path("on-overlay") } else { self.store() },
+            )
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null());
         // The whole suite can be run at one of the sandbox's levels; the other callers are at theirs.
