@@ -38,11 +38,16 @@ impl Scene {
     /// Nothing yet, and steps work on copies; what they delete is told by `deletions`.
     pub(crate) fn copies(deletions: Deletions) -> Self {
         let mut scene = Self::empty();
-        let home = scene.dir.path().join("trees");
+        let home = scene.trees();
         fs::create_dir(&home).unwrap();
         let trees = Trees::in_directory(home, deletions, CancellationToken::new());
         scene.method = Method::Copies(Arc::new(trees));
         scene
+    }
+
+    /// Where copies are.
+    pub(crate) fn trees(&self) -> PathBuf {
+        self.dir.path().join("trees")
     }
 
     /// One layer of what `script` makes, with times of 2001.

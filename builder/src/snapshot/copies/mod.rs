@@ -37,4 +37,7 @@ mod sync;
 mod trees;
 
 pub(crate) use trees::Tree;
+
+#[cfg(test)]
+mod tests;
 pub use trees::Trees;
