@@ -541,6 +541,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whatever_a_commit_says_of_its_time_is_a_time_or_none() {
+        let since = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(time_of("1700000000"), since(1_700_000_000));
+        assert_eq!(time_of("-1"), since(0));
+        assert_eq!(time_of("8589934591"), since(8_589_934_591));
+        for none in ["8589934592", "9223372036854775807", "9223372036854775808", "", "now"] {
+            assert_eq!(time_of(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn a_secret_for_the_host_goes_before_one_for_all_and_a_header_before_a_token() {
         let all = [
             ("GIT_AUTH_HEADER.h.org:8443", "header of the host\n"),

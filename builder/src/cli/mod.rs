@@ -359,7 +359,7 @@ fn open_to_build(
     stop: &CancellationToken,
 ) -> Result<(Cache, Chosen), StartError> {
     let cache = open_store(store, level)?;
-    let chosen = Method::choose(store, cache.run_dir()?, true, stop)?;
+    let chosen = Method::choose(&cache, level != Level::Chroot, stop)?;
     Ok((cache.with_deletions(chosen.method.deletions()), chosen))
 }
 

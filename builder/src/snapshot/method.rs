@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cache::{Deletions, RunDir};
+use cache::{Cache, Deletions};
 use rustix::fd::AsFd;
 use tokio_util::sync::CancellationToken;
 
@@ -29,15 +29,18 @@ pub struct Chosen {
 }
 
 impl Method {
-    /// Chooses the best one that works on the filesystem of `run_dir`, an empty run directory in the
-    /// store at `store`. `may_mount`: whether the sandbox lets this process mount anything at all.
-    /// What is done by copies ends soon once `stop` is cancelled.
+    /// Chooses the best one that works where the store is. `may_mount`: whether the sandbox lets this
+    /// process mount anything at all. What is done by copies ends soon once `stop` is cancelled.
     pub fn choose(
-        store: &Path,
-        run_dir: RunDir,
+        cache: &Cache,
         may_mount: bool,
         stop: &CancellationToken,
     ) -> Result<Chosen, SnapshotError> {
+        let store = cache.root();
+        if may_mount && has_all_for_overlays(store) {
+            return Ok(Chosen { method: Self::Overlay, note: None });
+        }
+        let run_dir = cache.run_dir()?;
         let reason = match may_mount.then(|| try_overlay(run_dir.path())) {
             Some(Ok(())) => return Ok(Chosen { method: Self::Overlay, note: None }),
             Some(Err(_)) if lies_on_overlay(store) => Some(format!(
@@ -67,11 +70,21 @@ impl Method {
     }
 }
 
-/// Mounts an overlay that can be written to, for a moment.
+/// Whether the store is on a file system of which it is known: that spares each build the trial.
+fn has_all_for_overlays(store: &Path) -> bool {
+    /// `EXT4_SUPER_MAGIC`, `XFS_SUPER_MAGIC`, `BTRFS_SUPER_MAGIC`
+    const KNOWN: [i64; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
+    rustix::fs::statfs(store).is_ok_and(|found| KNOWN.contains(&found.f_type))
+}
+
+/// Mounts an overlay that can be written to, for a moment, and makes a directory opaque: the memory
+/// of kernels before 6.6 takes no attribute of a user's.
 fn try_overlay(run_dir: &Path) -> Result<(), SnapshotError> {
     let [lower, upper, work] =
         ["try-lower", "try-upper", "try-work"].map(|name| make_dir(run_dir, name));
     let (lower, upper, work) = (lower?, upper?, work?);
+    layer::mark_opaque(overlay::open(&lower)?.as_fd(), Deletions::Devices)
+        .map_err(SnapshotError::on("mark", &lower))?;
     mount(&[lower], Some(Writable { upper: &upper, work: &work }), run_dir).map(drop)
 }
 

@@ -54,6 +54,9 @@ pub enum SnapshotError {
         /// How many there are, the writable one left out.
         layers: usize,
     },
+    /// The store can't be written.
+    #[error(transparent)]
+    Cache(#[from] cache::CacheError),
     /// What a step wrote could not be made a layer.
     #[error(transparent)]
     Diff(#[from] crate::layer::DiffError),
@@ -300,7 +303,7 @@ fn with_words_of(context: BorrowedFd<'_>, error: SnapshotError) -> SnapshotError
             let source = io::Error::new(source.kind(), format!("{source}: {}", words.join("; ")));
             SnapshotError::Path { action, path, source }
         }
-        other @ (SnapshotError::TooManyLayers { .. } | SnapshotError::Diff(_)) => other,
+        other => other,
     }
 }
 
