@@ -5,10 +5,14 @@
 //! extended attribute of the file or directory. overlayfs copies it up, as does a command that
 //! copies attributes. One kind of `chown` the kernel allows here, to root: that leaves the note.
 //!
-//! Links and pipes can have no such attribute. Theirs are in a [file beside the layer](owners_file),
-//! and, as long as this process runs, in a table by inode: through however many layers one looks,
-//! overlayfs shows the inode of the layer that has the link. A link that a command moves or copies
-//! is another one, and root's.
+//! Links and pipes can have no such attribute. They can have one that has no meaning on them: the
+//! [capabilities](ON_LINKS) that an executed file gives. 16 of its bytes are anybody's, and the
+//! kernel lets root of a user namespace set it. It is copied up and moved like the other.
+//!
+//! A file system may refuse that too. Then the owners of links are in a
+//! [file beside the layer](owners_file), and, as long as this process runs, in a table by inode:
+//! through however many layers one looks, overlayfs shows the inode of the layer that has the link.
+//! A link that a command moves or copies is another one there, and root's.
 //!
 //! Elsewhere the attribute means nothing: a command that is not root could set it on its own files
 //! and so make them root's in the image.
@@ -28,6 +32,12 @@ use rustix::path::Arg;
 
 /// The attribute: user and group id, 4 bytes each, little end first.
 pub(crate) const OWNER: &CStr = c"user.rbuild.owner";
+
+/// The attribute of links, pipes and whatever else is neither file nor directory.
+const ON_LINKS: &CStr = c"security.capability";
+
+/// The attribute's revision, as the kernel demands it, and our mark in the place of capabilities.
+const ON_LINKS_MARKS: [u32; 2] = [0x0200_0000, u32::from_le_bytes(*b"rbow")];
 
 /// User and group.
 pub(crate) type Owner = (u32, u32);
@@ -89,7 +99,7 @@ impl Owners {
                 let root = (Some(Uid::ROOT), Some(Gid::ROOT));
                 let name = name.into_c_str()?;
                 rustix::fs::chownat(&dir, &*name, root.0, root.1, AtFlags::SYMLINK_NOFOLLOW)?;
-                match Noted::on_name(dir.as_fd(), &*name)?.set((uid, gid)) {
+                match Noted::on_name(dir.as_fd(), &*name)?.set_any((uid, gid)) {
                     Err(Errno::PERM | Errno::NOTSUP) => {
                         links().give(Birth::of(dir, &*name)?, (uid, gid));
                         Ok(())
@@ -133,14 +143,25 @@ pub(crate) fn inherited_group(dir: impl AsFd) -> io::Result<Option<u32>> {
 impl Owners {
     /// The owner of the link or pipe `name` in `dir`, `found` by the kernel.
     pub(crate) fn of_link(self, dir: impl AsFd, name: impl Arg, found: Owner) -> io::Result<Owner> {
-        if self == Self::Kernel || links().owners.is_empty() {
+        if self == Self::Kernel {
             return Ok(found);
         }
-        let birth = Birth::of(dir, name)?;
+        let name = name.into_c_str()?;
+        let noted = match name.is_empty() {
+            true => Noted::on(dir.as_fd()).get_of_link()?,
+            false => Noted::on_name(dir.as_fd(), &*name)?.get_of_link()?,
+        };
+        if let Some(owner) = noted {
+            return Ok(owner);
+        }
+        if links().owners.is_empty() {
+            return Ok(found);
+        }
+        let birth = Birth::of(dir, &*name)?;
         Ok(links().owners.get(&birth).copied().unwrap_or(found))
     }
 
-    /// Whether any link or pipe is known to be somebody else's than the kernel says.
+    /// Whether any link or pipe is somebody else's by the table.
     pub(crate) fn knows_links(self) -> bool {
         self == Self::Attribute && !links().owners.is_empty()
     }
@@ -180,6 +201,35 @@ impl Owners {
             }
         }
         Ok(())
+    }
+}
+
+/// What is noted on a file that is open as a mere place, a link itself.
+pub(crate) fn noted(place: BorrowedFd<'_>) -> io::Result<Option<Owner>> {
+    let noted = Noted::on(place);
+    Ok(noted.get()?.or(noted.get_of_link()?))
+}
+
+/// Notes the owner of a file that is open as a mere place, a link itself. Only the note is made:
+/// to the kernel it must be root's already.
+pub(crate) fn note(place: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {
+    Noted::on(place).set_any(owner)
+}
+
+/// Whether something may be noted on what a path leads to, if it leads anywhere.
+pub(crate) fn may_be_noted(path: &CStr, is_of_link: bool) -> bool {
+    // One call, where each attribute would take one to ask for it: most files have none at all.
+    let mut names = [0; 512];
+    let listed = match is_of_link {
+        true => rustix::fs::llistxattr(path, &mut names),
+        false => rustix::fs::listxattr(path, &mut names),
+    };
+    match listed {
+        Ok(length) => {
+            let mut names = names[..length].split(|byte| *byte == 0);
+            names.any(|name| name == OWNER.to_bytes() || name == ON_LINKS.to_bytes())
+        }
+        Err(error) => error == Errno::RANGE,
     }
 }
 
@@ -259,17 +309,28 @@ impl<'a> Noted<'a> {
     }
 
     fn get(&self) -> io::Result<Option<Owner>> {
-        let mut value = [0; 8];
+        let value = self.numbers::<2>(OWNER)?;
+        Ok(value.map(|[uid, gid]| (uid, gid)))
+    }
+
+    fn get_of_link(&self) -> io::Result<Option<Owner>> {
+        let value = self.numbers::<5>(ON_LINKS)?;
+        Ok(value.and_then(|[revision, uid, gid, mark, _]| {
+            ([revision, mark] == ON_LINKS_MARKS).then_some((uid, gid))
+        }))
+    }
+
+    /// The value of an attribute that has so many numbers.
+    fn numbers<const COUNT: usize>(&self, attribute: &CStr) -> io::Result<Option<[u32; COUNT]>> {
+        let mut value = [[0; 4]; COUNT];
+        let bytes = value.as_flattened_mut();
         let read = if self.is_descriptor {
-            rustix::fs::getxattr(&self.path, OWNER, &mut value)
+            rustix::fs::getxattr(&self.path, attribute, &mut *bytes)
         } else {
-            rustix::fs::lgetxattr(&self.path, OWNER, &mut value)
+            rustix::fs::lgetxattr(&self.path, attribute, &mut *bytes)
         };
         match read {
-            Ok(8) => {
-                let [a, b, c, d, e, f, g, h] = value;
-                Ok(Some((u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))))
-            }
+            Ok(length) if length == 4 * COUNT => Ok(Some(value.map(u32::from_le_bytes))),
             Ok(_) | Err(Errno::NODATA | Errno::PERM | Errno::NOTSUP | Errno::RANGE) => Ok(None),
             Err(error) => Err(error),
         }
@@ -277,21 +338,41 @@ impl<'a> Noted<'a> {
 
     fn set(&self, (uid, gid): Owner) -> io::Result<()> {
         if (uid, gid) == (0, 0) {
-            return self.remove();
+            return self.remove(OWNER);
         }
-        let value = [uid.to_le_bytes(), gid.to_le_bytes()].concat();
-        if self.is_descriptor {
-            rustix::fs::setxattr(&self.path, OWNER, &value, XattrFlags::empty())
-        } else {
-            rustix::fs::lsetxattr(&self.path, OWNER, &value, XattrFlags::empty())
+        self.set_numbers(OWNER, [uid, gid])
+    }
+
+    /// Like [`Self::set`], also for what can't have that attribute.
+    fn set_any(&self, (uid, gid): Owner) -> io::Result<()> {
+        match self.set((uid, gid)) {
+            Err(Errno::PERM) if (uid, gid) == (0, 0) => self.remove(ON_LINKS),
+            Err(Errno::PERM) => {
+                let [revision, mark] = ON_LINKS_MARKS;
+                self.set_numbers(ON_LINKS, [revision, uid, gid, mark, 0])
+            }
+            set => set,
         }
     }
 
-    fn remove(&self) -> io::Result<()> {
-        let removed = if self.is_descriptor {
-            rustix::fs::removexattr(&self.path, OWNER)
+    fn set_numbers<const COUNT: usize>(
+        &self,
+        attribute: &CStr,
+        numbers: [u32; COUNT],
+    ) -> io::Result<()> {
+        let value = numbers.map(u32::to_le_bytes);
+        if self.is_descriptor {
+            rustix::fs::setxattr(&self.path, attribute, value.as_flattened(), XattrFlags::empty())
         } else {
-            rustix::fs::lremovexattr(&self.path, OWNER)
+            rustix::fs::lsetxattr(&self.path, attribute, value.as_flattened(), XattrFlags::empty())
+        }
+    }
+
+    fn remove(&self, attribute: &CStr) -> io::Result<()> {
+        let removed = if self.is_descriptor {
+            rustix::fs::removexattr(&self.path, attribute)
+        } else {
+            rustix::fs::lremovexattr(&self.path, attribute)
         };
         match removed {
             Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
@@ -350,6 +431,41 @@ mod tests {
     }
 
     #[test]
+    fn links_and_pipes_carry_a_note_in_an_attribute_that_means_nothing_on_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = File::open(directory.path()).unwrap();
+        std::os::unix::fs::symlink("to", directory.path().join("link")).unwrap();
+        rustix::fs::mknodat(&dir, c"pipe", rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        for name in [c"link", c"pipe"] {
+            let owner = || Owners::Attribute.of_link(&dir, name, (0, 0));
+            let place =
+                rustix::fs::openat(&dir, name, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty());
+            let place = place.unwrap();
+            Owners::Attribute.give_at(&dir, name, (5, 70_000)).unwrap();
+            assert_eq!(owner(), Ok((5, 70_000)));
+            assert_eq!(noted(place.as_fd()), Ok(Some((5, 70_000))));
+            note(place.as_fd(), (1, 2)).unwrap();
+            let path = CString::new(directory.path().as_os_str().as_bytes()).unwrap();
+            let path = CString::new([path.to_bytes(), b"/", name.to_bytes()].concat()).unwrap();
+            assert!(may_be_noted(&path, true) && !may_be_noted(c"/proc/self/stat", false));
+            assert_eq!(Owners::Attribute.of_link(&place, c"", (0, 0)), Ok((1, 2)));
+            Owners::Attribute.give_at(&dir, name, (0, 0)).unwrap();
+            assert_eq!(owner(), Ok((0, 0)));
+        }
+    }
+
+    #[test]
+    fn what_gives_capabilities_says_nothing_of_owners() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        File::create(&path).unwrap();
+        let value = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        rustix::fs::setxattr(&path, ON_LINKS, &value, XattrFlags::empty()).unwrap();
+        let dir = File::open(directory.path()).unwrap();
+        assert_eq!(Owners::Attribute.of_link(&dir, c"f", (0, 0)), Ok((0, 0)));
+    }
+
+    #[test]
     fn owners_of_links_are_kept_beside_the_layer() {
         let directory = tempfile::tempdir().unwrap();
         let layer = directory.path().join("layer");
@@ -361,7 +477,9 @@ mod tests {
         };
         link("d/a b");
         link("new");
-        owners.give_at(File::open(layer.join("d")).unwrap(), c"a b", (3, 4)).unwrap();
+        // As on a file system that has no attributes for links.
+        let birth = Birth::of(File::open(layer.join("d")).unwrap(), c"a b").unwrap();
+        links().give(birth, (3, 4));
         assert_eq!(owner("d", c"a b"), (3, 4));
         owners.save(&layer, &[(b"d/a b".to_vec(), (3, 4)), (b"gone".to_vec(), (5, 6))]).unwrap();
 
