@@ -22,6 +22,7 @@ mod kill;
 mod logins;
 mod mounts;
 mod output;
+mod owners;
 mod parallel;
 mod real;
 mod remote;

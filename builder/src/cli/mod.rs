@@ -363,7 +363,7 @@ fn open_to_build(
     Ok((cache.with_deletions(chosen.method.deletions()), chosen))
 }
 
-/// Opens the store. What is recorded where a `chown` has no effect answers nobody else.
+/// Opens the store. What is recorded where permissions are one user's answers nobody else.
 fn open_store(store: &Path, level: Level) -> Result<Cache, cache::CacheError> {
     let map = level.ownership_map();
     let cache = match level {

@@ -6,8 +6,9 @@
 //! changing ids `CAP_SETUID`, so the effective set goes last.
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
-    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities,
+    clear_ambient_capability_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
 };
 
 use super::SandboxError;
@@ -50,6 +51,16 @@ pub(super) fn drop_to_default() -> Result<(), SandboxError> {
     let own = capabilities(None).or_cannot("read the capabilities")?;
     let kept = own.permitted & DEFAULT;
     set(CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })
+}
+
+/// Leaves this process nothing, though it is root and stays it: for a user who is another one in
+/// name only. What a file gives to any user, it can still have.
+pub(super) fn drop_all_as_root() -> Result<(), SandboxError> {
+    let not_by_id = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
+    set_capabilities_secure_bits(not_by_id).or_cannot("part root from its capabilities")?;
+    clear_ambient_capability_set().or_cannot("clear the ambient capabilities")?;
+    let none = CapabilitySet::empty();
+    set(CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
 
 /// Puts all that this process may have into all five sets.

@@ -56,10 +56,10 @@ pub enum SandboxError {
         /// What was attempted.
         what: String,
     },
-    /// There is only one id, and the command wants another.
+    /// There is only one id, the command wants another, and it can't be made to believe it.
     #[error(
-        "cannot run as {uid}:{gid}: this user has no subordinate ids; \
-         add a range for it to /etc/subuid and /etc/subgid and install newuidmap"
+        "cannot run as {uid}:{gid}: this user has no subordinate ids, and another program hears its \
+         system calls already; add a range for it to /etc/subuid and /etc/subgid and install newuidmap"
     )]
     SingleId {
         /// The user asked for.

@@ -8,7 +8,7 @@
 //! once, and the container with it, when the socket's other end is closed.
 
 use std::io::{Read, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,10 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::error::{OrCannot, no_namespace, no_process};
 use super::message::{self, Incoming, Report, Spec};
+use super::single_id::{Ids, Supervisor};
 use super::sockets::Sockets;
 use super::workload::{Started, Workload};
-use super::{Network, SandboxError, network, rootfs};
+use super::{Level, Network, SandboxError, Security, network, rootfs};
 
 /// The first argument of an executable that shall be a container's init.
 pub(super) const MARKER: &str = "--be-the-init-of-a-container";
@@ -189,12 +190,14 @@ fn run(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<Report, SandboxE
     umask(rustix::fs::Mode::empty());
     enter_namespaces(&incoming.spec)?;
     let workload = Workload::new(&incoming.spec, &incoming.bytes)?;
+    let answering = Answers::of(&incoming.spec);
     let stubs = rootfs::enter(incoming)?;
     // Profiles of container runtimes forbid the call; the command then sees the container's name.
     let _forbidden = rustix::system::sethostname(workload.hostname());
     let children = Children::watch()?;
-    let Started { process, failure, sockets } = workload.start()?;
-    let status = supervise(process, &children, socket, sockets).or_cannot("watch the workload")?;
+    let Started { process, failure, listener } = workload.start()?;
+    let answers = listener.map(answering).transpose()?;
+    let status = supervise(process, &children, socket, answers).or_cannot("watch the workload")?;
     if !stubs.is_empty() {
         end_all_others();
         stubs.remove();
@@ -272,12 +275,54 @@ impl Children {
     }
 }
 
-/// Waits for the workload, makes its sockets, reaps orphans, and passes on the wish to stop.
+/// What answers the questions of a workload, if it asks any.
+enum Answers {
+    Sockets(Sockets),
+    /// And for sockets too, if need be.
+    Owners(Box<Supervisor>),
+}
+
+impl Answers {
+    /// Returns what begins to answer on a listener.
+    fn of(spec: &Spec) -> impl FnOnce(OwnedFd) -> Result<Self, SandboxError> + use<> {
+        let level = spec.level;
+        let ids = Ids::new(spec.uid, spec.gid, spec.groups.clone());
+        let may_mount = spec.security == Security::Insecure;
+        move |listener| {
+            Ok(match level {
+                Level::SingleId => {
+                    Self::Owners(Box::new(Supervisor::new(listener, ids, may_mount)?))
+                }
+                Level::Root | Level::SubordinateIds | Level::Chroot => {
+                    Self::Sockets(Sockets::new(listener))
+                }
+            })
+        }
+    }
+
+    fn answer(&mut self) {
+        match self {
+            Self::Sockets(sockets) => sockets.answer(),
+            Self::Owners(supervisor) => supervisor.serve(),
+        }
+    }
+}
+
+impl AsFd for Answers {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Sockets(sockets) => sockets.as_fd(),
+            Self::Owners(supervisor) => supervisor.as_fd(),
+        }
+    }
+}
+
+/// Waits for the workload, answers its questions, reaps orphans, and passes on the wish to stop.
 fn supervise(
     workload: Pid,
     children: &Children,
     socket: &UnixStream,
-    mut sockets: Option<Sockets>,
+    mut answers: Option<Answers>,
 ) -> rustix::io::Result<WaitStatus> {
     let mut deadline: Option<Instant> = None;
     loop {
@@ -292,7 +337,7 @@ fn supervise(
             PollFd::new(&children.0, PollFlags::IN),
             PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP),
         ];
-        polled.extend(sockets.iter().map(|sockets| PollFd::new(sockets, PollFlags::IN)));
+        polled.extend(answers.iter().map(|answers| PollFd::new(answers, PollFlags::IN)));
         poll_patiently(&mut polled, timeout.as_ref())?;
         let [child, line, asked] =
             [0, 1, 2].map(|at| polled.get(at).map_or(PollFlags::empty(), PollFd::revents));
@@ -304,10 +349,10 @@ fn supervise(
         {
             return Ok(status);
         }
-        match &sockets {
-            Some(sockets) if asked.contains(PollFlags::IN) => sockets.answer(),
+        match &mut answers {
+            Some(answers) if asked.contains(PollFlags::IN) => answers.answer(),
             // Nothing that could ask is left.
-            Some(_) if !asked.is_empty() => sockets = None,
+            Some(_) if !asked.is_empty() => answers = None,
             _ => (),
         }
         if line.contains(PollFlags::IN) {

@@ -45,6 +45,7 @@ mod refusal;
 mod rootfs;
 mod seccomp;
 mod self_namespace;
+mod single_id;
 mod sockets;
 mod spawn;
 mod streams;
@@ -90,7 +91,7 @@ pub enum Level {
     Root,
     /// A user namespace with a range of subordinate ids: any id, no devices.
     SubordinateIds,
-    /// A user namespace in which only root exists.
+    /// A user namespace in which only root exists to the kernel; other owners and ids are noted.
     SingleId,
     /// Root in a container that permits no namespace: `chroot` alone, and nothing can be mounted.
     Chroot,

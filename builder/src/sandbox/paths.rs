@@ -14,14 +14,15 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, fchown, fstat, futimens,
-    mkdirat, openat, readlinkat, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fstat, futimens, mkdirat, openat,
+    readlinkat, statat, unlinkat,
 };
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::fchdir;
 
 use super::SandboxError;
 use super::error::OrCannot;
+use crate::owners::Owners;
 
 /// As many as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -82,8 +83,7 @@ pub(super) fn make_directories(
     walk(root, path, Missing::Directory, &mut made).or_cannot_with(cannot)?;
     for stub in &made.0 {
         let directory = open_directory(stub.parent.as_fd(), &stub.name).or_cannot_with(cannot)?;
-        fchown(directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .or_cannot_with(cannot)?;
+        Owners::here().give(directory, (uid, gid)).or_cannot_with(cannot)?;
     }
     Ok(())
 }

@@ -66,18 +66,25 @@ pub(super) fn install(program: &[u8]) -> Result<(), SandboxError> {
 /// Has this process and all it starts wait, with each socket of the internet's and of netlink's
 /// families that they ask for, until the owner of the returned descriptor has made it.
 ///
-/// What the program of [`install`] refuses never gets there. Needs `CAP_SYS_ADMIN`; fails if there
-/// is such a descriptor already.
+/// What the program of [`install`] refuses never gets there.
 pub(super) fn listen_for_sockets() -> std::io::Result<OwnedFd> {
+    listen(ask_for_sockets())
+}
+
+/// Puts a program on this process and all it starts, and returns what its questions are heard on.
+///
+/// Needs `CAP_SYS_ADMIN`; fails if there is such a descriptor already.
+pub(super) fn listen(program: Vec<sock_filter>) -> std::io::Result<OwnedFd> {
     /// Since Linux 5.19: no signal but SIGKILL ends the wait.
     const PATIENTLY: libc::c_ulong =
         libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-    let listener = set_filter(ask_for_sockets(), PATIENTLY)
-        .or_else(|_old| set_filter(ask_for_sockets(), libc::SECCOMP_FILTER_FLAG_NEW_LISTENER))?;
+    let listener = set_filter(program.clone(), PATIENTLY)
+        .or_else(|_old| set_filter(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER))?;
     // SAFETY: the kernel has just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(listener) })
 }
 
+/// Puts a filter on this process and all it starts. Needs `CAP_SYS_ADMIN`.
 fn set_filter(mut instructions: Vec<sock_filter>, flags: libc::c_ulong) -> std::io::Result<RawFd> {
     let header = libc::sock_fprog {
         len: u16::try_from(instructions.len()).unwrap_or(u16::MAX),
@@ -135,15 +142,15 @@ fn all_bits() -> u32 {
 }
 
 /// A table of system calls: how the kernel names the calling convention, and its numbers.
-struct Table {
-    name: &'static str,
-    audit_architecture: u32,
-    number: fn(&str) -> Option<u32>,
-    has_x32: bool,
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) audit_architecture: u32,
+    pub(super) number: fn(&str) -> Option<u32>,
+    pub(super) has_x32: bool,
 }
 
 #[cfg(target_arch = "x86_64")]
-const TABLES: &[Table] = &[
+pub(super) const TABLES: &[Table] = &[
     Table {
         name: "x86_64",
         audit_architecture: 0xc000_003e,
@@ -158,7 +165,7 @@ const TABLES: &[Table] = &[
     },
 ];
 #[cfg(target_arch = "aarch64")]
-const TABLES: &[Table] = &[Table {
+pub(super) const TABLES: &[Table] = &[Table {
     name: "aarch64",
     audit_architecture: 0xc000_00b7,
     number: |name| syscalls::aarch64::Sysno::from_str(name).ok().map(|call| call as u32),
@@ -166,17 +173,17 @@ const TABLES: &[Table] = &[Table {
 }];
 
 /// x32 calls are x86-64 calls with this bit.
-const X32_BIT: u32 = 0x4000_0000;
+pub(super) const X32_BIT: u32 = 0x4000_0000;
 
-const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+pub(super) const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const UNSUPPORTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
 const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
 const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
-const OFFSET_OF_NUMBER: u32 = 0;
-const OFFSET_OF_ARCHITECTURE: u32 = 4;
-const OFFSET_OF_ARGUMENTS: u32 = 16;
+pub(super) const OFFSET_OF_NUMBER: u32 = 0;
+pub(super) const OFFSET_OF_ARCHITECTURE: u32 = 4;
+pub(super) const OFFSET_OF_ARGUMENTS: u32 = 16;
 
 fn program(network: Network) -> Vec<u8> {
     let profile: Profile = serde_json::from_str(PROFILE).expect("a test reads the same text");
@@ -184,7 +191,7 @@ fn program(network: Network) -> Vec<u8> {
 }
 
 /// Families of sockets through which a command talks to others, or asks for their addresses.
-const ASKED_FOR: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+pub(super) const ASKED_FOR: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 fn ask_for_sockets() -> Vec<sock_filter> {
     let mut program = vec![load(OFFSET_OF_ARCHITECTURE)];
@@ -352,32 +359,32 @@ fn search(ranges: &[Range]) -> Vec<sock_filter> {
     ]
 }
 
-const BPF_JEQ: u32 = libc::BPF_JEQ;
-const BPF_JGE: u32 = libc::BPF_JGE;
+pub(super) const BPF_JEQ: u32 = libc::BPF_JEQ;
+pub(super) const BPF_JGE: u32 = libc::BPF_JGE;
 const BPF_JGT: u32 = libc::BPF_JGT;
 
 fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code: code as u16, jt, jf, k }
 }
 
-fn load(offset: u32) -> sock_filter {
+pub(super) fn load(offset: u32) -> sock_filter {
     instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset)
 }
 
-fn mask(bits: u32) -> sock_filter {
+pub(super) fn mask(bits: u32) -> sock_filter {
     instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, bits)
 }
 
-fn jump(test: u32, value: u32, if_true: u8, if_false: u8) -> sock_filter {
+pub(super) fn jump(test: u32, value: u32, if_true: u8, if_false: u8) -> sock_filter {
     instruction(libc::BPF_JMP | test | libc::BPF_K, if_true, if_false, value)
 }
 
 /// Goes over `count` instructions, which may be more than the byte of [`jump`] can say.
-fn skip(count: usize) -> sock_filter {
+pub(super) fn skip(count: usize) -> sock_filter {
     instruction(libc::BPF_JMP | libc::BPF_JA, 0, 0, count as u32)
 }
 
-fn answer(action: u32) -> sock_filter {
+pub(super) fn answer(action: u32) -> sock_filter {
     instruction(libc::BPF_RET | libc::BPF_K, 0, 0, action)
 }
 
@@ -400,4 +407,4 @@ fn instruction_from_bytes(bytes: &[u8]) -> sock_filter {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -42,6 +42,11 @@ pub(super) fn leave_network(line: BorrowedFd<'_>) -> Result<(), SandboxError> {
         return send_with_rights(line, &[0], &[]);
     };
     send_with_rights(line, &[0], &[listener.as_fd()])?;
+    enter_own_network()
+}
+
+/// Enters a network namespace with nothing but a loopback device.
+pub(super) fn enter_own_network() -> Result<(), SandboxError> {
     // SAFETY: this process has one thread; its sockets stay what they are.
     if unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.is_err() {
         // No more namespaces for this user: the network works all the same.
@@ -56,7 +61,7 @@ pub(super) struct Sockets(OwnedFd);
 /// What the command's process has said before it becomes the command.
 pub(super) enum Said {
     /// Where its requests are heard, if the kernel permits that.
-    Sockets(Option<Sockets>),
+    Listener(Option<OwnedFd>),
     /// The first byte of an error's text.
     Failure(u8),
 }
@@ -67,9 +72,9 @@ impl Said {
         let (mut byte, mut rights) = ([0], Vec::new());
         Ok(match receive_with_rights(line, &mut byte, &mut rights)? {
             // It has ended.
-            false => Self::Sockets(None),
+            false => Self::Listener(None),
             true if byte != [0] => Self::Failure(byte[0]),
-            true => Self::Sockets(rights.pop().map(Sockets)),
+            true => Self::Listener(rights.pop()),
         })
     }
 }
@@ -81,6 +86,11 @@ impl AsFd for Sockets {
 }
 
 impl Sockets {
+    /// Makes those that are asked for on a listener.
+    pub(super) fn new(listener: OwnedFd) -> Self {
+        Self(listener)
+    }
+
     /// Answers one request. A process that was killed meanwhile needs no answer.
     pub(super) fn answer(&self) {
         // SAFETY: zeroes are a valid value of these plain structures, and what the kernel demands.
@@ -121,7 +131,8 @@ impl Sockets {
     }
 }
 
-fn make(request: &libc::seccomp_notif) -> Result<OwnedFd, Errno> {
+/// Makes the socket that a call asks for.
+pub(super) fn make(request: &libc::seccomp_notif) -> Result<OwnedFd, Errno> {
     // The kernel reads these as 32-bit numbers.
     let [family, kind, protocol] = [0, 1, 2].map(|at| request.data.args[at] as i32);
     let asking = Asking::process(request.pid).ok_or(Errno::PERM)?;

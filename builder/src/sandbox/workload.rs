@@ -7,7 +7,8 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io::{Cursor, Read};
-use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -15,15 +16,18 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::{Pid, fchdir, getcwd, setsid, umask};
 use rustix::thread::{
-    Gid, Uid, set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    Gid, Uid, set_current_timer_slack, set_keep_capabilities, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
 };
 
 use super::error::{OrCannot, no_process};
 use super::init::{Fork, end, fork};
 use super::limits::Limit;
-use super::message::Spec;
-use super::sockets::{Said, Sockets};
-use super::{Level, Network, SandboxError, Security, capabilities, network, seccomp, sockets};
+use super::message::{Spec, send_with_rights};
+use super::sockets::Said;
+use super::{
+    Level, Network, SandboxError, Security, capabilities, network, seccomp, single_id, sockets,
+};
 
 /// What a shell answers for a command that it does not find.
 const NOT_FOUND: i32 = 127;
@@ -60,8 +64,9 @@ pub(super) struct Started {
     pub(super) process: Pid,
     /// Ends with the start, or tells why there was none.
     pub(super) failure: Box<dyn Read>,
-    /// What it asks for sockets, if it has left the host's network namespace.
-    pub(super) sockets: Option<Sockets>,
+    /// What it asks on: for sockets, if it has left the host's network namespace, and about owners and
+    /// ids where there is one.
+    pub(super) listener: Option<OwnedFd>,
 }
 
 /// Words and variables as `execve` takes them.
@@ -109,18 +114,18 @@ impl Workload {
             }
             Fork::Parent(process) => {
                 drop(failed);
-                let said = if self.leaves_network {
+                let said = if self.leaves_network || self.level == Level::SingleId {
                     Said::receive(&failure)?
                 } else {
-                    Said::Sockets(None)
+                    Said::Listener(None)
                 };
                 Ok(match said {
-                    Said::Sockets(sockets) => {
-                        Started { process, failure: Box::new(failure), sockets }
+                    Said::Listener(listener) => {
+                        Started { process, failure: Box::new(failure), listener }
                     }
                     Said::Failure(first) => {
                         let failure = Box::new(Cursor::new([first]).chain(failure));
-                        Started { process, failure, sockets: None }
+                        Started { process, failure, listener: None }
                     }
                 })
             }
@@ -134,6 +139,7 @@ impl Workload {
         umask(Mode::from_raw_mode(0o022));
         self.own_the_streams()?;
         self.limits.iter().try_for_each(Limit::apply)?;
+        self.ask_about_owners()?;
         self.give_up_rights()?;
         enter_directory(&self.cwd)?;
         self.take_ids()?;
@@ -146,13 +152,33 @@ impl Workload {
     fn own_the_streams(&self) -> Result<(), SandboxError> {
         let null = std::fs::File::open("/dev/null").or_cannot("open /dev/null")?;
         rustix::stdio::dup2_stdin(&null).or_cannot("open /dev/null")?;
-        if self.uid.is_root() {
+        // With one id they are the user's anyway.
+        if self.uid.is_root() || self.level == Level::SingleId {
             return Ok(());
         }
         for stream in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
             rustix::fs::fchown(stream, Some(self.uid), None).or_cannot("pass on the output")?;
         }
         Ok(())
+    }
+
+    /// Where the kernel knows one id, has PID 1 answer what has to do with owners and ids.
+    fn ask_about_owners(&self) -> Result<(), SandboxError> {
+        if self.level != Level::SingleId {
+            return Ok(());
+        }
+        let cannot = "set the timer slack";
+        set_current_timer_slack(NonZeroU64::new(single_id::USUAL_SLACK)).or_cannot(cannot)?;
+        // SAFETY: `close_all_but_streams` has put the socket there.
+        let line = unsafe { BorrowedFd::borrow_raw(FAILURE) };
+        match seccomp::listen(single_id::program(self.leaves_network)) {
+            Ok(listener) => send_with_rights(line, &[0], &[listener.as_fd()]),
+            Err(_another_listens) if self.uid.is_root() => send_with_rights(line, &[0], &[]),
+            Err(_another_listens) => {
+                let (uid, gid) = (self.uid.as_raw(), self.gid.as_raw());
+                Err(SandboxError::SingleId { uid, gid })
+            }
+        }
     }
 
     fn give_up_rights(&self) -> Result<(), SandboxError> {
@@ -164,7 +190,9 @@ impl Workload {
             Network::Host => network::hide_abstract_sockets()?,
             Network::None => (),
         }
-        if self.leaves_network {
+        if self.leaves_network && self.level == Level::SingleId {
+            sockets::enter_own_network()?;
+        } else if self.leaves_network {
             // SAFETY: `close_all_but_streams` has put the socket there.
             sockets::leave_network(unsafe { BorrowedFd::borrow_raw(FAILURE) })?;
         }
@@ -174,12 +202,11 @@ impl Workload {
     fn take_ids(&self) -> Result<(), SandboxError> {
         let cannot = || format!("become {}:{}", self.uid.as_raw(), self.gid.as_raw());
         match self.level {
-            Level::Root | Level::SubordinateIds | Level::Chroot => {
-                set_thread_groups(&self.groups).or_cannot_with(cannot)?;
-            }
-            // The kernel denies setgroups there, and no other group exists.
-            Level::SingleId => (),
+            Level::Root | Level::SubordinateIds | Level::Chroot => (),
+            // There is no other to the kernel, and PID 1 tells those for which the command asks.
+            Level::SingleId => return Ok(()),
         }
+        set_thread_groups(&self.groups).or_cannot_with(cannot)?;
         set_thread_res_gid(self.gid, self.gid, self.gid).or_cannot_with(cannot)?;
         if self.security == Security::Insecure {
             set_keep_capabilities(true).or_cannot_with(cannot)?;
@@ -189,6 +216,9 @@ impl Workload {
 
     fn set_capabilities(&self) -> Result<(), SandboxError> {
         match self.security {
+            Security::Sandbox if self.level == Level::SingleId && !self.uid.is_root() => {
+                capabilities::drop_all_as_root()
+            }
             Security::Sandbox => capabilities::drop_to_default(),
             Security::Insecure => capabilities::raise_all(),
         }

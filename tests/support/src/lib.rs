@@ -24,7 +24,7 @@ pub use events::{Step, Steps};
 pub use image::{File, Image, Kind, Layer, Rootfs};
 pub use program::{rbuild, workspace};
 pub use registry::{Login, Oddity, RecordedRequest, TestRegistry};
-pub use rootfs::{SKIPPED, build_listing, list};
+pub use rootfs::{SKIPPED, build_listing, compile, list};
 pub use services::DebianRegistry;
 pub use session::{Outcome, Session};
 pub use started::Started;

@@ -8,15 +8,21 @@ use crate::program::workspace;
 /// What a container has and an image hasn't: mounts, and the files that the runtime puts there.
 pub const SKIPPED: [&str; 5] = ["proc", "sys", "dev", "etc/hosts", "etc/resolv.conf"];
 
-/// Compiles the program to `path`, linked statically.
+/// Compiles the program to `path`.
 pub fn build_listing(path: &Path) {
+    compile("listing.c", path, &[]);
+}
+
+/// Compiles a source in `fixtures` to a program that is linked statically: it runs in any image.
+pub fn compile(source: &str, program: &Path, flags: &[&str]) {
     let compiled = Command::new("cc")
         .args(["-static", "-O1", "-o"])
-        .arg(path)
-        .arg(workspace().join("fixtures/listing.c"))
+        .arg(program)
+        .args(flags)
+        .arg(workspace().join("fixtures").join(source))
         .status()
         .expect("cc runs");
-    assert!(compiled.success(), "fixtures/listing.c does not compile");
+    assert!(compiled.success(), "fixtures/{source} does not compile");
 }
 
 /// Lists the root filesystem in a directory with a program that [`build_listing`] made.

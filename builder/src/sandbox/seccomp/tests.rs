@@ -8,7 +8,13 @@ fn decide(network: Network, architecture: u32, number: u32, arguments: [u64; 3])
     answer_to(&compile(&profile, network), architecture, number, arguments)
 }
 
-fn answer_to(program: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 3]) -> u32 {
+/// What a program answers to a call.
+pub(in crate::sandbox) fn answer_to(
+    program: &[sock_filter],
+    architecture: u32,
+    number: u32,
+    arguments: [u64; 3],
+) -> u32 {
     let mut data = Vec::new();
     data.extend(number.to_le_bytes());
     data.extend(architecture.to_le_bytes());

@@ -1,0 +1,456 @@
+//! The process that waits for an answer: its memory, its files and its ids.
+//!
+//! Everything about it is read through its directory in `/proc`, which is the working directory of
+//! this PID 1, so that names of it are short and a command that may mount cannot put another there.
+//! What is found is worth something only while the caller waits: before anything is changed,
+//! [`Listener::is_waiting`](super::listener::Listener::is_waiting) is asked.
+//!
+//! Paths are a stranger's. They are walked from the caller's root or directory, the end is opened
+//! as a mere place (`O_PATH`: no pipe blocks, no device is touched), and no link of the kernel's
+//! own is followed, which would lead to what this PID 1 has open. Those that name the caller's own
+//! descriptors are put in terms of its number first, for `/proc/self` is another's here.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, statx};
+use rustix::io::Errno;
+use rustix::process::{chroot, fchdir};
+
+use super::calls::At;
+
+/// The kernel's `PATH_MAX`, with the end.
+const LONGEST_PATH: usize = 4096;
+
+/// What most paths fit into: a page is seldom read for ten letters.
+const SHORT: usize = 256;
+
+/// This PID 1's own view.
+pub(super) struct View {
+    proc: OwnedFd,
+    root: OwnedFd,
+    root_identity: (u64, u64),
+    /// Whether the numbers in this `/proc` are those of an outer process namespace.
+    is_outer: bool,
+}
+
+impl View {
+    /// Enters `/proc`, where the names of callers begin.
+    pub(super) fn enter() -> Result<Self, Errno> {
+        let open = |path| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat(CWD, path, flags, Mode::empty())
+        };
+        let (proc, root) = (open("/proc")?, open("/")?);
+        fchdir(&proc)?;
+        let own = rustix::fs::readlinkat(CWD, "self", Vec::new())?;
+        let number = std::process::id().to_string();
+        let root_identity = identity(root.as_fd(), c"")?;
+        Ok(Self { proc, root, root_identity, is_outer: own.to_bytes() != number.as_bytes() })
+    }
+
+    /// The name in this `/proc` of the process or thread with a number of this namespace.
+    fn name_of(&self, pid: u32) -> Result<String, Errno> {
+        if !self.is_outer {
+            return Ok(pid.to_string());
+        }
+        let pidfd = open_thread(pid)?;
+        let facts = std::fs::read_to_string(format!("self/fdinfo/{}", pidfd.as_raw_fd()));
+        let facts = facts.map_err(|_| Errno::SRCH)?;
+        let number = facts.lines().find_map(|line| line.strip_prefix("Pid:"));
+        number.map(|number| number.trim().to_owned()).ok_or(Errno::SRCH)
+    }
+}
+
+/// `PIDFD_THREAD`, since 6.9; before, only the first thread of a process can be opened.
+fn open_thread(pid: u32) -> Result<OwnedFd, Errno> {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    let thread = PidfdFlags::from_bits_retain(libc::O_EXCL as u32);
+    pidfd_open(pid, thread).or_else(|_| pidfd_open(pid, PidfdFlags::empty()))
+}
+
+/// Which mount and which file in it.
+fn identity(dir: impl AsFd, name: &CStr) -> Result<(u64, u64), Errno> {
+    let mount = StatxFlags::from_bits_retain(libc::STATX_MNT_ID) | StatxFlags::INO;
+    let found = statx(dir, name, AtFlags::EMPTY_PATH, mount)?;
+    Ok((found.stx_mnt_id, found.stx_ino))
+}
+
+/// A process or thread that waits.
+pub(super) struct Caller<'v> {
+    view: &'v View,
+    pid: libc::pid_t,
+    name: String,
+    arguments: [u64; 6],
+    /// Whether its root is surely this PID 1's.
+    has_our_root: bool,
+}
+
+impl<'v> Caller<'v> {
+    pub(super) fn new(
+        view: &'v View,
+        notification: &libc::seccomp_notif,
+        may_have_another_root: bool,
+    ) -> Result<Self, Errno> {
+        let pid = libc::pid_t::try_from(notification.pid).map_err(|_| Errno::SRCH)?;
+        let name = view.name_of(notification.pid)?;
+        let has_our_root = !may_have_another_root
+            || identity(CWD, &c_string(&[name.as_bytes(), b"/root"])?)? == view.root_identity;
+        Ok(Self { view, pid, name, arguments: notification.data.args, has_our_root })
+    }
+
+    /// An argument as the kernel reads most of them: its low half.
+    pub(super) fn number(&self, argument: usize) -> u32 {
+        self.arguments[argument] as u32
+    }
+
+    /// An argument that is an address.
+    pub(super) fn address(&self, argument: usize) -> u64 {
+        self.arguments[argument]
+    }
+
+    /// Fills `bytes` from its memory.
+    pub(super) fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        if self.read_some(address, bytes)? == bytes.len() { Ok(()) } else { Err(Errno::FAULT) }
+    }
+
+    fn read_some(&self, address: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+        let (near, far) = vectors(bytes.as_mut_ptr(), bytes.len(), address);
+        // SAFETY: the kernel writes to `bytes` alone, and only reads the memory of the other.
+        let count = unsafe { libc::process_vm_readv(self.pid, &near, 1, &far, 1, 0) };
+        counted(count)
+    }
+
+    /// Writes to its memory.
+    pub(super) fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let (near, far) = vectors(bytes.as_ptr().cast_mut(), bytes.len(), address);
+        // SAFETY: the kernel only reads `bytes`; what it writes to is the other's.
+        let count = unsafe { libc::process_vm_writev(self.pid, &near, 1, &far, 1, 0) };
+        if counted(count)? == bytes.len() { Ok(()) } else { Err(Errno::FAULT) }
+    }
+
+    /// Reads a string that is as long as a path at most.
+    pub(super) fn string(&self, argument: usize) -> Result<CString, Errno> {
+        let mut address = self.address(argument);
+        let mut text = Vec::with_capacity(SHORT);
+        while text.len() < LONGEST_PATH {
+            // Not over the end of a page: the next one may not be there.
+            let page = 4096 - (address % 4096) as usize;
+            let wanted = page.min(if text.is_empty() { SHORT } else { LONGEST_PATH });
+            let before = text.len();
+            text.resize(before + wanted, 0);
+            let read = self.read_some(address, &mut text[before..])?;
+            text.truncate(before + read);
+            if let Some(end) = text[before..].iter().position(|byte| *byte == 0) {
+                text.truncate(before + end);
+                return match text.len() < LONGEST_PATH {
+                    true => CString::new(text).map_err(|_| Errno::FAULT),
+                    false => Err(Errno::NAMETOOLONG),
+                };
+            }
+            if read < wanted {
+                return Err(Errno::FAULT);
+            }
+            address = address.checked_add(read as u64).ok_or(Errno::FAULT)?;
+        }
+        Err(Errno::NAMETOOLONG)
+    }
+
+    /// Its timer slack, see [`Known`](super::ids::Known).
+    pub(super) fn slack(&self) -> Result<u64, Errno> {
+        let file = self.open_own("timerslack_ns", OFlags::RDONLY)?;
+        let mut text = [0; 24];
+        let length = rustix::io::read(&file, &mut text)?;
+        let text = std::str::from_utf8(&text[..length]).map_err(|_| Errno::INVAL)?;
+        text.trim().parse().map_err(|_| Errno::INVAL)
+    }
+
+    pub(super) fn set_slack(&self, slack: u64) -> Result<(), Errno> {
+        let file = self.open_own("timerslack_ns", OFlags::WRONLY)?;
+        rustix::io::write(&file, slack.to_string().as_bytes()).map(drop)
+    }
+
+    /// The permissions that it takes from what it makes.
+    pub(super) fn umask(&self) -> Result<Mode, Errno> {
+        let status = self.open_own("status", OFlags::RDONLY)?;
+        // It is the second line.
+        let mut text = [0; 256];
+        let length = rustix::io::read(&status, &mut text)?;
+        let text = String::from_utf8_lossy(&text[..length]);
+        let mask = text.lines().find_map(|line| line.strip_prefix("Umask:"));
+        let mask = mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok());
+        mask.map(Mode::from_raw_mode).ok_or(Errno::INVAL)
+    }
+
+    fn open_own(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        openat(CWD, format!("{}/{name}", self.name), flags | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// The file that a call is about, if it can be named.
+    pub(super) fn place(&self, at: At) -> Result<Place, Errno> {
+        match at {
+            At::Descriptor(number) => Ok(Place::Descriptor(self.number(number))),
+            At::Path(path) => self.path(AT_CWD, self.string(path)?, true),
+            At::PathOfLink(path) => self.path(AT_CWD, self.string(path)?, false),
+            At::Relative(dir, path) => self.path(self.number(dir), self.string(path)?, true),
+            At::RelativeWithFlags(dir, path, flags) => {
+                let flags = AtFlags::from_bits_retain(self.number(flags));
+                let follow = !flags.contains(AtFlags::SYMLINK_NOFOLLOW);
+                if !flags.contains(AtFlags::EMPTY_PATH) {
+                    return self.path(self.number(dir), self.string(path)?, follow);
+                }
+                // Newer kernels take no path for an empty one.
+                let is_empty = self.address(path) == 0 || self.string(path)?.is_empty();
+                match (is_empty, self.number(dir)) {
+                    (true, AT_CWD) => self.path(AT_CWD, c".".to_owned(), true),
+                    (true, descriptor) => Ok(Place::Descriptor(descriptor)),
+                    (false, dir) => self.path(dir, self.string(path)?, follow),
+                }
+            }
+        }
+    }
+
+    fn path(&self, dir: u32, path: CString, follow: bool) -> Result<Place, Errno> {
+        if path.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        let own = own_part(path.to_bytes(), self.name.as_bytes()).filter(|_| self.has_our_root);
+        let Some(own) = own else { return Ok(Place::Path { dir, path, follow }) };
+        match own_place(&own, follow) {
+            Some(place) => Ok(place),
+            None => {
+                let path = c_string(&[b"/proc/", self.name.as_bytes(), b"/", &own])?;
+                Ok(Place::Path { dir, path, follow })
+            }
+        }
+    }
+
+    /// A path by which this PID 1 may look at the place without opening it. It can lead elsewhere if
+    /// links of the kernel's own are on the way: nothing may be changed by it. `None` if the
+    /// caller's root is another one.
+    pub(super) fn shortcut(&self, place: &Place) -> Option<CString> {
+        let name = self.name.as_bytes();
+        let path = match place {
+            Place::Descriptor(number) => return self.descriptor(*number).ok(),
+            Place::Path { .. } if !self.has_our_root => return None,
+            Place::Path { path, .. } if is_absolute(path) => return Some(path.clone()),
+            Place::Path { dir: AT_CWD, path, .. } => c_string(&[name, b"/cwd/", path.to_bytes()]),
+            Place::Path { dir, path, .. } => {
+                let number = dir.to_string();
+                c_string(&[name, b"/fd/", number.as_bytes(), b"/", path.to_bytes()])
+            }
+        };
+        path.ok()
+    }
+
+    /// Opens the place itself, as a place.
+    pub(super) fn open(&self, place: &Place) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        match place {
+            Place::Descriptor(number) => {
+                let path = self.descriptor(*number)?;
+                openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
+                    Errno::NOENT => Errno::BADF,
+                    error => error,
+                })
+            }
+            Place::Path { dir, path, follow } => {
+                let flags = if *follow { flags } else { flags | OFlags::NOFOLLOW };
+                self.walk(*dir, path, flags)
+            }
+        }
+    }
+
+    fn walk(&self, dir: u32, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let dir = match (is_absolute(path), dir) {
+            (true, _) => None,
+            (false, AT_CWD) => Some(self.open_own("cwd", OFlags::PATH)?),
+            (false, number) => Some(self.open(&Place::Descriptor(number))?),
+        };
+        let dir = dir.as_ref().map_or(CWD, AsFd::as_fd);
+        let walk = || openat2(dir, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
+        if self.has_our_root { walk() } else { self.in_its_root(walk) }
+    }
+
+    fn descriptor(&self, number: u32) -> Result<CString, Errno> {
+        if i32::try_from(number).is_err() {
+            return Err(Errno::BADF);
+        }
+        c_string(&[self.name.as_bytes(), b"/fd/", number.to_string().as_bytes()])
+    }
+
+    /// Takes the caller's root for a moment. This process has one thread.
+    fn in_its_root<T>(&self, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        let root = self.open_own("root", OFlags::PATH | OFlags::DIRECTORY)?;
+        let enter = |root: BorrowedFd<'_>| fchdir(root).and_then(|()| chroot("."));
+        let done = enter(root.as_fd()).and_then(|()| work());
+        enter(self.view.root.as_fd())?;
+        fchdir(&self.view.proc)?;
+        done
+    }
+}
+
+/// `AT_FDCWD` as an argument.
+const AT_CWD: u32 = libc::AT_FDCWD as u32;
+
+/// What a call names.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Descriptor(u32),
+    Path { dir: u32, path: CString, follow: bool },
+}
+
+impl Place {
+    /// Whether a link at its end is looked at itself.
+    pub(super) fn is_of_link(&self) -> bool {
+        matches!(self, Self::Path { follow: false, .. })
+    }
+
+    /// The place that a link in this directory leads to.
+    pub(super) fn join(&self, target: &CStr) -> Self {
+        match self {
+            Self::Path { dir, path, .. } if !is_absolute(target) => {
+                let path = c_string(&[path.to_bytes(), b"/", target.to_bytes()]);
+                Self::Path { dir: *dir, path: path.unwrap_or_default(), follow: true }
+            }
+            _ => Self::Path { dir: AT_CWD, path: target.to_owned(), follow: true },
+        }
+    }
+
+    /// The directory that it is in, and its name there; `None` if it has no name of its own.
+    pub(super) fn split(&self) -> Option<(Self, CString)> {
+        let Self::Path { dir, path, .. } = self else { return None };
+        let path = path.to_bytes();
+        let end = path.iter().rposition(|byte| *byte != b'/')? + 1;
+        let start = path[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let name = &path[start..end];
+        if name == b"." || name == b".." {
+            return None;
+        }
+        let above = if start == 0 { &b"."[..] } else { &path[..start] };
+        let above = Self::Path { dir: *dir, path: CString::new(above).ok()?, follow: true };
+        Some((above, CString::new(name).ok()?))
+    }
+}
+
+/// What follows the caller's own directory in a path that begins with it. `/dev` is ours, and so are
+/// the links to descriptors in it.
+fn own_part<'p>(path: &'p [u8], own: &[u8]) -> Option<Cow<'p, [u8]>> {
+    if let Some(rest) = path.strip_prefix(b"/proc/") {
+        let slash = rest.iter().position(|byte| *byte == b'/')?;
+        let (process, rest) = (&rest[..slash], &rest[slash + 1..]);
+        let is_own = process == b"self" || process == b"thread-self" || process == own;
+        return is_own.then_some(Cow::Borrowed(rest));
+    }
+    let name = path.strip_prefix(b"/dev/")?;
+    let stream = [&b"stdin"[..], b"stdout", b"stderr"].iter().position(|known| *known == name);
+    match stream {
+        Some(number) => Some(Cow::Owned(format!("fd/{number}").into_bytes())),
+        None => name.starts_with(b"fd/").then_some(Cow::Borrowed(name)),
+    }
+}
+
+/// The place that a path in the caller's own directory of `/proc` leads to, if the way is over a link
+/// of the kernel's own.
+fn own_place(path: &[u8], follow: bool) -> Option<Place> {
+    let place = |dir, rest: &[u8]| {
+        let path = CString::new(if rest.is_empty() { b"." } else { rest }).ok()?;
+        Some(Place::Path { dir, path, follow })
+    };
+    if let Some(rest) = path.strip_prefix(b"cwd/") {
+        return place(AT_CWD, without_slashes(rest));
+    }
+    if let Some(rest) = path.strip_prefix(b"root/") {
+        return place(AT_CWD, &[b"/", rest].concat());
+    }
+    let path = path.strip_prefix(b"fd/")?;
+    let end = path.iter().position(|byte| *byte == b'/');
+    let number = std::str::from_utf8(&path[..end.unwrap_or(path.len())]).ok()?.parse().ok()?;
+    match end {
+        Some(end) => place(number, without_slashes(&path[end..])),
+        None => follow.then_some(Place::Descriptor(number)),
+    }
+}
+
+fn without_slashes(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+    &path[start..]
+}
+
+fn is_absolute(path: &CStr) -> bool {
+    path.to_bytes().starts_with(b"/")
+}
+
+fn c_string(parts: &[&[u8]]) -> Result<CString, Errno> {
+    CString::new(parts.concat()).map_err(|_| Errno::INVAL)
+}
+
+fn vectors(near: *mut u8, length: usize, far: u64) -> (libc::iovec, libc::iovec) {
+    let vector = |base| libc::iovec { iov_base: base, iov_len: length };
+    (vector(near.cast()), vector(far as *mut libc::c_void))
+}
+
+fn counted(count: isize) -> Result<usize, Errno> {
+    usize::try_from(count).map_err(|_| {
+        let error = std::io::Error::last_os_error();
+        Errno::from_io_error(&error).unwrap_or(Errno::FAULT)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Place {
+        Place::Path { dir: AT_CWD, path: CString::new(text).unwrap(), follow: true }
+    }
+
+    #[test]
+    fn a_path_is_split_before_its_last_name() {
+        let split = |text: &str| path(text).split();
+        let want = |above, name: &str| Some((path(above), CString::new(name).unwrap()));
+        assert_eq!(split("a/b"), want("a/", "b"));
+        assert_eq!(split("a//b//"), want("a//", "b"));
+        assert_eq!(split("/b"), want("/", "b"));
+        assert_eq!(split("b"), want(".", "b"));
+        for nameless in ["/", "a/..", ".", "a/."] {
+            assert_eq!(split(nameless), None, "{nameless}");
+        }
+    }
+
+    #[test]
+    fn a_link_leads_on_from_its_directory_or_the_root() {
+        assert_eq!(path("a/").join(c"../b"), path("a//../b"));
+        assert_eq!(path("a/").join(c"/b"), path("/b"));
+    }
+
+    #[test]
+    fn only_the_callers_own_directory_is_its_own() {
+        let own = |path: &str| {
+            own_part(path.as_bytes(), b"42").map(|rest| String::from_utf8_lossy(&rest).into_owned())
+        };
+        for path in ["/proc/self/fd/3", "/proc/42/fd/3", "/proc/thread-self/fd/3", "/dev/fd/3"] {
+            assert_eq!(own(path).as_deref(), Some("fd/3"), "{path}");
+        }
+        assert_eq!(own("/dev/stderr").as_deref(), Some("fd/2"));
+        for path in ["/proc/1/fd/3", "/proc/421/fd/3", "/proc/self", "/dev/null", "/dev/fdx", "a"] {
+            assert_eq!(own(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn links_of_the_kernel_are_followed_only_where_the_caller_has_them() {
+        let place = |path: &str| own_place(path.as_bytes(), true);
+        assert_eq!(place("fd/3"), Some(Place::Descriptor(3)));
+        let inside = Place::Path { dir: 3, path: c"1/fd/5".to_owned(), follow: true };
+        assert_eq!(place("fd/3//1/fd/5"), Some(inside));
+        assert_eq!(place("cwd/a"), Some(path("a")));
+        assert_eq!(place("root/a"), Some(path("/a")));
+        for other in ["status", "fd/x", "task/1/fd/3", "exe", "fd"] {
+            assert_eq!(place(other), None, "{other}");
+        }
+        assert_eq!(own_place(b"fd/3", false), None, "the link itself is a file of /proc");
+    }
+}

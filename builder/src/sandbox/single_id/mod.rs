@@ -1,0 +1,466 @@
+//! Owners and ids where the kernel knows only one: what a command at
+//! [`Level::SingleId`](super::Level::SingleId) is made to believe.
+//!
+//! To the kernel, everything there is root's, and nothing can be given away. So the calls that
+//! have to do with owners and ids wait for an answer of the container's PID 1 (seccomp's user
+//! notification), which makes the kernel's part of them and notes the rest:
+//!
+//! * `chown` and its kin are done, to root, and the owner that was asked for is noted on the file
+//!   ([`owners`](crate::owners)): layers are read with these notes. So set-user-ID bits go, times
+//!   change and what is read-only refuses, as ever.
+//! * `stat` and its kin tell the owners that are noted. Otherwise whatever keeps the owner of a file
+//!   that it writes anew would lose it: `useradd` that of `/etc/shadow`, `cp -p`, `tar`, `sed -i`. It
+//!   costs the most, for nothing is called as often; see below.
+//! * `setuid` and its kin change what is noted of the process ([`ids`]), by the kernel's rules, and
+//!   `getuid` and its kin tell it. apt looks whether it really became `_apt`, and could not go back.
+//! * What makes files notes their owner if that is not root: the user of the step, or of `su`, or the
+//!   group of a set-group-ID directory. The file is then made here, and a descriptor of it handed over.
+//! * `execve` of a set-user-ID program makes its owner of a process that is someone else: so `sudo`
+//!   works in a step of another user.
+//! * Someone else has no capabilities: root's would come back with each program.
+//!
+//! A second user namespace that maps one other id was considered for `USER`. In it all files are that
+//! user's, `sudo` is impossible, and notes on owners are needed all the same.
+//!
+//! **What it costs.** A call that waits takes some 10 µs since Linux 6.6, which can hand the processor
+//! over and back, and 30 µs before. To look at a file takes twice that, at one with a note, or to give
+//! one away, four times. For most files there is no note, and the kernel tells about them itself.
+//!
+//! **What it is not.** Permissions are the kernel's, for which all files are the caller's: a user may
+//! write to root's files, as everywhere where there is one id. `/proc/PID/status` and the credentials
+//! of a socket's other end tell the kernel's ids. Device nodes can't be made.
+//!
+//! **Trust.** The command is a stranger and may answer with anything: memory that changes or isn't
+//! there, paths without end, its death. Nothing here waits for it, and nothing is done that it could
+//! not do itself: all files are opened as mere places, from its own root and directories, without the
+//! kernel's links ([`caller`]), in a process that sees nothing but the container.
+
+mod caller;
+mod calls;
+mod create;
+mod ids;
+mod listener;
+mod look;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, StatVfsMountFlags, StatxFlags, Uid, chownat, fstat, fstatvfs, statx,
+};
+use rustix::io::Errno;
+
+use super::error::OrCannot;
+use super::{SandboxError, sockets};
+use crate::owners::{self, Owner};
+use caller::{Caller, View};
+use calls::{Action, At, Call, Calls, Kind, Question};
+use create::Undo;
+use ids::{Change, Known, Quad, UNCHANGED};
+use listener::{Answer, Listener};
+
+pub(super) use calls::program;
+pub(super) use ids::{Ids, USUAL_SLACK};
+
+/// Answers the calls of a container.
+pub(super) struct Supervisor {
+    listener: Listener,
+    view: View,
+    calls: Calls,
+    beliefs: Beliefs,
+}
+
+impl Supervisor {
+    /// Answers what is heard on `listener`, in a container of the user `ids`. `may_mount` says that
+    /// the command can make itself another world. Changes the working directory.
+    pub(super) fn new(listener: OwnedFd, ids: Ids, may_mount: bool) -> Result<Self, SandboxError> {
+        Ok(Self {
+            listener: Listener::new(listener),
+            view: View::enter().or_cannot("look into /proc")?,
+            calls: Calls::all(),
+            beliefs: Beliefs {
+                known: Known::new(ids),
+                has_other_roots: may_mount,
+                elsewhere: HashMap::new(),
+            },
+        })
+    }
+
+    /// Answers one call, which must be there to be heard.
+    pub(super) fn serve(&mut self) {
+        let Self { listener, view, calls, beliefs } = self;
+        let Some(notification) = listener.receive() else { return };
+        let id = notification.id;
+        let reply = match calls.find(&notification.data) {
+            Some(Call { action: Action::MakeSocket, .. }) => make_socket(&notification),
+            Some(call) => Caller::new(view, &notification, beliefs.has_other_roots)
+                .and_then(|caller| beliefs.act(&Asked { call, caller, listener, id })),
+            // The program has nothing else heard.
+            None => Ok(Answer::Continue.into()),
+        };
+        let Reply { answer, undo } = reply.unwrap_or_else(|error| Answer::Error(error).into());
+        let is_delivered = listener.answer(id, answer);
+        if let Some(undo) = undo.filter(|_| !is_delivered) {
+            undo.run();
+        }
+    }
+}
+
+impl AsFd for Supervisor {
+    /// Can be read when a call is there to be heard.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// A call that waits for an answer.
+struct Asked<'a> {
+    call: Call,
+    caller: Caller<'a>,
+    listener: &'a Listener,
+    id: u64,
+}
+
+impl Asked<'_> {
+    /// Fails if the caller is gone: what was learnt of it may be another's.
+    fn still_waits(&self) -> Result<(), Errno> {
+        if self.listener.is_waiting(self.id) { Ok(()) } else { Err(Errno::SRCH) }
+    }
+
+    /// An argument that is an id.
+    fn id(&self, argument: usize) -> u32 {
+        self.widened(self.caller.number(argument))
+    }
+
+    fn widened(&self, id: u32) -> u32 {
+        match (self.call.short_ids, id as u16) {
+            (false, _) => id,
+            (true, u16::MAX) => UNCHANGED,
+            (true, short) => u32::from(short),
+        }
+    }
+
+    /// An id as the caller's memory has it.
+    fn bytes_of(&self, id: u32) -> Vec<u8> {
+        if self.call.short_ids {
+            return shortened(id).to_ne_bytes().to_vec();
+        }
+        id.to_ne_bytes().to_vec()
+    }
+
+    fn size_of_id(&self) -> usize {
+        if self.call.short_ids { size_of::<u16>() } else { size_of::<u32>() }
+    }
+
+    fn value_of(&self, id: u32) -> Answer {
+        Answer::Value(if self.call.short_ids { shortened(id).into() } else { id.into() })
+    }
+
+    fn write(&self, argument: usize, bytes: &[u8]) -> Result<(), Errno> {
+        self.still_waits()?;
+        self.caller.write(self.caller.address(argument), bytes)
+    }
+}
+
+/// What the kernel says where an id has no room.
+fn shortened(id: u32) -> u16 {
+    u16::try_from(id).unwrap_or(65_534)
+}
+
+/// An answer, and what must be undone if it does not arrive.
+struct Reply {
+    answer: Answer,
+    undo: Option<Undo>,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self { answer, undo: None }
+    }
+}
+
+const DONE: Answer = Answer::Value(0);
+
+fn make_socket(notification: &libc::seccomp_notif) -> Result<Reply, Errno> {
+    let closes_on_exec = notification.data.args[1] as i32 & libc::SOCK_CLOEXEC != 0;
+    let flags = if closes_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
+    Ok(Answer::Descriptor(sockets::make(notification)?, flags).into())
+}
+
+/// What tells a file from all others, also from one that later gets its inode: device, inode and
+/// the time when it was made.
+type Birth = ((u32, u32), u64, (i64, u32));
+
+/// What the processes of a container take for true.
+struct Beliefs {
+    known: Known,
+    /// Whether a process may have another root than this PID 1.
+    has_other_roots: bool,
+    /// Owners of files on which nothing can be noted, such as pipes. No layer has them.
+    elsewhere: HashMap<Birth, Owner>,
+}
+
+/// How many owners are kept of files on which nothing can be noted.
+const MOST_ELSEWHERE: usize = 10_000;
+
+impl Beliefs {
+    fn act(&mut self, asked: &Asked<'_>) -> Result<Reply, Errno> {
+        let answer = match asked.call.action {
+            Action::Give(at, owner) => self.give(asked, at, owner)?,
+            Action::Look(at, buffer) => self.look(asked, at, buffer, look::wide),
+            Action::LookNarrow(at, buffer) => self.look(asked, at, buffer, look::narrow),
+            Action::LookExtended => {
+                self.look(asked, At::RelativeWithFlags(0, 1, 2), 4, look::extended)
+            }
+            Action::SetIds(kind, change) => self.set_ids(asked, kind, change)?,
+            Action::AskIds(kind, question) => self.tell_ids(asked, kind, question)?,
+            Action::SetGroups => self.set_groups(asked)?,
+            Action::AskGroups => self.tell_groups(asked)?,
+            Action::Open(at, opening) => return Ok(self.open(asked, at, opening)),
+            Action::Make(at, making) => return Ok(self.make(asked, at, making)),
+            Action::Execute(at) => self.execute(asked, at),
+            Action::KeepRights(keeps) => self.keep_rights(asked, keeps),
+            Action::ChangeRoot | Action::MakeSocket => {
+                self.has_other_roots = true;
+                Answer::Continue
+            }
+        };
+        Ok(answer.into())
+    }
+
+    /// Whom a process takes itself for.
+    fn ids_of(&self, caller: &Caller<'_>) -> &Ids {
+        if self.known.is_one() {
+            return self.known.first();
+        }
+        caller.slack().map_or(self.known.first(), |slack| self.known.of_slack(slack))
+    }
+
+    fn take(&mut self, asked: &Asked<'_>, ids: Ids) -> Result<(), Errno> {
+        if ids == *self.ids_of(&asked.caller) {
+            return Ok(());
+        }
+        let slack = self.known.slack_for(ids)?;
+        asked.still_waits()?;
+        asked.caller.set_slack(slack)
+    }
+
+    fn set_ids(&mut self, asked: &Asked<'_>, kind: Kind, how: Change) -> Result<Answer, Errno> {
+        let ids = self.ids_of(&asked.caller);
+        let before = quad_of(ids, kind);
+        let arguments = [0, 1, 2].map(|argument| asked.id(argument));
+        let quad = before.change(how, arguments, ids.is_privileged())?;
+        let ids = match kind {
+            Kind::User => ids.with_user(quad),
+            Kind::Group => ids.with_group(quad),
+        };
+        self.take(asked, ids)?;
+        Ok(match how {
+            Change::File => asked.value_of(before.file),
+            Change::One | Change::RealAndEffective | Change::RealEffectiveAndSaved => DONE,
+        })
+    }
+
+    fn tell_ids(&self, asked: &Asked<'_>, kind: Kind, question: Question) -> Result<Answer, Errno> {
+        let quad = quad_of(self.ids_of(&asked.caller), kind);
+        match question {
+            Question::Real => Ok(asked.value_of(quad.real)),
+            Question::Effective => Ok(asked.value_of(quad.effective)),
+            Question::RealEffectiveAndSaved => {
+                let three = [quad.real, quad.effective, quad.saved];
+                for (argument, id) in three.into_iter().enumerate() {
+                    asked.write(argument, &asked.bytes_of(id))?;
+                }
+                Ok(DONE)
+            }
+        }
+    }
+
+    fn set_groups(&mut self, asked: &Asked<'_>) -> Result<Answer, Errno> {
+        /// `NGROUPS_MAX`
+        const MOST: u32 = 65_536;
+        let ids = self.ids_of(&asked.caller).clone();
+        let count = asked.caller.number(0);
+        if !ids.is_privileged() {
+            return Err(Errno::PERM);
+        }
+        if count > MOST {
+            return Err(Errno::INVAL);
+        }
+        let mut bytes = vec![0; count as usize * asked.size_of_id()];
+        asked.caller.read(asked.caller.address(1), &mut bytes)?;
+        let groups = bytes.chunks_exact(asked.size_of_id()).map(number).collect();
+        self.take(asked, ids.with_groups(groups))?;
+        Ok(DONE)
+    }
+
+    fn keep_rights(&mut self, asked: &Asked<'_>, argument: usize) -> Answer {
+        let keeps = asked.caller.number(argument) != 0;
+        let ids = self.ids_of(&asked.caller).keeping_rights(keeps);
+        // The kernel has a say in it too.
+        self.take(asked, ids).map_or_else(Answer::Error, |()| Answer::Continue)
+    }
+
+    fn tell_groups(&self, asked: &Asked<'_>) -> Result<Answer, Errno> {
+        let groups = self.ids_of(&asked.caller).groups();
+        let room = usize::try_from(asked.caller.number(0) as i32).map_err(|_| Errno::INVAL)?;
+        if room > 0 {
+            if room < groups.len() {
+                return Err(Errno::INVAL);
+            }
+            let list: Vec<u8> = groups.iter().flat_map(|group| asked.bytes_of(*group)).collect();
+            asked.write(1, &list)?;
+        }
+        Ok(Answer::Value(groups.len() as i64))
+    }
+
+    fn give(&mut self, asked: &Asked<'_>, at: At, owner: usize) -> Result<Answer, Errno> {
+        if let At::RelativeWithFlags(_, _, flags) = at {
+            let known = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+            if asked.caller.number(flags) & !known.bits() != 0 {
+                return Err(Errno::INVAL);
+            }
+        }
+        let wanted = (asked.id(owner), asked.id(owner + 1));
+        let place = asked.caller.place(at)?;
+        let file = asked.caller.open(&place)?;
+        let before = self.owner_of(file.as_fd())?;
+        refuse_to_give(self.ids_of(&asked.caller), before, wanted)
+            .map_err(|error| if is_read_only(file.as_fd()) { Errno::ROFS } else { error })?;
+        asked.still_waits()?;
+        let root = |id: u32| id != UNCHANGED;
+        let (uid, gid) = (root(wanted.0).then_some(Uid::ROOT), root(wanted.1).then_some(Gid::ROOT));
+        match chownat(&file, c"", uid, gid, AtFlags::EMPTY_PATH) {
+            // The host's own, which no layer has.
+            Err(Errno::PERM) if is_device(file.as_fd()) => return Ok(DONE),
+            done => done?,
+        }
+        let owner = (
+            if root(wanted.0) { wanted.0 } else { before.0 },
+            if root(wanted.1) { wanted.1 } else { before.1 },
+        );
+        self.note(file.as_fd(), owner)?;
+        Ok(DONE)
+    }
+
+    /// The owner of a file as its processes see it.
+    fn owner_of(&self, file: BorrowedFd<'_>) -> Result<Owner, Errno> {
+        if let Some(owner) = self.noted(file)? {
+            return Ok(owner);
+        }
+        let found = fstat(file)?;
+        Ok((found.st_uid, found.st_gid))
+    }
+
+    fn noted(&self, file: BorrowedFd<'_>) -> Result<Option<Owner>, Errno> {
+        match owners::noted(file)? {
+            None if !self.elsewhere.is_empty() => Ok(self.elsewhere.get(&birth(file)?).copied()),
+            noted => Ok(noted),
+        }
+    }
+
+    fn note(&mut self, file: BorrowedFd<'_>, owner: Owner) -> Result<(), Errno> {
+        match owners::note(file, owner) {
+            Err(Errno::PERM | Errno::NOTSUP) => {
+                if owner == (0, 0) {
+                    self.elsewhere.remove(&birth(file)?);
+                } else if self.elsewhere.len() < MOST_ELSEWHERE {
+                    self.elsewhere.insert(birth(file)?, owner);
+                }
+                Ok(())
+            }
+            noted => noted,
+        }
+    }
+
+    /// Lets a program be executed; if it is someone's for all that execute it, the caller becomes that.
+    fn execute(&mut self, asked: &Asked<'_>, at: At) -> Answer {
+        let ids = self.ids_of(&asked.caller);
+        if !ids.is_root_alone() {
+            // If the program can't be executed, the kernel says so.
+            let _refused = self.after_execution(asked, at).and_then(|ids| self.take(asked, ids));
+        }
+        Answer::Continue
+    }
+
+    fn after_execution(&self, asked: &Asked<'_>, at: At) -> Result<Ids, Errno> {
+        let file = asked.caller.open(&asked.caller.place(at)?)?;
+        let mode = fstat(&file)?.st_mode;
+        let is_program =
+            FileType::from_raw_mode(mode) == FileType::RegularFile && mode & 0o111 != 0;
+        if !is_program {
+            return Err(Errno::ACCESS);
+        }
+        let (uid, gid) = self.owner_of(file.as_fd())?;
+        let user = (mode & libc::S_ISUID != 0).then_some(uid);
+        let both = libc::S_ISGID | libc::S_IXGRP;
+        let group = (mode & both == both).then_some(gid);
+        Ok(self.ids_of(&asked.caller).after_execution(user, group))
+    }
+}
+
+fn quad_of(ids: &Ids, kind: Kind) -> Quad {
+    match kind {
+        Kind::User => ids.user,
+        Kind::Group => ids.group,
+    }
+}
+
+/// Refuses what the kernel would refuse to a process with these ids.
+fn refuse_to_give(ids: &Ids, before: Owner, (uid, gid): Owner) -> Result<(), Errno> {
+    if ids.is_privileged() || (uid, gid) == (UNCHANGED, UNCHANGED) {
+        return Ok(());
+    }
+    let is_owner = ids.user.file == before.0;
+    let may_be_user = uid == UNCHANGED || uid == before.0;
+    let may_be_group = gid == UNCHANGED || gid == before.1 || ids.has_group(gid);
+    if is_owner && may_be_user && may_be_group { Ok(()) } else { Err(Errno::PERM) }
+}
+
+fn is_read_only(file: BorrowedFd<'_>) -> bool {
+    fstatvfs(file).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+fn is_device(file: BorrowedFd<'_>) -> bool {
+    fstat(file).is_ok_and(|stat| {
+        matches!(
+            FileType::from_raw_mode(stat.st_mode),
+            FileType::CharacterDevice | FileType::BlockDevice
+        )
+    })
+}
+
+fn birth(file: BorrowedFd<'_>) -> Result<Birth, Errno> {
+    let wanted = StatxFlags::INO | StatxFlags::BTIME;
+    let stat = statx(file, c"", AtFlags::EMPTY_PATH, wanted)?;
+    let device = (stat.stx_dev_major, stat.stx_dev_minor);
+    Ok((device, stat.stx_ino, (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)))
+}
+
+/// A number of two or four bytes.
+fn number(bytes: &[u8]) -> u32 {
+    match *bytes {
+        [a, b] => u16::from_ne_bytes([a, b]).into(),
+        [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_gives_away_whatever_it_likes() {
+        let root = Ids::new(0, 0, vec![]);
+        assert_eq!(refuse_to_give(&root, (5, 6), (7, 8)), Ok(()));
+    }
+
+    #[test]
+    fn a_user_gives_own_files_to_own_groups() {
+        let user = Ids::new(5, 6, vec![7]);
+        let give = |before, wanted| refuse_to_give(&user, before, wanted).is_ok();
+        assert!(give((5, 9), (UNCHANGED, 7)) && give((5, 9), (5, 6)) && give((5, 9), (5, 9)));
+        assert!(!give((5, 9), (UNCHANGED, 8)) && !give((5, 9), (0, 6)) && !give((1, 7), (5, 7)));
+    }
+}
