@@ -54,7 +54,7 @@ fn session(caller: Caller) -> Session {
 }
 
 #[test]
-fn on_an_overlay_every_caller_builds_the_image_that_he_builds_elsewhere() {
+fn on_an_overlay_every_caller_builds_the_same_image_as_elsewhere() {
     for caller in
         [Caller::Root, Caller::RootOfContainer, Caller::WithSubordinateIds, Caller::WithOneId]
     {

@@ -2,7 +2,7 @@
 //!
 //! A layer in the store is a directory in the format of an overlay lower directory: a deleted name
 //! is a character device 0:0, a directory that hides the one below carries [`OPAQUE`]. Where these
-//! can't be had there are [others](form). In a tar the same two facts are empty files, `.wh.<name>`
+//! can't be had there are others (`form`). In a tar the same two facts are empty files, `.wh.<name>`
 //! and `.wh..wh..opq`.
 //!
 //! Everything rests on one property: `unpack(tar(directory)) = directory`. So a step sees the same

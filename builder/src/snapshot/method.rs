@@ -15,7 +15,7 @@ use crate::layer;
 pub enum Method {
     /// By overlay mounts.
     Overlay,
-    /// By [copies](super::copies) of the layers' files, in trees that the clones of this share.
+    /// By copies of the layers' files, in trees that the clones of this share.
     Copies(Arc<Trees>),
 }
 

@@ -4,7 +4,7 @@
 //! The layers are directories in the store, which this module is told by path. There are two
 //! [methods](Method). Where the kernel permits it everything is overlayfs on these directories: a
 //! mount is a descriptor without a place in the file tree; the sandbox attaches it, and a view is
-//! read through it. Elsewhere the layers are [copied](copies), and the descriptor is that of a plain
+//! read through it. Elsewhere the layers are copied (`copies`), and the descriptor is that of a plain
 //! directory.
 //!
 //! An overlay shows its uppermost directory's owner, mode and time for `/`. Most layers say nothing

@@ -75,6 +75,9 @@ fn on<E: Into<Errno>>(action: &'static str) -> impl FnOnce(E) -> (&'static str, 
     move |error| (action, error.into())
 }
 
+/// Device and inode.
+type Inode = (u32, u32, u64);
+
 struct Syncing<'a> {
     root: BorrowedFd<'a>,
     numbers: &'a [usize],
@@ -86,7 +89,7 @@ struct Syncing<'a> {
     /// Where the walk is, for messages and links.
     path: Vec<u8>,
     /// Where an inode of a layer with several names was put first.
-    first_names: HashMap<(usize, (u32, u32, u64)), Vec<u8>>,
+    first_names: HashMap<(usize, Inode), Vec<u8>>,
     /// Where names of such inodes are: making the next one has changed the ctime of the others.
     linked: Vec<Vec<u8>>,
     latest: (i64, u32),

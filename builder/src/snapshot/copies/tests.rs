@@ -145,7 +145,7 @@ fn what_is_written_at_once_after_the_copy_is_seen() {
 }
 
 #[test]
-fn a_directory_made_anew_is_another_one_whatever_its_inode() {
+fn a_directory_made_again_is_another_one_whatever_its_inode() {
     if !is_root() {
         return;
     }
