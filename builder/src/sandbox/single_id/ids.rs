@@ -166,7 +166,7 @@ impl Quad {
         let may_be_real = [UNCHANGED, self.real, self.effective].contains(&real);
         let may_be_effective =
             [UNCHANGED, self.real, self.effective, self.saved].contains(&effective);
-        if !privileged && !(may_be_real && may_be_effective) {
+        if !(privileged || may_be_real && may_be_effective) {
             return Err(Errno::PERM);
         }
         let new_effective = or(effective, self.effective);

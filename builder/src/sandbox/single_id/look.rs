@@ -67,27 +67,27 @@ pub(super) fn narrow(_: &Asked<'_>, file: BorrowedFd<'_>, owner: Owner) -> Resul
 
 fn narrowed(stat: &Stat, (uid, gid): Owner) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(96);
-    bytes.extend((stat.st_dev as u64).to_le_bytes());
+    bytes.extend(stat.st_dev.to_le_bytes());
     bytes.extend([0; 4]);
     bytes.extend((stat.st_ino as u32).to_le_bytes());
     for number in [stat.st_mode, stat.st_nlink as u32, uid, gid] {
         bytes.extend(number.to_le_bytes());
     }
-    bytes.extend((stat.st_rdev as u64).to_le_bytes());
+    bytes.extend(stat.st_rdev.to_le_bytes());
     bytes.extend([0; 4]);
-    bytes.extend((stat.st_size as i64).to_le_bytes());
+    bytes.extend(stat.st_size.to_le_bytes());
     bytes.extend((stat.st_blksize as u32).to_le_bytes());
     bytes.extend((stat.st_blocks as u64).to_le_bytes());
     let times = [
-        (stat.st_atime as i64, stat.st_atime_nsec as u32),
-        (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
-        (stat.st_ctime as i64, stat.st_ctime_nsec as u32),
+        (stat.st_atime, stat.st_atime_nsec as u32),
+        (stat.st_mtime, stat.st_mtime_nsec as u32),
+        (stat.st_ctime, stat.st_ctime_nsec as u32),
     ];
     for (seconds, nanoseconds) in times {
         bytes.extend((seconds as u32).to_le_bytes());
         bytes.extend(nanoseconds.to_le_bytes());
     }
-    bytes.extend((stat.st_ino as u64).to_le_bytes());
+    bytes.extend(stat.st_ino.to_le_bytes());
     bytes
 }
 

@@ -331,8 +331,8 @@ impl Beliefs {
         let root = |id: u32| id != UNCHANGED;
         let (uid, gid) = (root(wanted.0).then_some(Uid::ROOT), root(wanted.1).then_some(Gid::ROOT));
         match chownat(&file, c"", uid, gid, AtFlags::EMPTY_PATH) {
-            // The host's own, which no layer has.
-            Err(Errno::PERM) if is_device(file.as_fd()) => return Ok(DONE),
+            // One of the host's, which no layer has. It may be shown read-only.
+            Err(Errno::PERM | Errno::ROFS) if is_device(file.as_fd()) => return Ok(DONE),
             done => done?,
         }
         let owner = (
