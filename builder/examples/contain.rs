@@ -41,6 +41,7 @@ async fn run(
 ) -> Result<i32, Box<dyn std::error::Error>> {
     let container = Container {
         root: bind_path(root, false)?,
+        beside: None,
         mounts: Vec::new(),
         args: command.to_vec(),
         env: vec![("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())],

@@ -7,8 +7,9 @@
 
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities,
-    clear_ambient_capability_set, configure_capability_in_ambient_set,
-    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
+    capability_is_in_bounding_set, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_capabilities_secure_bits,
 };
 
 use super::SandboxError;
@@ -36,6 +37,10 @@ const HIGHEST_NUMBER: u32 = 63;
 /// Takes what is not in [`DEFAULT`] out of the bounding set.
 pub(super) fn bound() -> Result<(), SandboxError> {
     for capability in numbered().filter(|capability| !DEFAULT.contains(*capability)) {
+        // Root of a container may lack the right to drop what it does not have anyway.
+        if capability_is_in_bounding_set(capability) == Ok(false) {
+            continue;
+        }
         match remove_capability_from_bounding_set(capability) {
             Ok(()) => (),
             Err(rustix::io::Errno::INVAL) => break,
@@ -43,6 +48,12 @@ pub(super) fn bound() -> Result<(), SandboxError> {
         }
     }
     Ok(())
+}
+
+/// Whether this process may put a filter on itself, `no_new_privs` being off.
+pub(super) fn may_confine() -> Result<bool, SandboxError> {
+    let own = capabilities(None).or_cannot("read the capabilities")?;
+    Ok(own.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// Leaves this process what it has of [`DEFAULT`], nothing inheritable, nothing ambient.

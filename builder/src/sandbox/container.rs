@@ -1,14 +1,18 @@
 //! What the caller says about one container.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 /// One command and the world it sees. Run it with [`Sandbox::run`](super::Sandbox::run).
 #[derive(Debug)]
 pub struct Container {
-    /// Its root: a detached mount, such as an overlay from `fsmount`. It is made `nodev`.
+    /// Its root: a detached mount, such as an overlay from `fsmount`. It is made `nodev`. At
+    /// [`Level::Chroot`](super::Level::Chroot) a plain directory.
     pub root: OwnedFd,
+    /// What a container needs where nothing can be mounted, and only there.
+    pub beside: Option<Beside>,
     /// Further mounts, in the order in which they are attached.
     pub mounts: Vec<ContainerMount>,
     /// The command; its first word is looked up in the `PATH` of `env`.
@@ -39,6 +43,16 @@ pub struct Container {
     pub ulimits: Vec<(String, i64, i64)>,
 }
 
+/// What a container at [`Level::Chroot`](super::Level::Chroot) has beside its root.
+#[derive(Debug)]
+pub struct Beside {
+    /// An empty directory on the root's file system. What is left in it goes with it.
+    pub directory: OwnedFd,
+    /// Held until everything has been put back, also when this process ends before: locks on what the
+    /// container works on.
+    pub locks: Vec<OwnedFd>,
+}
+
 /// Something attached inside a container.
 #[derive(Debug)]
 pub struct ContainerMount {
@@ -51,8 +65,25 @@ pub struct ContainerMount {
 /// What a [`ContainerMount`] shows.
 #[derive(Debug)]
 pub enum MountSource {
-    /// A detached mount, see [`bind`](super::bind) and [`tmpfs`](super::tmpfs). It is made `nodev`.
+    /// A detached mount, see [`bind`](super::bind). It is made `nodev`.
     Mount(OwnedFd),
+    /// A file or directory on the root's file system, which is renamed to its place; at
+    /// [`Level::Chroot`](super::Level::Chroot), and only there. Nothing keeps the command from writing
+    /// to it.
+    Moved {
+        /// Where it is.
+        path: PathBuf,
+        /// Whether it is renamed back afterwards.
+        returns: bool,
+    },
+    /// A file system in memory, `nodev` and `nosuid`; at [`Level::Chroot`](super::Level::Chroot) a
+    /// directory beside the root, of any size.
+    Tmpfs {
+        /// What it holds at most; `None`: half of the memory.
+        size: Option<u64>,
+        /// Its permissions.
+        mode: u32,
+    },
     /// A file in memory that only this container sees: a secret, an inline file.
     File {
         /// Its bytes.

@@ -22,6 +22,9 @@ const NODES: &[(&str, u32, u32)] = &[
     ("tty", 5, 0),
 ];
 
+/// Where a process finds its own descriptors.
+const SELF: &str = "/proc/self/fd";
+
 const DEVICE_LINKS: &[(&str, &str)] = &[
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -59,6 +62,34 @@ fn fill(directory: &OwnedFd) -> rustix::io::Result<()> {
         make_file(directory.as_fd(), name, Mode::from_raw_mode(0o666))?;
     }
     Ok(())
+}
+
+/// Fills a plain directory that takes the place of `/dev`: no other mount shows its nodes, so they are
+/// opened where they are.
+pub(super) fn fill_plain(
+    directory: BorrowedFd<'_>,
+    security: Security,
+) -> Result<(), SandboxError> {
+    let cannot = "fill /dev";
+    // A terminal of the container's own needs a mount; for lack of one there is no `ptmx`.
+    for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o1777)] {
+        mkdirat(directory, name, Mode::from_raw_mode(mode)).or_cannot(cannot)?;
+    }
+    for (name, target) in DEVICE_LINKS.iter().filter(|(_, target)| target.starts_with(SELF)) {
+        symlinkat(*target, directory, *name).or_cannot(cannot)?;
+    }
+    for &(name, major, minor) in NODES {
+        let mode = Mode::from_raw_mode(0o666);
+        mknodat(directory, name, FileType::CharacterDevice, mode, makedev(major, minor))
+            .map_err(|source| SandboxError::NoDevices { source: source.into() })?;
+    }
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(directory, "null", flags, Mode::empty())
+        .map_err(|source| SandboxError::NoDevices { source: source.into() })?;
+    match security {
+        Security::Sandbox => Ok(()),
+        Security::Insecure => copy_devices(Path::new("/dev"), directory).or_cannot(cannot),
+    }
 }
 
 /// Device nodes and masks of a container's own, in a tmpfs that no path of the container leads to.

@@ -38,6 +38,23 @@ pub enum SandboxError {
          DAC_OVERRIDE, FOWNER, SETUID, SETGID and SYS_CHROOT"
     )]
     ChrootNeedsRoot,
+    /// No device node can be used where the root of a command is.
+    #[error(
+        "cannot make /dev/null for commands that run by chroot: start the container with --cap-add \
+         MKNOD (in Kubernetes capabilities: {{add: [MKNOD]}}), and keep the store where devices can \
+         be opened, or permit namespaces with --security-opt seccomp=unconfined (in Kubernetes \
+         seccompProfile: {{type: Unconfined}})"
+    )]
+    NoDevices {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A command without a network, where there is no namespace for it.
+    #[error(
+        "cannot run a command without a network: this container permits no namespaces; start it with \
+         --security-opt seccomp=unconfined (in Kubernetes seccompProfile: {{type: Unconfined}})"
+    )]
+    ChrootHasNetwork,
     /// The kernel gives this user no more namespaces.
     #[error(
         "cannot {what}: this user may not make more namespaces; raise the limits \

@@ -25,7 +25,7 @@ use super::message::{self, Incoming, Report, Spec};
 use super::single_id::{Ids, Supervisor};
 use super::sockets::Sockets;
 use super::workload::{Started, Workload};
-use super::{Level, Network, SandboxError, Security, network, rootfs};
+use super::{Level, Network, SandboxError, Security, chroot, network, rootfs};
 
 /// The first argument of an executable that shall be a container's init.
 pub(super) const MARKER: &str = "--be-the-init-of-a-container";
@@ -82,6 +82,11 @@ fn stage_one() -> ! {
     let Ok(socket) = take_socket() else { end(1) };
     let code = match message::receive::<Spec>(&socket) {
         Ok(None) => 0,
+        Ok(Some(incoming)) if incoming.spec.level == Level::Chroot => {
+            let told = chroot::contain(incoming, &socket);
+            report(&socket, &told.unwrap_or_else(|error| Report::Failed(error.chain())));
+            0
+        }
         Ok(Some(incoming)) => contain(incoming, &socket).unwrap_or_else(|error| {
             report(&socket, &Report::Failed(error.chain()));
             1
@@ -197,7 +202,8 @@ fn run(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<Report, SandboxE
     let children = Children::watch()?;
     let Started { process, failure, listener } = workload.start()?;
     let answers = listener.map(answering).transpose()?;
-    let status = supervise(process, &children, socket, answers).or_cannot("watch the workload")?;
+    let status = supervise(process, &children, socket, answers, signal_all);
+    let Some(status) = status.or_cannot("watch the workload")? else { end(1) };
     if !stubs.is_empty() {
         end_all_others();
         stubs.remove();
@@ -205,8 +211,16 @@ fn run(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<Report, SandboxE
     Ok(outcome(status, failure))
 }
 
+/// Keeps what ends a process that has nothing to say from ending this one.
+pub(super) fn ignore_farewells() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: the action is the kernel's own, no handler runs.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
 /// The keys of the caller's session are not the container's: an insecure command could read them.
-fn leave_keyring() {
+pub(super) fn leave_keyring() {
     /// `KEYCTL_JOIN_SESSION_KEYRING`; without a name it is a new one.
     const JOIN: libc::c_long = 1;
     // SAFETY: the call takes no pointer but a null one. A kernel without keyrings has none to leave.
@@ -228,7 +242,8 @@ fn enter_namespaces(spec: &Spec) -> Result<(), SandboxError> {
     }
 }
 
-fn outcome(status: WaitStatus, mut failure: impl Read) -> Report {
+/// What there is to report of a workload that has ended.
+pub(super) fn outcome(status: WaitStatus, mut failure: impl Read) -> Report {
     let mut message = String::new();
     let read = failure.read_to_string(&mut message);
     match (status.exit_status(), status.terminating_signal()) {
@@ -240,10 +255,10 @@ fn outcome(status: WaitStatus, mut failure: impl Read) -> Report {
 }
 
 /// Tells when children end.
-struct Children(OwnedFd);
+pub(super) struct Children(OwnedFd);
 
 impl Children {
-    fn watch() -> Result<Self, SandboxError> {
+    pub(super) fn watch() -> Result<Self, SandboxError> {
         // SAFETY: the set is initialised by `sigemptyset` before it is read; the calls only block
         // SIGCHLD in this process and make a descriptor, which is owned here alone.
         let number = unsafe {
@@ -260,10 +275,15 @@ impl Children {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(number) }))
     }
 
-    /// Reaps all that have ended; returns the status of `awaited` if it was among them.
-    fn reap(&self, awaited: Pid) -> rustix::io::Result<Option<WaitStatus>> {
+    /// Waits for the next ones only.
+    pub(super) fn forget(&self) {
         let mut signal = [0; size_of::<libc::signalfd_siginfo>()];
         while rustix::io::read(&self.0, &mut signal).is_ok_and(|length| length > 0) {}
+    }
+
+    /// Reaps all that have ended; returns the status of `awaited` if it was among them.
+    fn reap(&self, awaited: Pid) -> rustix::io::Result<Option<WaitStatus>> {
+        self.forget();
         let mut found = None;
         while let Some((child, status)) = rustix::process::wait(WaitOptions::NOHANG)? {
             if child == awaited {
@@ -276,7 +296,7 @@ impl Children {
 }
 
 /// What answers the questions of a workload, if it asks any.
-enum Answers {
+pub(super) enum Answers {
     Sockets(Sockets),
     /// And for sockets too, if need be.
     Owners(Box<Supervisor>),
@@ -317,13 +337,22 @@ impl AsFd for Answers {
     }
 }
 
-/// Waits for the workload, answers its questions, reaps orphans, and passes on the wish to stop.
-fn supervise(
+impl AsFd for Children {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits for the workload, answers its questions, reaps orphans, and passes on the wish to stop by
+/// `signal_all`, which sends a signal to everything in the container. `None` if the life line has ended
+/// before the workload.
+pub(super) fn supervise(
     workload: Pid,
     children: &Children,
     socket: &UnixStream,
     mut answers: Option<Answers>,
-) -> rustix::io::Result<WaitStatus> {
+    signal_all: impl Fn(Signal),
+) -> rustix::io::Result<Option<WaitStatus>> {
     let mut deadline: Option<Instant> = None;
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -342,12 +371,12 @@ fn supervise(
         let [child, line, asked] =
             [0, 1, 2].map(|at| polled.get(at).map_or(PollFlags::empty(), PollFd::revents));
         if line.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
-            end(1);
+            return Ok(None);
         }
         if !child.is_empty()
             && let Some(status) = children.reap(workload)?
         {
-            return Ok(status);
+            return Ok(Some(status));
         }
         match &mut answers {
             Some(answers) if asked.contains(PollFlags::IN) => answers.answer(),

@@ -59,8 +59,13 @@ pub(super) struct MountSpec {
 /// Where a mount's source travels.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum SourceSpec {
-    /// Among the descriptors, behind the root's.
+    /// Among the descriptors, behind the root's, and at [`Level::Chroot`] behind the one of the directory
+    /// beside it. Further ones hold locks as long as init lives.
     Descriptor,
+    /// In the next descriptor, a directory, by this name; at [`Level::Chroot`] alone.
+    Moved { name: String, returns: bool },
+    /// Nowhere: it is empty, with these permissions; at [`Level::Chroot`] alone.
+    Directory { mode: u32 },
     /// Among the bytes.
     File { length: usize, mode: u32, uid: u32, gid: u32, read_only: bool },
 }

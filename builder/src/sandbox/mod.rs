@@ -25,12 +25,14 @@
 //! * Whatever a command can write is mounted `nodev`; the nodes in `/dev` are bind mounts of single
 //!   files, made for this container. So root may make a device node, which belongs to the layer, but
 //!   not open it, and change the modes of those in `/dev`, which end with the container.
+//! * Where the machine permits no namespace, stage 1 runs the command by `chroot`, see [`chroot`].
 //!
 //! [`Level`] says how much of this the machine permits; the first one that works is entered, unless
 //! the caller [chooses](Choice).
 
 mod broker;
 mod capabilities;
+mod chroot;
 mod container;
 mod devices;
 mod error;
@@ -58,7 +60,7 @@ use cache::OwnershipMap;
 use serde::{Deserialize, Serialize};
 
 pub use broker::{Broker, BrokerCommand, BrokerOutput, Inherited};
-pub use container::{Container, ContainerMount, Exit, MountSource, Network, Security};
+pub use container::{Beside, Container, ContainerMount, Exit, MountSource, Network, Security};
 pub use error::SandboxError;
 pub use examine::try_level;
 pub use init::{hear_of_children, init_if_asked, keep_descriptors, survive_file_size_limits};
@@ -159,6 +161,9 @@ pub fn enter(choice: Choice) -> Result<Sandbox, SandboxError> {
     self_namespace::refuse_threads()?;
     let broker = Broker::start()?;
     let level = self_namespace::enter(&broker, choice)?;
+    if level == Level::Chroot {
+        chroot::hide_memory();
+    }
     Ok(Sandbox {
         level,
         process_files: choice.process_files(),
@@ -182,6 +187,18 @@ impl Sandbox {
             process_files: ProcessFiles::Own,
             broker: None,
             init,
+            filters: Filters::default(),
+            open_files: Limit::open_files(),
+        })
+    }
+
+    /// Runs containers by chroot, for a test; needs root. `init_program` is as above.
+    pub fn by_chroot(init_program: &Path) -> Result<Self, SandboxError> {
+        Ok(Self {
+            level: Level::Chroot,
+            process_files: ProcessFiles::Own,
+            broker: None,
+            init: InitProgram::sealed(Some(init_program))?,
             filters: Filters::default(),
             open_files: Limit::open_files(),
         })

@@ -42,8 +42,16 @@ pub(super) struct Place {
     pub(super) fd: OwnedFd,
     /// Whether it is a directory.
     pub(super) directory: bool,
-    /// Whether it is the root itself.
-    pub(super) root: bool,
+    /// The directory that it is in; the root is in none.
+    pub(super) parent: Option<Parent>,
+}
+
+/// A directory and the name of something in it.
+pub(super) struct Parent {
+    /// Its `O_PATH` descriptor.
+    pub(super) fd: OwnedFd,
+    /// The name, which leads to no other place: a link has been followed.
+    pub(super) name: String,
 }
 
 /// What was made on the way, in order.
@@ -95,14 +103,15 @@ fn walk(
     stubs: &mut Stubs,
 ) -> rustix::io::Result<Place> {
     let mut todo: VecDeque<String> = components(path).collect();
-    let mut way = vec![openat(root, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?];
+    let top = openat(root, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let mut way = vec![(top, String::new())];
     let mut links = 0;
     while let Some(name) = todo.pop_front() {
         if name == ".." {
             way.truncate((way.len() - 1).max(1));
             continue;
         }
-        let parent = way[way.len() - 1].as_fd();
+        let parent = way[way.len() - 1].0.as_fd();
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match openat(parent, &name, flags, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => {
@@ -125,21 +134,24 @@ fn walk(
                 }
                 components(link).rev().for_each(|name| todo.push_front(name));
             }
-            FileType::Directory => way.push(fd),
-            _ if todo.is_empty() => return Ok(Place { fd, directory: false, root: false }),
+            FileType::Directory => way.push((fd, name)),
+            _ if todo.is_empty() => {
+                let parent = way.pop().map(|(fd, _)| Parent { fd, name });
+                return Ok(Place { fd, directory: false, parent });
+            }
             _ => return Err(rustix::io::Errno::NOTDIR),
         }
     }
-    let root = way.len() == 1;
-    let fd = way.swap_remove(way.len() - 1);
-    Ok(Place { fd, directory: true, root })
+    let (fd, name) = way.pop().ok_or(rustix::io::Errno::NOENT)?;
+    let parent = way.pop().map(|(fd, _)| Parent { fd, name });
+    Ok(Place { fd, directory: true, parent })
 }
 
 fn components(path: &str) -> impl DoubleEndedIterator<Item = String> + '_ {
     path.split('/').filter(|name| !name.is_empty() && *name != ".").map(str::to_owned)
 }
 
-fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(parent, name, flags, Mode::empty())
 }
@@ -220,14 +232,15 @@ impl Stub {
         loop {
             match unmount(&*self.name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
                 Ok(()) => (),
-                Err(rustix::io::Errno::INVAL) => return Ok(()),
+                // Whoever may not unmount could not mount either.
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
     }
 }
 
-fn times(stat: &Stat) -> Timestamps {
+pub(super) fn times(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ },
         last_modification: Timespec {

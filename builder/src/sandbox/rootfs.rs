@@ -102,7 +102,7 @@ impl Mount {
     /// Attaches a mount of the caller's, which must stay away from what the sandbox has made.
     fn attach_own(&self, root: BorrowedFd<'_>, stubs: &mut Stubs) -> Result<(), SandboxError> {
         let place = self.place(root, stubs)?;
-        if place.root {
+        if place.parent.is_none() {
             return Err(self.refused("it is the root"));
         }
         if is_process_file(&place.fd) {
@@ -132,7 +132,7 @@ impl Mount {
     }
 }
 
-fn missing(what: &str) -> SandboxError {
+pub(super) fn missing(what: &str) -> SandboxError {
     SandboxError::Unfit(format!("the {what} did not arrive"))
 }
 
@@ -203,6 +203,9 @@ fn own_mounts(
                 confine(&source, spec.security).or_cannot_with(cannot)?;
                 source
             }
+            SourceSpec::Moved { .. } | SourceSpec::Directory { .. } => {
+                return Err(missing("mount"));
+            }
             SourceSpec::File { length, mode, uid, gid, read_only } => {
                 let owner = (Uid::from_raw(*uid), Gid::from_raw(*gid));
                 let file = files.next(*length, Mode::from_raw_mode(*mode), owner)?;
@@ -260,7 +263,7 @@ impl Files<'_> {
     }
 }
 
-fn write_all(file: &OwnedFd, mut data: &[u8]) -> rustix::io::Result<()> {
+pub(super) fn write_all(file: &OwnedFd, mut data: &[u8]) -> rustix::io::Result<()> {
     while !data.is_empty() {
         let written = rustix::io::write(file, data)?;
         data = &data[written..];
@@ -284,7 +287,7 @@ fn pivot(root: &OwnedFd) -> Result<(), SandboxError> {
 }
 
 /// Refuses a `/proc`, `/dev` or `/sys` that is no directory: replacing it would change the layer.
-fn refuse_odd_directories(root: BorrowedFd<'_>) -> Result<(), SandboxError> {
+pub(super) fn refuse_odd_directories(root: BorrowedFd<'_>) -> Result<(), SandboxError> {
     for name in ["proc", "dev", "sys"] {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(found) = openat(root, name, flags, Mode::empty()) else { continue };

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use rustix::fs::{Mode, OFlags};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -18,8 +19,8 @@ use super::limits::Limit;
 use super::message::{MountSpec, Outgoing, Report, STOP, SourceSpec, Spec};
 use super::streams::{FarEnds, Streams};
 use super::{
-    Container, ContainerMount, Exit, Level, MountSource, ProcessFiles, Sandbox, SandboxError,
-    Security, mounts,
+    Container, ContainerMount, Exit, Level, MountSource, Network, ProcessFiles, Sandbox,
+    SandboxError, Security, mounts,
 };
 
 /// Where an executable finds itself.
@@ -91,6 +92,9 @@ impl Sandbox {
     }
 
     fn pack(&self, container: Container) -> Result<Parcel, SandboxError> {
+        if self.level == Level::Chroot && container.network == Network::None {
+            return Err(SandboxError::ChrootHasNetwork);
+        }
         let filter = match container.security {
             Security::Sandbox => self.filters.for_network(container.network),
             Security::Insecure => &[],
@@ -148,19 +152,26 @@ impl Parcel {
         let limits =
             std::iter::once(Ok(open_files.clone())).chain(own).collect::<Result<_, _>>()?;
         let mut descriptors = vec![container.root];
+        let mut locks = Vec::new();
+        if let Some(beside) = container.beside {
+            descriptors.push(beside.directory);
+            locks = beside.locks;
+        }
         let mut bytes = filter.to_vec();
         let generated = [
             generated_file("/etc/resolv.conf", container.resolv_conf),
             generated_file("/etc/hosts", container.hosts),
         ];
         let mounts = generated.into_iter().chain(container.mounts).map(|mount| {
-            let source = pack_source(mount.source, &mut descriptors, &mut bytes);
-            MountSpec { target: mount.target, source }
+            let source = pack_source(level, mount.source, &mut descriptors, &mut bytes)?;
+            Ok(MountSpec { target: mount.target, source })
         });
+        let mounts = mounts.collect::<Result<_, SandboxError>>()?;
+        descriptors.extend(locks);
         let spec = Spec {
             level,
             process_files,
-            mounts: mounts.collect(),
+            mounts,
             args: container.args,
             env: container.env,
             cwd: container.cwd,
@@ -185,20 +196,45 @@ fn generated_file(target: &str, data: Vec<u8>) -> ContainerMount {
 }
 
 fn pack_source(
+    level: Level,
     source: MountSource,
     descriptors: &mut Vec<OwnedFd>,
     bytes: &mut Vec<u8>,
-) -> SourceSpec {
-    match source {
+) -> Result<SourceSpec, SandboxError> {
+    Ok(match source {
         MountSource::Mount(mount) => {
             descriptors.push(mount);
+            SourceSpec::Descriptor
+        }
+        MountSource::Moved { path, returns } => {
+            let (parent, name) = parent_and_name(&path)?;
+            descriptors.push(parent);
+            SourceSpec::Moved { name, returns }
+        }
+        MountSource::Tmpfs { size: _, mode } if level == Level::Chroot => {
+            SourceSpec::Directory { mode }
+        }
+        MountSource::Tmpfs { size, mode } => {
+            descriptors.push(mounts::tmpfs(size, mode)?);
             SourceSpec::Descriptor
         }
         MountSource::File { data, mode, uid, gid, read_only } => {
             bytes.extend_from_slice(&data);
             SourceSpec::File { length: data.len(), mode, uid, gid, read_only }
         }
-    }
+    })
+}
+
+/// Opens the directory that something is in.
+fn parent_and_name(path: &Path) -> Result<(OwnedFd, String), SandboxError> {
+    let cannot = || format!("open the directory of {}", path.display());
+    let (parent, name) = (path.parent(), path.file_name().and_then(|name| name.to_str()));
+    let (Some(parent), Some(name)) = (parent, name) else {
+        return Err(SandboxError::Unfit(format!("{} can't be put anywhere", path.display())));
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = rustix::fs::open(parent, flags, Mode::empty()).or_cannot_with(cannot)?;
+    Ok((parent, name.to_owned()))
 }
 
 /// A container's init and what connects it with us.

@@ -14,7 +14,9 @@ use std::ptr;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use rustix::process::{Pid, fchdir, getcwd, setsid, umask};
+use rustix::process::{
+    Pid, Signal, fchdir, getcwd, set_parent_process_death_signal, setsid, umask,
+};
 use rustix::thread::{
     Gid, Uid, set_current_timer_slack, set_keep_capabilities, set_thread_groups,
     set_thread_res_gid, set_thread_res_uid,
@@ -95,6 +97,7 @@ impl Workload {
             network: spec.network,
             security: spec.security,
             leaves_network: (spec.network, spec.security) == (Network::Host, Security::Sandbox)
+                && spec.level != Level::Chroot
                 && sockets::are_needed(),
         })
     }
@@ -134,6 +137,10 @@ impl Workload {
 
     fn become_command(&self, failed: UnixStream) -> Result<Infallible, SandboxError> {
         close_all_but_streams(failed)?;
+        if self.level == Level::Chroot {
+            // The process that started this one is there already.
+            rustix::process::chroot(".").or_cannot("change the root directory")?;
+        }
         setsid().or_cannot("start a session")?;
         reset_signals();
         umask(Mode::from_raw_mode(0o022));
@@ -144,6 +151,10 @@ impl Workload {
         enter_directory(&self.cwd)?;
         self.take_ids()?;
         self.set_capabilities()?;
+        if self.level == Level::Chroot {
+            // No namespace ends with the process that started this one.
+            set_parent_process_death_signal(Some(Signal::KILL)).or_cannot("watch the parent")?;
+        }
         self.command.execute()
     }
 
@@ -185,6 +196,10 @@ impl Workload {
         match self.security {
             Security::Insecure => return Ok(()),
             Security::Sandbox => capabilities::bound()?,
+        }
+        // A container that permits no namespace does not permit the rest either.
+        if self.level == Level::Chroot && !capabilities::may_confine()? {
+            return Ok(());
         }
         match self.network {
             Network::Host => network::hide_abstract_sockets()?,

@@ -125,6 +125,7 @@ impl LocalWorker {
             mounted;
         let container = Container {
             root,
+            beside: None,
             mounts,
             args: exec.args.clone(),
             env: environment(exec, user, variables),

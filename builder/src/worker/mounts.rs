@@ -171,11 +171,7 @@ impl LocalWorker {
                 mounted.add(mount, sandbox::MountSource::Mount(bound), true);
             }
             MountSource::Tmpfs { size } => {
-                mounted.add(
-                    mount,
-                    sandbox::MountSource::Mount(sandbox::tmpfs(*size, 0o777)?),
-                    true,
-                );
+                mounted.add(mount, sandbox::MountSource::Tmpfs { size: *size, mode: 0o777 }, true);
             }
             MountSource::Secret { id, required, file: mode, env } => {
                 let value = self.secret(id, *required, env.as_deref(), mounted)?;

@@ -4,6 +4,7 @@
 //! is the built `rbuild`. Without root, or without a static busybox, there is nothing to test.
 
 mod broker;
+mod chroot;
 mod command;
 mod isolation;
 mod levels;

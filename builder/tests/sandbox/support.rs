@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use builder::sandbox::{Container, Exit, Network, Sandbox, SandboxError, Security, bind_path};
+use builder::sandbox::{
+    Beside, Container, Exit, Level, Network, Sandbox, SandboxError, Security, bind_path,
+};
 use rustix::fs::Mode;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -14,6 +16,8 @@ pub(crate) const BUSYBOX: &str = "/bin/busybox";
 /// A root with busybox and the stubs, and the right to run containers in it.
 pub(crate) struct Fixture {
     pub(crate) root: TempDir,
+    /// Where containers that can't mount have a directory each.
+    pub(crate) beside: TempDir,
     pub(crate) sandbox: Sandbox,
     pub(crate) runtime: Runtime,
 }
@@ -29,6 +33,15 @@ pub(crate) struct Ran {
 impl Fixture {
     /// Makes the root; `None` where these tests cannot run.
     pub(crate) fn new() -> Option<Self> {
+        Self::with(Sandbox::for_this_thread)
+    }
+
+    /// The same for containers without namespaces and mounts.
+    pub(crate) fn by_chroot() -> Option<Self> {
+        Self::with(Sandbox::by_chroot)
+    }
+
+    fn with(sandbox: impl FnOnce(&Path) -> Result<Sandbox, SandboxError>) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
             return None;
         }
@@ -44,14 +57,26 @@ impl Fixture {
         for applet in APPLETS {
             symlink("busybox", root.path().join("bin").join(applet)).unwrap();
         }
-        let sandbox = Sandbox::for_this_thread(Path::new(env!("CARGO_BIN_EXE_rbuild"))).unwrap();
+        let sandbox = sandbox(Path::new(env!("CARGO_BIN_EXE_rbuild"))).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Some(Self { root, sandbox, runtime })
+        Some(Self { root, beside: tempfile::tempdir().unwrap(), sandbox, runtime })
+    }
+
+    fn beside(&self) -> Beside {
+        let directory = tempfile::tempdir_in(self.beside.path()).unwrap().keep();
+        Beside { directory: fs::File::open(directory).unwrap().into(), locks: Vec::new() }
     }
 
     pub(crate) fn container(&self, args: &[&str]) -> Container {
+        let (root, beside) = match self.sandbox.level() {
+            Level::Chroot => {
+                (fs::File::open(self.root.path()).unwrap().into(), Some(self.beside()))
+            }
+            _ => (bind_path(self.root.path(), false).unwrap(), None),
+        };
         Container {
-            root: bind_path(self.root.path(), false).unwrap(),
+            root,
+            beside,
             mounts: Vec::new(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
