@@ -40,7 +40,10 @@ const NOTE: &str = "lies on an overlay file system, so layers are copied instead
 fn session(caller: Caller) -> Session {
     let dockerfile = match caller {
         Caller::WithOneId => DOCKERFILE.to_owned(),
-        Caller::Root | Caller::RootOfContainer | Caller::WithSubordinateIds => {
+        Caller::Root
+        | Caller::RootOfContainer
+        | Caller::RootWithChrootAlone
+        | Caller::WithSubordinateIds => {
             format!("{DOCKERFILE}{OTHER_IDS}")
         }
     };

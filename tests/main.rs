@@ -7,6 +7,7 @@
 mod arrows;
 mod cache;
 mod call;
+mod chroot;
 mod command_line;
 mod copies;
 mod copy;

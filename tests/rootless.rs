@@ -52,6 +52,7 @@ fn whoever_builds_has_the_image_that_root_builds() {
     assert_eq!(digest(Caller::WithSubordinateIds), roots);
     assert_eq!(digest(Caller::RootOfContainer), roots);
     assert_eq!(digest(Caller::WithOneId), roots);
+    assert_eq!(digest(Caller::RootWithChrootAlone), roots);
 }
 
 #[test]

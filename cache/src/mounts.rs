@@ -4,6 +4,8 @@
 //! Uses lock a file beside it. It is filled beside its place, so that one that exists is complete.
 
 use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci::Digest;
@@ -27,13 +29,18 @@ pub enum Sharing {
 pub struct CacheMount {
     path: PathBuf,
     /// Keeps the lock.
-    _lock: File,
+    lock: File,
 }
 
 impl CacheMount {
     /// The directory to mount.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns what keeps it in use, for another process that may outlive this one.
+    pub fn hold(&self) -> io::Result<OwnedFd> {
+        self.lock.as_fd().try_clone_to_owned()
     }
 }
 
@@ -50,7 +57,7 @@ impl Cache {
         if !is_directory(&path)? {
             self.seed_mount(&path, seed)?;
         }
-        Ok(Some(CacheMount { path, _lock: lock }))
+        Ok(Some(CacheMount { path, lock }))
     }
 
     /// Finds the directory and locks it as `sharing` demands.
@@ -118,7 +125,7 @@ impl Cache {
 fn is_directory(path: &Path) -> Result<bool, CacheError> {
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok(found.is_dir()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(io_error("look for", path)(error)),
     }
 }

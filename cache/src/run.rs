@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::error::{CacheError, io_error};
@@ -27,13 +28,18 @@ pub struct RunDir {
     root: PathBuf,
     path: PathBuf,
     /// Keeps the lock.
-    _lock: File,
+    lock: File,
 }
 
 impl RunDir {
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns what keeps it from looking dead, for another process that may outlive this one.
+    pub fn hold(&self) -> io::Result<OwnedFd> {
+        self.lock.as_fd().try_clone_to_owned()
     }
 }
 
@@ -56,7 +62,7 @@ impl Cache {
         let lock_path = path.join("lock");
         let file = lock::open_lock_file(&lock_path)?;
         lock::exclusive(&file).map_err(io_error("lock", &lock_path))?;
-        Ok(RunDir { root: self.root().to_owned(), path, _lock: file })
+        Ok(RunDir { root: self.root().to_owned(), path, lock: file })
     }
 
     /// Deletes what dead processes left behind. Takes as long as that takes; meant for a thread

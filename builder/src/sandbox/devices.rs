@@ -81,11 +81,11 @@ pub(super) fn fill_plain(
     for &(name, major, minor) in NODES {
         let mode = Mode::from_raw_mode(0o666);
         mknodat(directory, name, FileType::CharacterDevice, mode, makedev(major, minor))
-            .map_err(|source| SandboxError::NoDevices { source: source.into() })?;
+            .map_err(|source| SandboxError::NoDeviceNodes { source: source.into() })?;
     }
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(directory, "null", flags, Mode::empty())
-        .map_err(|source| SandboxError::NoDevices { source: source.into() })?;
+        .map_err(|source| SandboxError::NoDevicesInStore { source: source.into() })?;
     match security {
         Security::Sandbox => Ok(()),
         Security::Insecure => copy_devices(Path::new("/dev"), directory).or_cannot(cannot),

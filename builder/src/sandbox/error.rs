@@ -38,14 +38,24 @@ pub enum SandboxError {
          DAC_OVERRIDE, FOWNER, SETUID, SETGID and SYS_CHROOT"
     )]
     ChrootNeedsRoot,
-    /// No device node can be used where the root of a command is.
+    /// No device node can be made for commands at [`Level::Chroot`](super::Level::Chroot).
     #[error(
         "cannot make /dev/null for commands that run by chroot: start the container with --cap-add \
-         MKNOD (in Kubernetes capabilities: {{add: [MKNOD]}}), and keep the store where devices can \
-         be opened, or permit namespaces with --security-opt seccomp=unconfined (in Kubernetes \
-         seccompProfile: {{type: Unconfined}})"
+         MKNOD (in Kubernetes capabilities: {{add: [MKNOD]}}), or with --security-opt \
+         seccomp=unconfined (in Kubernetes seccompProfile: {{type: Unconfined}})"
     )]
-    NoDevices {
+    NoDeviceNodes {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No device node can be opened where the roots of commands at
+    /// [`Level::Chroot`](super::Level::Chroot) are.
+    #[error(
+        "cannot open /dev/null of commands that run by chroot: the file system of the store refuses \
+         devices (nodev); put the store on a volume, with --root, or start the container with \
+         --security-opt seccomp=unconfined (in Kubernetes seccompProfile: {{type: Unconfined}})"
+    )]
+    NoDevicesInStore {
         /// What the kernel said.
         source: io::Error,
     },

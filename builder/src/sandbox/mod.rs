@@ -25,7 +25,7 @@
 //! * Whatever a command can write is mounted `nodev`; the nodes in `/dev` are bind mounts of single
 //!   files, made for this container. So root may make a device node, which belongs to the layer, but
 //!   not open it, and change the modes of those in `/dev`, which end with the container.
-//! * Where the machine permits no namespace, stage 1 runs the command by `chroot`, see [`chroot`].
+//! * Where the machine permits no namespace, stage 1 itself runs the command, by `chroot`.
 //!
 //! [`Level`] says how much of this the machine permits; the first one that works is entered, unless
 //! the caller [chooses](Choice).
@@ -98,6 +98,11 @@ pub enum Level {
     /// Root in a container that permits no namespace: `chroot` alone, and nothing can be mounted.
     Chroot,
 }
+
+/// What is to be said once where commands run at [`Level::Chroot`].
+pub const CHROOT_LACKS: &str = "commands run by chroot, which keeps nothing of this container from those that are root, and see \
+     no /proc of their own. Where namespaces are permitted they are isolated: start the container \
+     with --security-opt seccomp=unconfined (in Kubernetes seccompProfile: {type: Unconfined})";
 
 /// The `/proc` that a container gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cache::{Cache, Deletions};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use tokio_util::sync::CancellationToken;
 
 use super::{SnapshotError, Trees, Writable, make_dir, mount, overlay};
@@ -59,6 +59,15 @@ impl Method {
         let deletions = deletions_in(run_dir.path())?;
         let trees = Trees::new(run_dir, deletions, stop.clone());
         Ok(Chosen { method: Self::Copies(Arc::new(trees)), note: reason })
+    }
+
+    /// Returns what keeps the trees that are being written to, for another process that may outlive
+    /// this one.
+    pub fn hold(&self) -> std::io::Result<Option<OwnedFd>> {
+        match self {
+            Self::Overlay => Ok(None),
+            Self::Copies(trees) => trees.hold(),
+        }
     }
 
     /// What stands in layers for deleted names.

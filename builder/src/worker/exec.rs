@@ -2,19 +2,21 @@
 
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
+use cache::{NoRoom, RunDir};
 use frontend::{ExecOp, FileSource, Input, NetworkMode, SecurityMode, quote};
 
 use super::LocalWorker;
 use super::commit::Workspace;
-use super::mounts::Mounted;
-use cache::NoRoom;
-
+use super::mounts::{self, MountError, Mounted};
 use crate::MAKE_ROOM;
 use crate::event::StepId;
 use crate::files::{self, User};
-use crate::sandbox::{self, Container, Exit, Network, STUBS, SandboxError, Security};
+use crate::sandbox::{
+    self, Beside, Container, Exit, Level, Network, STUBS, SandboxError, Security,
+};
 use crate::snapshot::Method;
 use crate::solver::{Job, Made, OpError};
 
@@ -88,6 +90,7 @@ impl LocalWorker {
             .await
             .map_err(OpError::failed)?;
         let user = files::resolve_user(workspace.root(), &exec.user).map_err(OpError::failed)?;
+        self.say_what_chroot_lacks(exec, self.warner(&job));
         let root = self.root_of_container(&workspace)?;
         let exit = self.run_in(exec, &job, root, &user, mounted).await?;
         if job.stop.is_cancelled() {
@@ -104,12 +107,15 @@ impl LocalWorker {
         Ok(made)
     }
 
-    /// What a sandbox can attach: of a plain directory that is a mount of its own.
+    /// What a sandbox can attach: of a plain directory that is a mount of its own. Where nothing can be
+    /// mounted it is the directory.
     fn root_of_container(&self, workspace: &Workspace) -> Result<OwnedFd, OpError> {
         let root = workspace.root().dir();
-        match self.snapshots {
-            Method::Overlay => root.try_clone_to_owned().map_err(OpError::failed),
-            Method::Copies(_) => sandbox::bind(root, false).map_err(OpError::failed),
+        match (&self.snapshots, self.sandbox.level()) {
+            (Method::Overlay, _) | (_, Level::Chroot) => {
+                root.try_clone_to_owned().map_err(OpError::failed)
+            }
+            (Method::Copies(_), _) => sandbox::bind(root, false).map_err(OpError::failed),
         }
     }
 
@@ -121,11 +127,12 @@ impl LocalWorker {
         user: &User,
         mounted: Mounted,
     ) -> Result<Exit, OpError> {
-        let Mounted { mounts, variables, targets: _, caches: _caches, agents: _agents, _run_dir } =
-            mounted;
+        let scratch = Scratch::new(self, &mounted).map_err(OpError::failed)?;
+        let Mounted { mounts, variables, targets: _, caches, agents: _agents, _run_dir } = mounted;
+        let (beside, _scratch) = scratch.map(|scratch| (scratch.beside, scratch._run_dir)).unzip();
         let container = Container {
             root,
-            beside: None,
+            beside,
             mounts,
             args: exec.args.clone(),
             env: environment(exec, user, variables),
@@ -151,10 +158,27 @@ impl LocalWorker {
         let output = |stderr: bool, bytes: &[u8]| printer.print(stderr, bytes);
         let exit = self.sandbox.run(container, output, job.stop.clone()).await;
         printer.end();
+        if self.sandbox.level() == Level::Chroot {
+            self.blocking(move || mounts::part_from_layers(&caches))
+                .await
+                .map_err(OpError::failed)?;
+        }
         exit.map_err(|error| match error {
             SandboxError::Stopped => OpError::Stopped,
             error => OpError::failed(error),
         })
+    }
+
+    /// Says once for all commands what those by chroot do without.
+    fn say_what_chroot_lacks(&self, exec: &ExecOp, warn: impl Fn(String)) {
+        if self.sandbox.level() != Level::Chroot {
+            return;
+        }
+        self.told_of_chroot.call_once(|| warn(sandbox::CHROOT_LACKS.to_owned()));
+        if exec.shm_size.is_some() {
+            let text = "--shm-size limits nothing: /dev/shm of commands run by chroot is on disk";
+            self.told_of_shared_memory.call_once(|| warn(text.to_owned()));
+        }
     }
 
     /// Whether the context's files that the command saw still are what its key says.
@@ -170,6 +194,37 @@ impl LocalWorker {
             }
         }
         Ok(true)
+    }
+}
+
+/// What a container has beside its root where nothing can be mounted, and the directory it is in.
+struct Scratch {
+    beside: Beside,
+    _run_dir: RunDir,
+}
+
+impl Scratch {
+    /// `None` where it is not needed.
+    fn new(worker: &LocalWorker, mounted: &Mounted) -> Result<Option<Self>, MountError> {
+        if worker.sandbox.level() != Level::Chroot {
+            return Ok(None);
+        }
+        let run_dir = worker.cache.run_dir()?;
+        let path = run_dir.path().join("beside");
+        let make = || {
+            std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+            let directory = OwnedFd::from(std::fs::File::open(&path)?);
+            let mut locks = vec![run_dir.hold()?];
+            locks.extend(worker.snapshots.hold()?);
+            locks.extend(mounted._run_dir.as_ref().map(RunDir::hold).transpose()?);
+            for cache in mounted.caches.values() {
+                locks.push(cache.hold()?);
+            }
+            Ok(Beside { directory, locks })
+        };
+        let beside = make()
+            .map_err(|source| MountError::Open { path: path.display().to_string(), source })?;
+        Ok(Some(Self { beside, _run_dir: run_dir }))
     }
 }
 

@@ -12,6 +12,7 @@ mod fetch;
 mod git;
 mod image;
 mod mounts;
+mod parting;
 mod suspects;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -122,6 +123,9 @@ pub struct LocalWorker {
     unpackers: tokio::sync::Semaphore,
     /// Cancelled when nothing is wanted of this worker any more.
     stop: CancellationToken,
+    /// Whether it has been said what commands by chroot lack.
+    told_of_chroot: Once,
+    told_of_shared_memory: Once,
     /// Whether what dead processes left in the store is being removed.
     reclaimed: Once,
     reclaiming: Arc<Mutex<()>>,
@@ -179,6 +183,8 @@ impl LocalWorker {
             unpacking: Mutex::default(),
             unpackers: tokio::sync::Semaphore::new(UNPACKERS),
             stop: services.stop.child_token(),
+            told_of_chroot: Once::new(),
+            told_of_shared_memory: Once::new(),
             reclaimed: Once::new(),
             reclaiming: Arc::default(),
             tasks: TaskTracker::new(),

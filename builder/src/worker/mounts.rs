@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::LocalWorker;
 use super::agent::{self, Forwarded};
+use super::parting;
 use crate::context::BuildContext;
 use crate::files::{self, CopyOptions, FilesError, Root};
+use crate::layer;
 use crate::owners::Owners;
-use crate::sandbox::{self, ContainerMount, SandboxError};
+use crate::sandbox::{self, ContainerMount, Level, SandboxError};
 use crate::snapshot::{self, Method, SnapshotError};
 use crate::solver::{Job, OpError};
 
@@ -60,6 +62,17 @@ pub enum MountError {
     /// A stage's files could not be mounted.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A cache can only be in one place where nothing can be mounted.
+    #[error(
+        "cannot put the cache {id} to two places: this container permits no mounts, so that its \
+         directory itself is moved to {target}"
+    )]
+    CacheTwice {
+        /// The cache's name.
+        id: String,
+        /// The second place.
+        target: String,
+    },
     /// The kernel refuses.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -159,16 +172,26 @@ impl LocalWorker {
             MountSource::Bind { from, selection } => {
                 let (source, selection) = (self.source(from, job)?, selection.clone());
                 let (directory, stop) = (directory.to_owned(), job.stop.clone());
-                let method = self.snapshots.clone();
+                let (method, level) = (self.snapshots.clone(), self.sandbox.level());
                 let access = Access { read_only, is_guarded };
-                let work = move || bind(&method, &source, &selection, access, &directory, &stop);
+                let work = move || match level {
+                    Level::Chroot => copy(&method, &source, &selection, &directory, &stop),
+                    Level::Root | Level::SubordinateIds | Level::SingleId => {
+                        bind(&method, &source, &selection, access, &directory, &stop)
+                            .map(|(bound, kind)| (sandbox::MountSource::Mount(bound), kind))
+                    }
+                };
                 let (bound, is_directory) = self.blocking(work).await?;
-                mounted.add(mount, sandbox::MountSource::Mount(bound), is_directory);
+                mounted.add(mount, bound, is_directory);
             }
             MountSource::Cache(cache) => {
                 let id = cache_id(cache, self.seed_of(cache, job)?.as_ref().map(|(from, _)| from));
-                let bound = sandbox::bind_path(mounted.caches[&id].path(), read_only)?;
-                mounted.add(mount, sandbox::MountSource::Mount(bound), true);
+                let bound = self.show(mounted.caches[&id].path(), read_only, true)?;
+                if mounted.mounts.iter().any(|other| is_same(&other.source, &bound)) {
+                    let (id, target) = (cache.id.clone(), mount.target.clone());
+                    return Err(MountError::CacheTwice { id, target });
+                }
+                mounted.add(mount, bound, true);
             }
             MountSource::Tmpfs { size } => {
                 mounted.add(mount, sandbox::MountSource::Tmpfs { size: *size, mode: 0o777 }, true);
@@ -183,8 +206,7 @@ impl LocalWorker {
                 Some(agent) => {
                     let failed = |source| MountError::Forward { id: id.clone(), source };
                     mounted.agents.push(agent::forward(agent, directory, *mode).map_err(failed)?);
-                    let bound = sandbox::bind_path(directory, false)?;
-                    mounted.add(mount, sandbox::MountSource::Mount(bound), false);
+                    mounted.add(mount, self.show(directory, false, false)?, false);
                 }
                 None if *required => return Err(MountError::Ssh(id.clone())),
                 None => {}
@@ -194,6 +216,21 @@ impl LocalWorker {
             }
         }
         Ok(())
+    }
+
+    /// A file or directory of the builder's, whatever is written to it; it may be wanted back.
+    fn show(
+        &self,
+        path: &Path,
+        read_only: bool,
+        returns: bool,
+    ) -> Result<sandbox::MountSource, SandboxError> {
+        Ok(match self.sandbox.level() {
+            Level::Chroot => sandbox::MountSource::Moved { path: path.to_owned(), returns },
+            Level::Root | Level::SubordinateIds | Level::SingleId => {
+                sandbox::MountSource::Mount(sandbox::bind_path(path, read_only)?)
+            }
+        })
     }
 
     fn source(&self, from: &FileSource, job: &Job<'_>) -> Result<Source, MountError> {
@@ -269,6 +306,8 @@ impl LocalWorker {
         const PAUSE: Duration = Duration::from_millis(20);
         let mode = mount.mode;
         let sharing = match mount.sharing {
+            // It can only be in one place.
+            CacheSharing::Shared if self.sandbox.level() == Level::Chroot => Sharing::Locked,
             CacheSharing::Shared => Sharing::Shared,
             CacheSharing::Private => Sharing::Private,
             CacheSharing::Locked => Sharing::Locked,
@@ -399,6 +438,53 @@ fn bind(
     }
 }
 
+/// Copies what `selection` names, to be moved to its place; tells whether it is a directory.
+fn copy(
+    method: &Method,
+    source: &Source,
+    selection: &Selection,
+    directory: &Path,
+    stop: &CancellationToken,
+) -> Result<(sandbox::MountSource, bool), MountError> {
+    let failed = |source| open_error(directory, source);
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)).map_err(failed)?;
+    let copied = match source {
+        Source::Context(context) => copy_context(&context.source(stop), selection, directory)?,
+        Source::Snapshot(_, lowers) => {
+            let beside = directory.with_extension("view");
+            std::fs::create_dir(&beside).map_err(failed)?;
+            let view = Root::new(snapshot::view(method, lowers, &beside)?);
+            let copied = copy_context(&super::stage(&view, stop), selection, directory)?;
+            let original = find(&view, &selection.path)?;
+            if is_directory(&original)? {
+                let copy = std::fs::File::open(directory).map_err(failed)?;
+                layer::copy_metadata(original.as_fd(), copy.as_fd())
+                    .map_err(|error| failed(error.into()))?;
+            }
+            copied
+        }
+    };
+    let is_directory = is_directory(&copied)?;
+    let path = if is_directory { directory.to_owned() } else { directory.join(name_in(selection)) };
+    Ok((sandbox::MountSource::Moved { path, returns: false }, is_directory))
+}
+
+fn is_same(one: &sandbox::MountSource, other: &sandbox::MountSource) -> bool {
+    use sandbox::MountSource::Moved;
+    matches!((one, other), (Moved { path: one, .. }, Moved { path: other, .. }) if one == other)
+}
+
+/// Sees to it that nothing written to a cache is written to a layer, once a command that had it in its
+/// own file system has ended.
+pub(super) fn part_from_layers(
+    caches: &BTreeMap<String, cache::CacheMount>,
+) -> Result<(), MountError> {
+    caches.values().try_for_each(|cache| {
+        parting::part(cache.path()).map_err(|source| open_error(cache.path(), source))
+    })
+}
+
 /// `whole` must still be there: what is bound is a piece of it.
 fn bind_part(
     whole: &Root,
@@ -433,6 +519,11 @@ fn copy_context(
     copy_all(context, selection, &to)?;
     let source = find(context.root, &selection.path)?;
     let status = rustix::fs::fstat(&source).map_err(|error| open_error(directory, error.into()))?;
-    let name = selection.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    find(&to, if FileType::from_raw_mode(status.st_mode).is_dir() { "/" } else { name })
+    let is_directory = FileType::from_raw_mode(status.st_mode).is_dir();
+    find(&to, if is_directory { "/" } else { name_in(selection) })
+}
+
+/// The name of what is copied.
+fn name_in(selection: &Selection) -> &str {
+    selection.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }

@@ -10,6 +10,8 @@ pub enum Caller {
     Root,
     /// Root of a container: it may change ids, but not mount.
     RootOfContainer,
+    /// Root with the capabilities that Docker gives a container, without any namespace.
+    RootWithChrootAlone,
     /// A user with a range of subordinate ids.
     WithSubordinateIds,
     /// A user with one id.
@@ -18,6 +20,11 @@ pub enum Caller {
 
 /// The user's id and group. Nobody needs to have it on this machine.
 const ID: u32 = 4242;
+
+/// Leaves the capabilities that Docker gives a container.
+const DOCKERS: &str = "--bounding-set=-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,\
+                       +setgid,+setuid,+setfcap,+setpcap,+net_bind_service,+sys_chroot,+kill,\
+                       +audit_write";
 
 /// Replaces files of `/etc`, and shows to the user what is in directories that may be closed to
 /// others: all in a mount namespace that ends with the command. Needs root to start with.
@@ -42,6 +49,10 @@ impl Caller {
                 let words = ["setpriv", "--bounding-set=-sys_admin", "--"];
                 return words.into_iter().map(str::to_owned).collect();
             }
+            Self::RootWithChrootAlone => {
+                let words = ["setpriv", DOCKERS, "--", "env", "RBUILD_SANDBOX=chroot"];
+                return words.into_iter().map(str::to_owned).collect();
+            }
             Self::WithSubordinateIds => "tester:2000000:65536\n",
             Self::WithOneId => "",
         };
@@ -63,10 +74,17 @@ impl Caller {
         words
     }
 
+    /// Whether it is root, of whatever.
+    pub(crate) fn is_root(self) -> bool {
+        match self {
+            Self::Root | Self::RootOfContainer | Self::RootWithChrootAlone => true,
+            Self::WithSubordinateIds | Self::WithOneId => false,
+        }
+    }
+
     /// Gives what is at `path`, if anything is, to the caller, and what is below it if `deeply`.
     pub(crate) fn own(self, path: &Path, deeply: bool) {
-        let is_root = matches!(self, Self::Root | Self::RootOfContainer);
-        if is_root || fs::symlink_metadata(path).is_err() {
+        if self.is_root() || fs::symlink_metadata(path).is_err() {
             return;
         }
         std::os::unix::fs::lchown(path, Some(ID), Some(ID)).unwrap();

@@ -206,17 +206,15 @@ impl Session {
     }
 
     fn callers_command(&self, line: Vec<String>) -> Command {
-        match self.caller {
-            Caller::Root | Caller::RootOfContainer => {
-                let mut words = self.caller.prefix(self.dir.path(), &[]);
-                words.push(rbuild().to_str().expect("paths of tests are text").to_owned());
-                words.extend(line);
-                let mut command = self.command(&words[0]);
-                command.args(&words[1..]);
-                command
-            }
-            Caller::WithSubordinateIds | Caller::WithOneId => self.others(line),
+        if !self.caller.is_root() {
+            return self.others(line);
         }
+        let mut words = self.caller.prefix(self.dir.path(), &[]);
+        words.push(rbuild().to_str().expect("paths of tests are text").to_owned());
+        words.extend(line);
+        let mut command = self.command(&words[0]);
+        command.args(&words[1..]);
+        command
     }
 
     /// The command of somebody who may not look into the directory of the workspace.

@@ -24,7 +24,7 @@ const KEPT: usize = 3;
 #[derive(Debug)]
 pub struct Trees {
     home: PathBuf,
-    _run_dir: Option<RunDir>,
+    run_dir: Option<RunDir>,
     deletions: Deletions,
     stop: CancellationToken,
     made: AtomicU64,
@@ -49,7 +49,7 @@ impl Trees {
     /// them ends soon once `stop` is cancelled.
     pub fn new(run_dir: RunDir, deletions: Deletions, stop: CancellationToken) -> Self {
         let home = run_dir.path().to_owned();
-        Self { _run_dir: Some(run_dir), ..Self::in_directory(home, deletions, stop) }
+        Self { run_dir: Some(run_dir), ..Self::in_directory(home, deletions, stop) }
     }
 
     /// Keeps trees in a directory that outlasts them.
@@ -59,7 +59,12 @@ impl Trees {
         stop: CancellationToken,
     ) -> Self {
         let (made, idle) = (AtomicU64::default(), Mutex::default());
-        Self { home, _run_dir: None, deletions, stop, made, idle }
+        Self { home, run_dir: None, deletions, stop, made, idle }
+    }
+
+    /// Returns what keeps the trees, for another process that may outlive this one.
+    pub fn hold(&self) -> std::io::Result<Option<OwnedFd>> {
+        self.run_dir.as_ref().map(RunDir::hold).transpose()
     }
 
     /// What stands for deleted names in layers.
