@@ -100,9 +100,10 @@ pub enum Level {
 }
 
 /// What is to be said once where commands run at [`Level::Chroot`].
-pub const CHROOT_LACKS: &str = "commands run by chroot, which keeps nothing of this container from those that are root, and see \
-     no /proc of their own. Where namespaces are permitted they are isolated: start the container \
-     with --security-opt seccomp=unconfined (in Kubernetes seccompProfile: {type: Unconfined})";
+pub const CHROOT_LACKS: &str = "commands run by chroot, which keeps nothing of this container from \
+    those that are root, and see no /proc of their own. Where namespaces are permitted they are \
+    isolated: start the container with --security-opt seccomp=unconfined (in Kubernetes \
+    seccompProfile: {type: Unconfined})";
 
 /// The `/proc` that a container gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
