@@ -13,8 +13,10 @@
 //! [filter](super::seccomp) has refused before what a command must not have; what remains to check
 //! here is `CAP_NET_RAW`, which the kernel would look for in PID 1.
 //!
-//! Where the files belong to an id that the container lacks (an ordinary user's build), and where the
-//! kernel has no listener to give (another one is above us), commands are in the host's namespace.
+//! Where the files belong to an id that the container lacks (an ordinary user's build), where the
+//! kernel has no listener to give (another one is above us), and where `/proc` is that of an outer
+//! process namespace and the kernel can't tell a thread's name in it (before 6.9), commands are in the
+//! host's namespace.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -24,7 +26,7 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
 
 use super::message::{receive_with_rights, send_with_rights};
-use super::{SandboxError, devices, network, seccomp};
+use super::{SandboxError, devices, network, seccomp, single_id};
 
 /// Any file of `/proc/net`.
 const SHARED_FILE: &str = "/proc/self/net/dev";
@@ -38,7 +40,10 @@ pub(super) fn are_needed() -> bool {
 ///
 /// Needs `CAP_SYS_ADMIN`.
 pub(super) fn leave_network(line: BorrowedFd<'_>) -> Result<(), SandboxError> {
-    let Ok(listener) = seccomp::listen_for_sockets() else {
+    let own = std::process::id();
+    let have_names = is_proc_own() || single_id::open_thread(own).is_ok();
+    let listener = have_names.then(seccomp::listen_for_sockets);
+    let Some(Ok(listener)) = listener else {
         return send_with_rights(line, &[0], &[]);
     };
     send_with_rights(line, &[0], &[listener.as_fd()])?;
@@ -152,6 +157,21 @@ pub(super) fn make(request: &libc::seccomp_notif) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
+/// The name in `/proc` of a process or thread with a number of this namespace.
+fn name_in_proc(number: u32) -> Result<String, Errno> {
+    if is_proc_own() {
+        return Ok(number.to_string());
+    }
+    single_id::name_in_proc(number, "/proc/self/fdinfo")
+}
+
+/// Whether `/proc` is that of this process namespace.
+fn is_proc_own() -> bool {
+    let own = std::process::id().to_string();
+    rustix::fs::readlink("/proc/self", Vec::new())
+        .is_ok_and(|name| name.to_bytes() == own.as_bytes())
+}
+
 fn last_error() -> Errno {
     let code = std::io::Error::last_os_error().raw_os_error();
     Errno::from_raw_os_error(code.unwrap_or(libc::EIO))
@@ -167,7 +187,8 @@ struct Asking {
 
 impl Asking {
     fn process(number: u32) -> Option<Self> {
-        Self::read(&std::fs::read_to_string(format!("/proc/{number}/status")).ok()?)
+        let name = name_in_proc(number).ok()?;
+        Self::read(&std::fs::read_to_string(format!("/proc/{name}/status")).ok()?)
     }
 
     fn read(status: &str) -> Option<Self> {

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, statx};
 use rustix::io::Errno;
-use rustix::process::{chroot, fchdir};
+use rustix::process::{Pid, PidfdFlags, chroot, fchdir, pidfd_open};
 
 use super::calls::At;
 
@@ -55,20 +55,30 @@ impl View {
         if !self.is_outer {
             return Ok(pid.to_string());
         }
-        let pidfd = open_thread(pid)?;
-        let facts = std::fs::read_to_string(format!("self/fdinfo/{}", pidfd.as_raw_fd()));
-        let facts = facts.map_err(|_| Errno::SRCH)?;
-        let number = facts.lines().find_map(|line| line.strip_prefix("Pid:"));
-        number.map(|number| number.trim().to_owned()).ok_or(Errno::SRCH)
+        name_in_proc(pid, "self/fdinfo")
     }
 }
 
-/// `PIDFD_THREAD`, since 6.9; before, only the first thread of a process can be opened.
-fn open_thread(pid: u32) -> Result<OwnedFd, Errno> {
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-    let thread = PidfdFlags::from_bits_retain(libc::O_EXCL as u32);
-    pidfd_open(pid, thread).or_else(|_| pidfd_open(pid, PidfdFlags::empty()))
+/// The name of a process or thread, which has the number `pid` in this process namespace, in the
+/// `/proc` in which `facts` has what is known of this process's descriptors.
+pub(in super::super) fn name_in_proc(pid: u32, facts: &str) -> Result<String, Errno> {
+    // The first thread of a process can be opened otherwise, too.
+    let pidfd = open_thread(pid).or_else(|_| pidfd_open(number(pid)?, PidfdFlags::empty()))?;
+    let facts = std::fs::read_to_string(format!("{facts}/{}", pidfd.as_raw_fd()));
+    let facts = facts.map_err(|_| Errno::SRCH)?;
+    let number = facts.lines().find_map(|line| line.strip_prefix("Pid:"));
+    number.map(|number| number.trim().to_owned()).ok_or(Errno::SRCH)
+}
+
+/// Opens any thread, which kernels before 6.9 can't.
+pub(in super::super) fn open_thread(pid: u32) -> Result<OwnedFd, Errno> {
+    /// `PIDFD_THREAD`
+    const THREAD: u32 = libc::O_EXCL as u32;
+    pidfd_open(number(pid)?, PidfdFlags::from_bits_retain(THREAD))
+}
+
+fn number(pid: u32) -> Result<Pid, Errno> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)
 }
 
 /// Which mount and which file in it.
