@@ -1,4 +1,4 @@
-//! Builds on the kernel that Debian ships, which is older than ours, in a virtual machine.
+//! Builds on the kernels that Debian ships, the stable one's older than ours, in a virtual machine.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -26,13 +26,14 @@ RUN --network=none ifconfig lo | grep -q 127.0.0.1
 RUN mkdir /owned && chown 7:8 /owned && ln -s to /link && chown -h 9:10 /link && mv /link /moved
 RUN su -s /bin/sh www-data -c 'id > /tmp/su; mkdir /tmp/d; mkfifo /tmp/p' && stat -c %u:%g /tmp/* > /stat
 COPY owners /owners
-RUN mkdir /ways /wrong && /owners ways /ways > /said; /owners wrong /wrong >> /said; ls -lanR /ways /wrong > /seen
+RUN mkdir /ways && /owners ways /ways > /said; find /ways | sort | xargs stat -c '%n %f %u:%g' > /seen
 USER 33
 RUN id > /tmp/id
 ";
 
-/// Runs `script` in the machine, which has rbuild; returns what its console showed.
-fn boot(script: &str) -> String {
+/// Runs `script` in a machine that has rbuild and the kernel of `release`, or of this machine's Debian
+/// if it is empty; returns what its console showed.
+fn boot(release: &str, script: &str) -> String {
     let session = Session::new()
         .file("file", "content\n")
         .file("secret", "hunter2-hunter2\n")
@@ -44,6 +45,7 @@ fn boot(script: &str) -> String {
     let base = Base::Busybox.layout();
     let output = Command::new(workspace().join("fixtures/vm/boot.sh"))
         .args([&path, rbuild(), &session.context(), &base])
+        .env("RELEASE", release)
         .output()
         .unwrap();
     let console = String::from_utf8_lossy(&output.stdout).replace('\r', "");
@@ -60,6 +62,22 @@ fn digest<'a>(console: &'a str, name: &str) -> &'a str {
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "the machine is an x86-64 one")]
 fn the_kernel_of_debian_builds_for_root_and_for_users() {
+    builds_for_all("");
+}
+
+#[test]
+#[ignore = "fetches kernels of other releases of Debian"]
+fn other_kernels_build_for_root_and_for_users() {
+    for release in ["bookworm-backports", "trixie", "forky"] {
+        let script = workspace().join("fixtures/vm/make.sh");
+        let made = Command::new(script).arg(release).status().unwrap();
+        assert!(made.success(), "the kernel of {release} can't be fetched");
+        builds_for_all(release);
+    }
+}
+
+/// Root and users build on the kernel of `release`.
+fn builds_for_all(release: &str) {
     let mut script = "uname -r\n".to_owned();
     // Each sees the same epoch, so that the digests are the same.
     for caller in ["root", "ids", "one"] {
@@ -71,8 +89,8 @@ fn the_kernel_of_debian_builds_for_root_and_for_users() {
              echo {caller} built $(cat /tmp/digest)",
         );
     }
-    let console = boot(&script);
+    let console = boot(release, &script);
     for caller in ["ids", "one"] {
-        assert_eq!(digest(&console, caller), digest(&console, "root"), "{caller}");
+        assert_eq!(digest(&console, caller), digest(&console, "root"), "{caller}\n{console}");
     }
 }
