@@ -9,6 +9,7 @@ mod cache;
 mod call;
 mod chroot;
 mod command_line;
+mod containers;
 mod copies;
 mod copy;
 mod disk_full;
