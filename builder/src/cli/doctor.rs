@@ -114,11 +114,15 @@ fn name(choice: Choice) -> String {
 impl Tried {
     /// Enters a level in a child and looks whether an overlay can be mounted in `place`.
     fn enter(choice: Choice, place: Option<&Path>) -> Self {
-        let found = sandbox::try_level(choice, |sandbox| Found {
-            level: sandbox.level(),
-            overlay_refused: place.and_then(|place| snapshot::try_overlay(place).err()),
-            fallbacks: [sandbox::fallbacks(), snapshot::fallbacks()].concat(),
-            own_proc: sandbox.has_own_proc(),
+        let found = sandbox::try_level(choice, |sandbox| {
+            let overlay_refused = place.and_then(|place| snapshot::try_overlay(place).err());
+            let mut fallbacks = sandbox::fallbacks();
+            // Of mounts nothing is learnt where none is permitted.
+            if overlay_refused.is_none() {
+                fallbacks.extend(snapshot::fallbacks());
+            }
+            let level = sandbox.level();
+            Found { level, overlay_refused, fallbacks, own_proc: sandbox.has_own_proc() }
         });
         found.map_or_else(|refused| Self::Refused { refused }, Self::Entered)
     }
