@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, set_child_subreaper,
-    waitpid,
+    DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open,
+    set_child_subreaper, set_dumpable_behavior, waitpid,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
@@ -244,6 +244,8 @@ fn in_memory(bytes: &[u8]) -> std::io::Result<OwnedFd> {
 /// The broker's life.
 fn serve(socket: UnixStream) -> ! {
     let Ok(socket) = keep_only(socket) else { end(1) };
+    // Its environment and a copy of rbuild's memory are not for commands that share its container.
+    let _only_hardening = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     // Ctrl-C is rbuild's business; ended requests need no farewell.
     set_signal(libc::SIGINT, libc::SIG_IGN);
     set_signal(libc::SIGCHLD, libc::SIG_IGN);

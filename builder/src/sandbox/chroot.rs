@@ -57,8 +57,8 @@ pub(super) fn contain(
         .and_then(|()| run(workload, root.as_fd(), &children, socket));
     descendants::end_all(&children);
     // A secret that stays in the root would become part of the layer.
-    places.take_out()?;
-    ran
+    let taken_out = places.take_out();
+    ran.and_then(|report| taken_out.map(|()| report))
     // The descriptors that are left hold locks: what was renamed is in its place again.
 }
 

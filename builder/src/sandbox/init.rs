@@ -26,6 +26,7 @@ use super::single_id::{Ids, Supervisor};
 use super::sockets::Sockets;
 use super::workload::{Started, Workload};
 use super::{Level, Network, SandboxError, Security, chroot, network, rootfs};
+use crate::owners::Owners;
 
 /// The first argument of an executable that shall be a container's init.
 pub(super) const MARKER: &str = "--be-the-init-of-a-container";
@@ -193,6 +194,8 @@ fn run(incoming: Incoming<Spec>, socket: &UnixStream) -> Result<Report, SandboxE
     setsid().or_cannot("start a session")?;
     leave_keyring();
     umask(rustix::fs::Mode::empty());
+    // It is read in /proc, which is covered for a while.
+    let _known_from_now_on = Owners::here();
     enter_namespaces(&incoming.spec)?;
     let workload = Workload::new(&incoming.spec, &incoming.bytes)?;
     let answering = Answers::of(&incoming.spec);

@@ -141,7 +141,13 @@ pub(super) fn process_files(wanted: ProcessFiles, level: Level) -> Result<OwnedF
     let attributes = NOSUID | NODEV | NOEXEC;
     let outer = || -> rustix::io::Result<OwnedFd> {
         let tree = clone_host("/proc")?;
-        Change { set: attributes, private: true, ..Change::default() }.apply(&tree)?;
+        // Root of a container owns what other processes have in it: their shares of the network's
+        // files, their place in the queue for memory. Where there is one id, ids are written there.
+        let read_only = match level {
+            Level::Root | Level::SubordinateIds | Level::Chroot => READ_ONLY,
+            Level::SingleId => MountAttrFlags::empty(),
+        };
+        Change { set: attributes | read_only, private: true, ..Change::default() }.apply(&tree)?;
         Ok(tree)
     };
     let own = || new_filesystem("proc", &[], attributes);

@@ -13,10 +13,8 @@
 //! [filter](super::seccomp) has refused before what a command must not have; what remains to check
 //! here is `CAP_NET_RAW`, which the kernel would look for in PID 1.
 //!
-//! Where the files belong to an id that the container lacks (an ordinary user's build), where the
-//! kernel has no listener to give (another one is above us), and where `/proc` is that of an outer
-//! process namespace and the kernel can't tell a thread's name in it (before 6.9), commands are in the
-//! host's namespace.
+//! Where the files belong to an id that the container lacks (an ordinary user's build), and where the
+//! kernel has no listener to give (another one is above us), commands are in the host's namespace.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -40,10 +38,7 @@ pub(super) fn are_needed() -> bool {
 ///
 /// Needs `CAP_SYS_ADMIN`.
 pub(super) fn leave_network(line: BorrowedFd<'_>) -> Result<(), SandboxError> {
-    let own = std::process::id();
-    let have_names = is_proc_own() || single_id::open_thread(own).is_ok();
-    let listener = have_names.then(seccomp::listen_for_sockets);
-    let Some(Ok(listener)) = listener else {
+    let Ok(listener) = seccomp::listen_for_sockets() else {
         return send_with_rights(line, &[0], &[]);
     };
     send_with_rights(line, &[0], &[listener.as_fd()])?;
@@ -162,7 +157,7 @@ fn name_in_proc(number: u32) -> Result<String, Errno> {
     if is_proc_own() {
         return Ok(number.to_string());
     }
-    single_id::name_in_proc(number, "/proc/self/fdinfo")
+    single_id::name_in_proc(number, "/proc")
 }
 
 /// Whether `/proc` is that of this process namespace.

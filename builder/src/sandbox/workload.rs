@@ -146,8 +146,8 @@ impl Workload {
         umask(Mode::from_raw_mode(0o022));
         self.own_the_streams()?;
         self.limits.iter().try_for_each(Limit::apply)?;
-        self.ask_about_owners()?;
-        self.give_up_rights()?;
+        let is_answered = self.ask_about_owners()?;
+        self.give_up_rights(is_answered)?;
         enter_directory(&self.cwd)?;
         self.take_ids()?;
         self.set_capabilities()?;
@@ -173,18 +173,21 @@ impl Workload {
         Ok(())
     }
 
-    /// Where the kernel knows one id, has PID 1 answer what has to do with owners and ids.
-    fn ask_about_owners(&self) -> Result<(), SandboxError> {
+    /// Where the kernel knows one id, has PID 1 answer what has to do with owners and ids. False if it
+    /// does not.
+    fn ask_about_owners(&self) -> Result<bool, SandboxError> {
         if self.level != Level::SingleId {
-            return Ok(());
+            return Ok(false);
         }
         let cannot = "set the timer slack";
         set_current_timer_slack(NonZeroU64::new(single_id::USUAL_SLACK)).or_cannot(cannot)?;
         // SAFETY: `close_all_but_streams` has put the socket there.
         let line = unsafe { BorrowedFd::borrow_raw(FAILURE) };
         match seccomp::listen(single_id::program(self.leaves_network)) {
-            Ok(listener) => send_with_rights(line, &[0], &[listener.as_fd()]),
-            Err(_another_listens) if self.uid.is_root() => send_with_rights(line, &[0], &[]),
+            Ok(listener) => send_with_rights(line, &[0], &[listener.as_fd()]).map(|()| true),
+            Err(_another_listens) if self.uid.is_root() => {
+                send_with_rights(line, &[0], &[]).map(|()| false)
+            }
             Err(_another_listens) => {
                 let (uid, gid) = (self.uid.as_raw(), self.gid.as_raw());
                 Err(SandboxError::SingleId { uid, gid })
@@ -192,7 +195,7 @@ impl Workload {
         }
     }
 
-    fn give_up_rights(&self) -> Result<(), SandboxError> {
+    fn give_up_rights(&self, is_answered: bool) -> Result<(), SandboxError> {
         match self.security {
             Security::Insecure => return Ok(()),
             Security::Sandbox => capabilities::bound()?,
@@ -205,9 +208,9 @@ impl Workload {
             Network::Host => network::hide_abstract_sockets()?,
             Network::None => (),
         }
-        if self.leaves_network && self.level == Level::SingleId {
+        if self.leaves_network && is_answered {
             sockets::enter_own_network()?;
-        } else if self.leaves_network {
+        } else if self.leaves_network && self.level != Level::SingleId {
             // SAFETY: `close_all_but_streams` has put the socket there.
             sockets::leave_network(unsafe { BorrowedFd::borrow_raw(FAILURE) })?;
         }

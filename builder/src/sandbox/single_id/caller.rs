@@ -55,23 +55,45 @@ impl View {
         if !self.is_outer {
             return Ok(pid.to_string());
         }
-        name_in_proc(pid, "self/fdinfo")
+        name_in_proc(pid, ".")
     }
 }
 
-/// The name of a process or thread, which has the number `pid` in this process namespace, in the
-/// `/proc` in which `facts` has what is known of this process's descriptors.
-pub(in super::super) fn name_in_proc(pid: u32, facts: &str) -> Result<String, Errno> {
+/// The name of a process or thread, which has the number `pid` in this process namespace, in `proc`.
+pub(in super::super) fn name_in_proc(pid: u32, proc: &str) -> Result<String, Errno> {
     // The first thread of a process can be opened otherwise, too.
-    let pidfd = open_thread(pid).or_else(|_| pidfd_open(number(pid)?, PidfdFlags::empty()))?;
-    let facts = std::fs::read_to_string(format!("{facts}/{}", pidfd.as_raw_fd()));
+    let pidfd = open_thread(pid).or_else(|_| pidfd_open(number(pid)?, PidfdFlags::empty()));
+    let Ok(pidfd) = pidfd else { return name_by_search(pid, proc).ok_or(Errno::SRCH) };
+    let facts = std::fs::read_to_string(format!("{proc}/self/fdinfo/{}", pidfd.as_raw_fd()));
     let facts = facts.map_err(|_| Errno::SRCH)?;
     let number = facts.lines().find_map(|line| line.strip_prefix("Pid:"));
     number.map(|number| number.trim().to_owned()).ok_or(Errno::SRCH)
 }
 
+/// Looks at all threads: kernels before 6.9 open only the first one of a process.
+fn name_by_search(pid: u32, proc: &str) -> Option<String> {
+    let space = |process: &str| std::fs::read_link(format!("{proc}/{process}/ns/pid")).ok();
+    let own = space("self")?;
+    let names = |directory: String| {
+        let entries = std::fs::read_dir(directory).ok().into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok())
+    };
+    let is_number = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+    let pid = pid.to_string();
+    let is_it = |thread: &String| {
+        let status = std::fs::read_to_string(format!("{proc}/{thread}/status")).unwrap_or_default();
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        numbers.and_then(|numbers| numbers.split_whitespace().last()) == Some(&*pid)
+    };
+    names(proc.to_owned())
+        .filter(is_number)
+        .filter(|process| space(process).as_ref() == Some(&own))
+        .flat_map(|process| names(format!("{proc}/{process}/task")))
+        .find(is_it)
+}
+
 /// Opens any thread, which kernels before 6.9 can't.
-pub(in super::super) fn open_thread(pid: u32) -> Result<OwnedFd, Errno> {
+fn open_thread(pid: u32) -> Result<OwnedFd, Errno> {
     /// `PIDFD_THREAD`
     const THREAD: u32 = libc::O_EXCL as u32;
     pidfd_open(number(pid)?, PidfdFlags::from_bits_retain(THREAD))
@@ -412,6 +434,23 @@ fn counted(count: isize) -> Result<usize, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_is_found_by_its_number_also_where_it_cannot_be_opened() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get() as u32).unwrap();
+            let _ended = ended.recv();
+        });
+        let number = told.recv().unwrap();
+        // Here both process namespaces are one.
+        assert_eq!(name_by_search(number, "/proc"), Some(number.to_string()));
+        assert_eq!(name_in_proc(number, "/proc"), Ok(number.to_string()));
+        assert_eq!(name_by_search(u32::MAX, "/proc"), None);
+        drop(end);
+        thread.join().unwrap();
+    }
 
     fn path(text: &str) -> Place {
         Place::Path { dir: AT_CWD, path: CString::new(text).unwrap(), follow: true }

@@ -80,6 +80,10 @@ impl Beliefs {
         opening: Opening,
     ) -> Result<Reply, Failure> {
         let how = how_to_open(asked, opening)?;
+        // It makes nothing, whatever else is asked.
+        if how.flags.contains(OFlags::PATH) {
+            return Err(Failure::Kernels);
+        }
         let place = asked.caller.place(at)?;
         if how.flags.contains(OFlags::TMPFILE) {
             return self.open_nameless(asked, &place, &how);

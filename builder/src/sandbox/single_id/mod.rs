@@ -59,7 +59,7 @@ use create::Undo;
 use ids::{Change, Known, Quad, UNCHANGED};
 use listener::{Answer, Listener};
 
-pub(super) use caller::{name_in_proc, open_thread};
+pub(super) use caller::name_in_proc;
 pub(super) use calls::program;
 pub(super) use ids::{Ids, USUAL_SLACK};
 
