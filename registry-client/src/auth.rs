@@ -26,6 +26,8 @@ use crate::transport::Transports;
 pub(crate) struct Auth {
     challenge: Mutex<Option<Challenge>>,
     slots: Mutex<BTreeMap<Scope, Arc<tokio::sync::Mutex<Slot>>>>,
+    /// Which credentials were used for each scope, as they may be told.
+    shown: Mutex<BTreeMap<Scope, String>>,
 }
 
 /// Who asks for what.
@@ -69,7 +71,7 @@ impl Auth {
         if let Some(known) = slot.fresh() {
             return known;
         }
-        *slot = fetch(asker, &challenge.wanting(asker.scope)).await?;
+        *slot = self.fetch(asker, &challenge.wanting(asker.scope)).await?;
         slot.fresh().unwrap_or(Ok(None))
     }
 
@@ -95,9 +97,45 @@ impl Auth {
         if let Some(header) = renewed {
             return Ok(header);
         }
-        *slot = fetch(asker, &challenge.wanting(asker.scope)).await?;
+        *slot = self.fetch(asker, &challenge.wanting(asker.scope)).await?;
         let header = slot.fresh().transpose()?.flatten();
         header.ok_or(Error::Unauthorized(refusal))
+    }
+
+    /// Which credentials were used for `scope`, as they may be told.
+    pub(crate) fn shown(&self, scope: &Scope) -> Option<String> {
+        lock(&self.shown).get(scope).cloned()
+    }
+
+    /// Looks up the credentials and turns them into what `challenge` demands.
+    async fn fetch(&self, asker: Asker<'_>, challenge: &Challenge) -> Result<Slot, Error> {
+        let found = asker.credentials.find(asker.registry, asker.repository).await;
+        let found = found
+            .map_err(|source| Error::Credentials { registry: asker.registry.to_owned(), source })?;
+        if let Some(found) = &found {
+            lock(&self.shown).insert(asker.scope.clone(), found.to_string());
+        }
+        let credential = found.map(|found| found.credential);
+        match challenge {
+            Challenge::Basic => {
+                let value = match credential {
+                    Some(Credential::Password { username, password }) => {
+                        Some(basic(&username, &password))
+                    }
+                    Some(Credential::RegistryToken(token)) => bearer(&token),
+                    Some(Credential::IdentityToken(_)) | None => None,
+                };
+                Ok(Slot::Header { value, fresh_until: None })
+            }
+            Challenge::Bearer { realm, service, scope } => {
+                let server = TokenServer::new(asker.url, realm, service.clone())?;
+                match server.token(asker.transports, scope, credential.as_ref()).await {
+                    Ok(token) => Ok(Slot::of_token(&token)),
+                    Err(Error::Unauthorized(answer)) => Ok(Slot::Refused(answer)),
+                    Err(error) => Err(error),
+                }
+            }
+        }
     }
 
     fn slot(&self, scope: &Scope) -> Arc<tokio::sync::Mutex<Slot>> {
@@ -130,33 +168,6 @@ impl Slot {
         };
         let fresh_until = fresh_for.and_then(|fresh_for| Instant::now().checked_add(fresh_for));
         Self::Header { value: bearer(&token.value), fresh_until }
-    }
-}
-
-/// Looks up the credentials and turns them into what `challenge` demands.
-async fn fetch(asker: Asker<'_>, challenge: &Challenge) -> Result<Slot, Error> {
-    let found = asker.credentials.find(asker.registry, asker.repository).await;
-    let credential = found
-        .map_err(|source| Error::Credentials { registry: asker.registry.to_owned(), source })?;
-    match challenge {
-        Challenge::Basic => {
-            let value = match credential {
-                Some(Credential::Password { username, password }) => {
-                    Some(basic(&username, &password))
-                }
-                Some(Credential::RegistryToken(token)) => bearer(&token),
-                Some(Credential::IdentityToken(_)) | None => None,
-            };
-            Ok(Slot::Header { value, fresh_until: None })
-        }
-        Challenge::Bearer { realm, service, scope } => {
-            let server = TokenServer::new(asker.url, realm, service.clone())?;
-            match server.token(asker.transports, scope, credential.as_ref()).await {
-                Ok(token) => Ok(Slot::of_token(&token)),
-                Err(Error::Unauthorized(answer)) => Ok(Slot::Refused(answer)),
-                Err(error) => Err(error),
-            }
-        }
     }
 }
 

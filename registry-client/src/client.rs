@@ -14,7 +14,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{Asker, Auth};
 use crate::credentials::Credentials;
-use crate::error::{Call, Error};
+use crate::error::{Call, Error, Obstacle};
 use crate::hosts::{Endpoint, RegistriesConf, is_loopback};
 use crate::push::{self, Upload};
 use crate::retry::{RetryPolicy, Tries};
@@ -223,24 +223,39 @@ impl Client {
             Target::Url(url) => return self.exchange(place, ask, url).await,
             Target::Path(path) => place.path(path),
         };
-        let mut schemes = place.host.schemes().iter().peekable();
-        while let Some(scheme) = schemes.next() {
+        let mut first: Option<Error> = None;
+        for scheme in place.host.schemes() {
             let url = place.host.url(scheme, &path)?;
             match self.exchange(place, ask, &url).await {
-                Err(Error::Unreachable { .. }) if schemes.peek().is_some() => {}
+                Err(error) if speaks_otherwise(scheme, &error) => {
+                    let tells_more = error.obstacle().is_some_and(Obstacle::is_certificate);
+                    first = first.filter(|_| !tells_more).or(Some(error));
+                }
                 result => {
-                    if !matches!(result, Err(Error::Unreachable { .. })) {
-                        place.host.scheme.get_or_init(|| scheme);
-                    }
+                    place.host.scheme.get_or_init(|| scheme);
                     return result;
                 }
             }
         }
-        Err(Error::Address(place.host.authority.clone()))
+        Err(first.unwrap_or_else(|| Error::Address(place.host.authority.clone())))
+    }
+
+    /// Like [`Self::send_with_credentials`]; a refusal tells which credentials were sent.
+    async fn exchange(&self, place: &Place, ask: &Ask, url: &Url) -> Result<Response, Error> {
+        let mut result = self.send_with_credentials(place, ask, url).await;
+        if let Err(Error::Unauthorized(answer)) = &mut result {
+            answer.credentials = place.host.auth.shown(&ask.scope);
+        }
+        result
     }
 
     /// Sends the request, and once more with credentials if the registry asks for them.
-    async fn exchange(&self, place: &Place, ask: &Ask, url: &Url) -> Result<Response, Error> {
+    async fn send_with_credentials(
+        &self,
+        place: &Place,
+        ask: &Ask,
+        url: &Url,
+    ) -> Result<Response, Error> {
         let call = Call::new(&ask.method, url);
         let host = &place.host;
         let asker = Asker {
@@ -326,6 +341,19 @@ impl fmt::Debug for Client {
     }
 }
 
+/// Whether an error may come of the wrong scheme.
+fn speaks_otherwise(scheme: &str, error: &Error) -> bool {
+    match error {
+        Error::Unreachable { .. } => true,
+        Error::Broken { .. } => scheme == "http",
+        // Go's servers and nginx say so in their own words.
+        Error::Refused(answer) => {
+            scheme == "http" && answer.status == 400 && answer.message.contains("HTTPS")
+        }
+        _ => false,
+    }
+}
+
 impl Host {
     /// The name that credentials are filed under.
     #[cfg(test)]
@@ -344,7 +372,7 @@ impl Host {
         };
         match (self.insecure, is_loopback(without_port)) {
             (true, _) => &["https", "http"],
-            (false, true) => &["http"],
+            (false, true) => &["http", "https"],
             (false, false) => &["https"],
         }
     }

@@ -63,8 +63,37 @@ pub struct Credentials {
     sources: Vec<Source>,
 }
 
+/// A credential that was found, and where. Its text says both without the secret.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) credential: Credential,
+    origin: String,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.credential {
+            Credential::Password { username, .. } => write!(f, "user `{username}`")?,
+            Credential::IdentityToken(_) | Credential::RegistryToken(_) => {
+                f.write_str("a token")?
+            }
+        }
+        match self.origin.as_str() {
+            "" => Ok(()),
+            origin => write!(f, " from {origin}"),
+        }
+    }
+}
+
 #[derive(Clone)]
-enum Source {
+struct Source {
+    kind: Kind,
+    /// What to call it in messages.
+    origin: String,
+}
+
+#[derive(Clone)]
+enum Kind {
     /// By host, or host and the beginning of a repository's path.
     Stored(Arc<BTreeMap<String, Credential>>),
     Lookup(Arc<Lookup>),
@@ -127,7 +156,7 @@ impl Credentials {
                 Err(why) => broken.push(BrokenLogin { server: server.clone(), why }),
             }
         }
-        Ok((Self { sources: vec![Source::Stored(Arc::new(stored))] }, broken))
+        Ok((Self::of(Kind::Stored(Arc::new(stored))), broken))
     }
 
     /// Asks `lookup` when a registry demands credentials. It gets the name that credential helpers
@@ -136,7 +165,18 @@ impl Credentials {
     pub fn from_lookup(
         lookup: impl Fn(&str) -> Result<Option<Credential>, LookupError> + Send + Sync + 'static,
     ) -> Self {
-        Self { sources: vec![Source::Lookup(Arc::new(lookup))] }
+        Self::of(Kind::Lookup(Arc::new(lookup)))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { sources: vec![Source { kind, origin: String::new() }] }
+    }
+
+    /// Says what to call these in messages, such as the file that they are from.
+    pub fn called(mut self, origin: impl Into<String>) -> Self {
+        let origin = origin.into();
+        self.sources.iter_mut().for_each(|source| source.origin.clone_from(&origin));
+        self
     }
 
     /// Asks `other` where these have nothing.
@@ -150,14 +190,14 @@ impl Credentials {
         &self,
         registry: &str,
         repository: &str,
-    ) -> Result<Option<Credential>, LookupError> {
-        for source in &self.sources {
-            let found = match source {
-                Source::Stored(stored) => most_specific(stored, registry, repository).cloned(),
-                Source::Lookup(lookup) => run(Arc::clone(lookup), server_name(registry)).await?,
+    ) -> Result<Option<Found>, LookupError> {
+        for Source { kind, origin } in &self.sources {
+            let found = match kind {
+                Kind::Stored(stored) => most_specific(stored, registry, repository).cloned(),
+                Kind::Lookup(lookup) => run(Arc::clone(lookup), server_name(registry)).await?,
             };
-            if found.is_some() {
-                return Ok(found);
+            if let Some(credential) = found {
+                return Ok(Some(Found { credential, origin: origin.clone() }));
             }
         }
         Ok(None)
@@ -268,7 +308,7 @@ mod tests {
     }
 
     async fn user(credentials: &Credentials, registry: &str, repository: &str) -> Option<String> {
-        match credentials.find(registry, repository).await.unwrap()? {
+        match credentials.find(registry, repository).await.unwrap()?.credential {
             Credential::Password { username, password } => {
                 Some(format!("{username}:{}", password.reveal()))
             }

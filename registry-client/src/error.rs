@@ -5,6 +5,7 @@
 //! said is kept, shortened and without control characters.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,20 +30,20 @@ pub enum Error {
     #[error("{0}")]
     Refused(Answer),
     /// No connection came about.
-    #[error("{call}: cannot connect")]
+    #[error("{call}: cannot connect: {obstacle}")]
     Unreachable {
         /// The request.
         call: Call,
-        /// Why: name not found, connection refused, certificate not trusted.
-        source: reqwest::Error,
+        /// Why.
+        obstacle: Obstacle,
     },
     /// The connection broke while it was used.
-    #[error("{call}: the connection broke")]
+    #[error("{call}: the connection broke: {why}")]
     Broken {
         /// The request.
         call: Call,
-        /// How.
-        source: reqwest::Error,
+        /// How, in the words of the layer that noticed it.
+        why: String,
     },
     /// Nothing moved for too long.
     #[error("{call}: nothing came for {} s", after.as_secs_f32())]
@@ -182,6 +183,14 @@ impl Error {
         matches!(self.decisive(), Self::Unreachable { .. })
     }
 
+    /// What kept a connection from coming about, if that is the error.
+    pub fn obstacle(&self) -> Option<&Obstacle> {
+        match self.decisive() {
+            Self::Unreachable { obstacle, .. } => Some(obstacle),
+            _ => None,
+        }
+    }
+
     /// The registry's own answer, if it is one.
     pub fn answer(&self) -> Option<&Answer> {
         match self.decisive() {
@@ -220,9 +229,9 @@ impl Error {
     pub(crate) fn from_reqwest(call: Call, source: reqwest::Error) -> Self {
         let source = source.without_url();
         if source.is_connect() {
-            Self::Unreachable { call, source }
+            Self::Unreachable { call, obstacle: Obstacle::of(&source) }
         } else {
-            Self::Broken { call, source }
+            Self::Broken { call, why: innermost(&source) }
         }
     }
 
@@ -240,6 +249,130 @@ impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         Self::other(error)
     }
+}
+
+/// Why no connection came about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// The name has no address.
+    #[error("the address of this host cannot be looked up: {0}")]
+    UnknownHost(String),
+    /// The machine is there, but no program takes connections at the port.
+    #[error("connection refused")]
+    NotListening,
+    /// There was no answer.
+    #[error("no answer came in time")]
+    NoAnswer,
+    /// The connection was taken and ended.
+    #[error("the connection was cut: {0}")]
+    Cut(String),
+    /// The certificate is not signed by an authority that is trusted.
+    #[error("its certificate is not trusted: {0}")]
+    Untrusted(String),
+    /// The certificate is that of an authority; no server may use one, whoever trusts it.
+    #[error(
+        "its certificate is not trusted: it is that of an authority, not of a server (CA:TRUE)"
+    )]
+    Authority,
+    /// The certificate is not valid now.
+    #[error("its certificate is not valid at this time: {0}")]
+    Expired(String),
+    /// The certificate is for another host.
+    #[error("its certificate is for another host: {0}")]
+    OtherHost(String),
+    /// The other side does not speak TLS.
+    #[error("it does not speak HTTPS at this port")]
+    NotTls,
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Obstacle {
+    /// Finds it among the causes of what the HTTP client reports.
+    fn of(error: &reqwest::Error) -> Self {
+        if error.is_timeout() {
+            return Self::NoAnswer;
+        }
+        if causes(error).any(|cause| cause.to_string() == "dns error") {
+            let why = innermost(error);
+            let why = why.strip_prefix("failed to lookup address information: ").unwrap_or(&why);
+            return Self::UnknownHost(why.to_owned());
+        }
+        causes(error).find_map(Self::of_cause).unwrap_or_else(|| Self::Other(innermost(error)))
+    }
+
+    fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+            return Some(Self::of_tls(error));
+        }
+        let error = cause.downcast_ref::<io::Error>()?;
+        // `source` leaves out what an I/O error wraps.
+        if let Some(found) = error.get_ref().and_then(|inner| Self::of_cause(inner)) {
+            return Some(found);
+        }
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Some(Self::NotListening),
+            io::ErrorKind::TimedOut => Some(Self::NoAnswer),
+            // While TLS begins: a server that reads the first message as a request hangs up.
+            io::ErrorKind::UnexpectedEof if error.to_string().contains("handshake") => {
+                Some(Self::NotTls)
+            }
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => Some(Self::Cut(error.to_string())),
+            _ => None,
+        }
+    }
+
+    fn of_tls(error: &rustls::Error) -> Self {
+        use rustls::CertificateError as Flaw;
+        let rustls::Error::InvalidCertificate(flaw) = error else {
+            return match error {
+                rustls::Error::InvalidMessage(_) => Self::NotTls,
+                other => Self::Other(format!("TLS: {other}")),
+            };
+        };
+        match flaw {
+            Flaw::UnknownIssuer => Self::Untrusted("this machine does not know its issuer".into()),
+            Flaw::Other(flaw) if flaw.to_string().contains("CaUsedAsEndEntity") => Self::Authority,
+            Flaw::NotValidForName | Flaw::NotValidForNameContext { .. } => {
+                Self::OtherHost(flaw.to_string())
+            }
+            Flaw::Expired
+            | Flaw::ExpiredContext { .. }
+            | Flaw::NotValidYet
+            | Flaw::NotValidYetContext { .. } => Self::Expired(flaw.to_string()),
+            other => Self::Untrusted(other.to_string()),
+        }
+    }
+
+    /// Whether the other side speaks TLS, but its certificate is refused.
+    pub(crate) fn is_certificate(&self) -> bool {
+        matches!(self, Self::Untrusted(_) | Self::Authority | Self::Expired(_) | Self::OtherHost(_))
+    }
+
+    /// Whether the same request may succeed in a moment.
+    pub(crate) fn is_temporary(&self) -> bool {
+        matches!(self, Self::NoAnswer | Self::Cut(_))
+    }
+}
+
+fn causes(
+    error: &dyn std::error::Error,
+) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+/// What the innermost cause says: those around it only say where it was met.
+fn innermost(error: &dyn std::error::Error) -> String {
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// A request as it may be shown.
@@ -280,6 +413,10 @@ pub struct Answer {
     pub message: String,
     /// How long it asks us to wait.
     pub retry_after: Option<Duration>,
+    /// How often it was asked.
+    pub tries: u32,
+    /// The credentials that were sent, as they may be shown: the user's name and where it is from.
+    pub credentials: Option<String>,
 }
 
 impl Answer {
@@ -299,7 +436,8 @@ impl Answer {
         };
         let _all_or_what_came = tokio::time::timeout(patience, reading).await;
         body.truncate(BODY_READ);
-        Self { call, status, message: message(&body), retry_after }
+        let message = message(&body);
+        Self { call, status, message, retry_after, tries: 1, credentials: None }
     }
 }
 
@@ -313,7 +451,10 @@ impl fmt::Display for Answer {
         if !self.message.is_empty() {
             write!(f, ": {}", self.message)?;
         }
-        Ok(())
+        match self.tries {
+            0 | 1 => Ok(()),
+            tries => write!(f, " (tried {tries} times)"),
+        }
     }
 }
 
@@ -330,7 +471,7 @@ fn message(body: &[u8]) -> String {
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
     if text.trim_start().starts_with('<') {
-        return String::new();
+        return title(&text).unwrap_or_default();
     }
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
     let mut line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
@@ -339,6 +480,16 @@ fn message(body: &[u8]) -> String {
         line.push('…');
     }
     line
+}
+
+/// The title of a page for humans, which a proxy before the registry may have sent.
+fn title(page: &str) -> Option<String> {
+    let lower = page.to_ascii_lowercase();
+    let start = lower.find("<title>")? + "<title>".len();
+    let end = start + lower[start..].find("</title>")?;
+    let words = page[start..end].split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    Some(words.join(" ").chars().take(BODY_SHOWN).collect())
 }
 
 /// The message of the distribution specification's `errors`, of Docker Hub's or of an OAuth server.
@@ -382,6 +533,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_answer_says_how_often_it_was_asked_for() {
+        let call = Call::new(&Method::GET, &Url::parse("https://h.example/v2/").unwrap());
+        let message = "slow down".to_owned();
+        let answer =
+            Answer { call, status: 429, message, retry_after: None, tries: 4, credentials: None };
+        let said = "GET https://h.example/v2/: 429 Too Many Requests: slow down (tried 4 times)";
+        assert_eq!(answer.to_string(), said);
+    }
+
+    #[test]
     fn the_registrys_words_are_found_whatever_their_form() {
         let cases = [
             (
@@ -393,6 +554,7 @@ mod tests {
             (r#"{"error":"invalid_grant","error_description":"token expired"}"#, "token expired"),
             ("too\u{1b}[31m many\n requests", "too [31m many requests"),
             ("<html>Bad gateway</html>", ""),
+            ("<html><head><title>502 Bad\n Gateway</title>", "502 Bad Gateway"),
             ("", ""),
         ];
         for (body, expected) in cases {
@@ -406,13 +568,10 @@ mod tests {
         let call = || Call::new(&Method::HEAD, &Url::parse("https://h.example/v2/").unwrap());
         let answer = |status| {
             let message = String::new();
-            Answer { call: call(), status, message, retry_after: None }
+            Answer { call: call(), status, message, retry_after: None, tries: 1, credentials: None }
         };
         let not_found = || Error::NotFound(answer(404));
-        let unreachable = || {
-            let source = reqwest::Proxy::all("no address").unwrap_err();
-            Error::Unreachable { call: call(), source }
-        };
+        let unreachable = || Error::Unreachable { call: call(), obstacle: Obstacle::NotListening };
         let found_nowhere = |errors: Vec<Error>| {
             let tried = errors.into_iter().map(|error| (String::new(), error)).collect();
             Error::Hosts { name: String::new(), tried }.is_found_nowhere()

@@ -35,7 +35,7 @@ pub use client::{Client, ClientOptions};
 pub use credentials::{
     BrokenLogin, Credential, Credentials, CredentialsError, LookupError, Secret, read_docker_config,
 };
-pub use error::{Answer, Call, Error};
+pub use error::{Answer, Call, Error, Obstacle};
 pub use hosts::{RegistriesConf, RegistriesConfError};
 pub use pull::{Blob, PulledManifest, Resolved};
 pub use push::{BlobSource, ByteStream, Pushed};

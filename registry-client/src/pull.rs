@@ -21,7 +21,7 @@ use tokio_util::io::StreamReader;
 
 use self::transfer::Transfer;
 use crate::client::{Ask, Client, Place};
-use crate::error::{Call, Error};
+use crate::error::{Answer, Call, Error};
 use crate::retry::Tries;
 use crate::scope::Scope;
 use crate::transport::Pace;
@@ -158,12 +158,27 @@ impl Client {
                 }
             }
             Err(error) if get_may_tell_more(&error) => {}
+            Err(Error::Refused(refusal)) if is_busy(&refusal) => {
+                return Err(self.with_reason(place, &name, refusal).await);
+            }
             Err(error) => return Err(error),
         }
         let (digest, manifest) =
             self.get_manifest(place, self.tries(), &name, reference.digest, MAX_MANIFEST).await?;
         let size = Some(manifest.bytes.len() as u64);
         Ok(Resolved { digest, media_type: manifest.media_type, size })
+    }
+
+    /// Asks once more for a manifest that a busy registry would not tell of, for the reason that the
+    /// answer to a `HEAD` can't hold.
+    async fn with_reason(&self, place: &Place, name: &str, refusal: Answer) -> Error {
+        let get = manifest_ask(Method::GET, place, name);
+        match self.ask_within(Tries::once(), place, &get).await {
+            Err(Error::Refused(Answer { message, .. })) => {
+                Error::Refused(Answer { message, ..refusal })
+            }
+            Ok(_) | Err(_) => Error::Refused(refusal),
+        }
     }
 
     async fn manifest_at(
@@ -263,6 +278,10 @@ fn get_may_tell_more(error: &Error) -> bool {
         Error::Refused(answer) => matches!(answer.status, 400 | 405 | 501),
         _ => false,
     }
+}
+
+fn is_busy(refusal: &Answer) -> bool {
+    refusal.message.is_empty() && matches!(refusal.status, 429 | 500..=599)
 }
 
 fn manifest_ask(method: Method, place: &Place, name: &str) -> Ask {

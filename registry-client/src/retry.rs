@@ -5,7 +5,6 @@
 //! is busy or being restarted are worth another try.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::time::Duration;
 
 use crate::Error;
@@ -61,9 +60,12 @@ impl Tries {
     }
 
     /// Waits for the next try, or gives `error` back if there shall be none.
-    pub async fn again(&mut self, error: Error) -> Result<(), Error> {
+    pub async fn again(&mut self, mut error: Error) -> Result<(), Error> {
         self.failures += 1;
         if self.failures >= self.policy.tries || !is_temporary(&error) {
+            if let Error::Refused(answer) = &mut error {
+                answer.tries = self.failures;
+            }
             return Err(error);
         }
         let asked = error.answer().and_then(|answer| answer.retry_after);
@@ -83,7 +85,7 @@ fn is_temporary(error: &Error) -> bool {
         Error::Refused(answer) => {
             matches!(answer.status, 408 | 429 | 500..=599) && !matches!(answer.status, 501 | 505)
         }
-        Error::Unreachable { source, .. } => source.is_timeout() || was_cut(source),
+        Error::Unreachable { obstacle, .. } => obstacle.is_temporary(),
         Error::Broken { .. } | Error::Stalled { .. } | Error::TooSlow { .. } => true,
         Error::NotFound(_)
         | Error::Unauthorized(_)
@@ -101,27 +103,6 @@ fn is_temporary(error: &Error) -> bool {
         | Error::Setup(_)
         | Error::Hosts { .. } => false,
     }
-}
-
-/// Whether the other side, or something between, ended a connection that it had accepted.
-fn was_cut(error: &reqwest::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>()
-            && matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::TimedOut
-            )
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 #[cfg(test)]

@@ -388,6 +388,20 @@ mod tests {
         text.parse().unwrap()
     }
 
+    #[tokio::test]
+    async fn a_server_without_tls_is_told_as_such() {
+        let registry = test_support::TestRegistry::start();
+        let transports = Transports::new("test".into(), BTreeSet::new(), Duration::from_secs(9));
+        let url = url(&format!("https://{}/v2/", registry.host()));
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        let outgoing = Outgoing { method, url, headers, body: None, sent: None };
+        let error = transports.send(outgoing).await.unwrap_err();
+        assert_eq!(error.obstacle(), Some(&crate::Obstacle::NotTls), "{error}");
+        assert!(
+            error.to_string().ends_with("cannot connect: it does not speak HTTPS at this port")
+        );
+    }
+
     /// osscontainertools/kaniko#1162: what was allowed for one registry was for all.
     #[test]
     fn only_hosts_called_insecure_need_no_certificate() {

@@ -151,7 +151,7 @@ impl Logins {
         let (credentials, broken, config) =
             read.map_err(|source| LoginsError::Credentials { origin: origin.to_owned(), source })?;
         self.warnings.extend(broken.iter().map(|broken| format!("{origin}: {broken}")));
-        Ok((credentials, config))
+        Ok((credentials.called(origin), config))
     }
 
     /// What to show to registries; helpers are run outside of `sandbox`.
@@ -164,7 +164,8 @@ impl Logins {
             Some(helper) => ask(&sandbox, helper, server),
             None => Ok(None),
         };
-        self.given.clone().or(Credentials::from_lookup(lookup)).or(self.stored.clone())
+        let helpers = Credentials::from_lookup(lookup).called("a credential helper");
+        self.given.clone().or(helpers).or(self.stored.clone())
     }
 }
 

@@ -482,7 +482,7 @@ async fn docker_hub_and_its_machine_do_not_share_credentials() {
     let named = client.push_place(&"registry-1.docker.io/library/app".parse().unwrap()).unwrap();
     for place in [&mirror, &hub, &named] {
         let found = client.options().credentials.find(place.host.registry(), "library/app").await;
-        assert_eq!(found.unwrap(), None);
+        assert!(found.unwrap().is_none());
     }
     let machine = "registry-1.docker.io";
     assert_eq!(*asked.lock().unwrap(), [machine, "https://index.docker.io/v1/", machine]);
