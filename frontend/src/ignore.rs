@@ -144,7 +144,10 @@ impl Ignore {
             .split('\n')
             .enumerate()
             .filter_map(|(index, line)| Some((clean_line(line)?, index + 1)))
-            .map(|(pattern, line)| Pattern::new(&pattern, line))
+            .map(|(pattern, line)| {
+                let wrong = |error| IgnoreError(format!("line {line}: {error}"));
+                Pattern::new(&pattern, line).map_err(wrong)
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self { patterns })
     }

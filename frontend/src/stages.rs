@@ -236,7 +236,25 @@ impl<'a> Stages<'a> {
             Diagnostic::new(&dockerfile.source, last.node.span.clone(), message)
                 .in_no_line()
                 .suggest(did_you_mean(name, names))
+                .help(self.which_there_are(name))
         })
+    }
+
+    /// What to name instead of `name`.
+    fn which_there_are(&self, name: &str) -> String {
+        let names = || self.list.iter().filter_map(|stage| stage.name.as_deref());
+        let all: Vec<_> = names().map(|name| format!("`{name}`")).collect();
+        let all = match all.as_slice() {
+            [] => return "no stage has a name; name one with `FROM image AS name`".to_owned(),
+            [one] => format!("the only stage with a name is {one}"),
+            several => format!("the stages are {}", several.join(", ")),
+        };
+        match did_you_mean(name, names()) {
+            Some(near) => {
+                format!("did you mean `{near}`? {}{}", all[..1].to_uppercase(), &all[1..])
+            }
+            None => all,
+        }
     }
 
     /// Which stages `target` needs, itself included: for each one whether it does.

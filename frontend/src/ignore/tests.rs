@@ -91,9 +91,9 @@ fn lines_are_trimmed_and_cleaned() {
 #[test]
 fn what_is_no_pattern_is_refused() {
     let message = |text| Ignore::parse(text).unwrap_err().0;
-    assert_eq!(message("a\n!\n"), "illegal exclusion pattern: \"!\"");
+    assert_eq!(message("a\n!\n"), "line 2: illegal exclusion pattern: \"!\"");
     for pattern in ["[", "[a", "[]a]", "[-x]", "a\\", "[a-", "![^"] {
-        assert!(message(pattern).starts_with("syntax error in pattern"), "{pattern}");
+        assert!(message(pattern).starts_with("line 1: syntax error in pattern"), "{pattern}");
     }
 }
 

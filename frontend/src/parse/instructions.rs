@@ -94,7 +94,7 @@ impl Line<'_> {
     fn unknown(&self) -> Refusal {
         let keyword = self.owned(&self.statement.keyword);
         let lower = !keyword.contains(char::is_uppercase);
-        let near = did_you_mean(&keyword, KEYWORDS);
+        let near = usual_word(&keyword).or_else(|| did_you_mean(&keyword, KEYWORDS));
         Refusal::at(self.statement.keyword.clone(), format!("unknown instruction: {keyword}"))
             .suggest(near.map(|near| if lower { near.to_lowercase() } else { near.to_owned() }))
     }
@@ -420,4 +420,31 @@ fn retries(flags: &Flags) -> Result<i64, Refusal> {
         Ok(number) => Ok(i64::from(number)),
         Err(_) => Err(refuse(format!("--retries must be a number, not {text:?}"))),
     }
+}
+
+/// The instruction that does what other tools, shells and languages call `word`.
+fn usual_word(word: &str) -> Option<&'static str> {
+    Some(match word.to_ascii_uppercase().as_str() {
+        "PORT" | "PORTS" | "LISTEN" | "PUBLISH" => "EXPOSE",
+        "CP" | "MV" | "MOVE" | "FILE" | "FILES" => "COPY",
+        "DOWNLOAD" | "FETCH" | "GET" | "WGET" | "CURL" | "UNPACK" | "EXTRACT" => "ADD",
+        "SH" | "BASH" | "EXEC" | "EXECUTE" | "INSTALL" | "SCRIPT" | "SUDO" | "APT" | "APT-GET"
+        | "APK" | "YUM" | "DNF" | "PIP" | "NPM" | "ECHO" | "MKDIR" | "CHMOD" | "CHOWN" | "MAKE" => {
+            "RUN"
+        }
+        "COMMAND" | "START" | "ARGS" => "CMD",
+        "INIT" | "MAIN" => "ENTRYPOINT",
+        "CD" | "CHDIR" | "DIR" | "DIRECTORY" | "PWD" | "WORKINGDIR" => "WORKDIR",
+        "MOUNT" | "VOLUMES" => "VOLUME",
+        "SET" | "EXPORT" | "VAR" | "ENVIRONMENT" | "SETENV" => "ENV",
+        "BASE" | "IMAGE" | "IMPORT" | "USE" | "EXTENDS" | "INHERIT" => "FROM",
+        "PARAM" | "PARAMETER" | "ARGUMENT" | "VARIABLE" => "ARG",
+        "AUTHOR" | "META" | "METADATA" | "TAG" | "ANNOTATION" | "DESCRIPTION" | "VERSION" => {
+            "LABEL"
+        }
+        "HEALTH" | "CHECK" => "HEALTHCHECK",
+        "SIGNAL" | "KILLSIGNAL" => "STOPSIGNAL",
+        "UID" | "GROUP" => "USER",
+        _ => return None,
+    })
 }

@@ -109,9 +109,10 @@ fn the_target_is_a_name_in_any_case() {
     assert_eq!(case(THREE).target("OTHER").plan().history(), ["RUN /bin/sh -c b # buildkit"]);
     assert_eq!(
         case(THREE).target("othr").refusal(),
-        "target stage \"othr\" could not be found | did you mean `other`?"
+        "target stage \"othr\" could not be found | did you mean `other`? The stages are `base`, `other`"
     );
-    assert_eq!(case(THREE).target("0").refusal(), "target stage \"0\" could not be found");
+    let numbered = "target stage \"0\" could not be found | the stages are `base`, `other`";
+    assert_eq!(case(THREE).target("0").refusal(), numbered);
 }
 
 #[test]
