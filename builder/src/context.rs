@@ -94,7 +94,8 @@ impl BuildContext {
             Some(found) => found,
             None => read_ignore(&root, Path::new(".dockerignore"))?.unwrap_or_default(),
         };
-        let label = format!("the build context `{}`", dir.display());
+        let shown = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+        let label = format!("the build context `{}`", shown.display());
         let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let IgnoreFile { patterns, unread } = found;
         let ignore = patterns.filter(|ignore| !ignore.is_empty());

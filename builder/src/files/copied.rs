@@ -23,6 +23,8 @@ pub struct Copied {
     /// The device nodes of archives that were left out because this user can't make any. Their paths
     /// are those in the archive.
     pub skipped_devices: Skipped,
+    /// The patterns of sources that nothing matched, which is no error.
+    pub unmatched: Vec<String>,
 }
 
 impl Copied {
@@ -32,6 +34,7 @@ impl Copied {
         self.parents.extend(other.parents);
         self.closed.extend(other.closed);
         self.skipped_devices.extend(other.skipped_devices);
+        self.unmatched.extend(other.unmatched);
     }
 
     /// The paths that several sources went to, each with how many did.

@@ -87,7 +87,11 @@ pub fn copy(
             let asked = || PathBuf::from(&selection.path);
             Err(FilesError::Changed { path: copier.suspect.unwrap_or_else(asked) })
         }
-        Some(_) | None => Ok(copier.dest.copied.into_inner()),
+        Some(_) | None => {
+            let mut copied = copier.dest.copied.into_inner();
+            copied.unmatched.extend(picks.is_empty().then(|| selection.path.clone()));
+            Ok(copied)
+        }
     }
 }
 

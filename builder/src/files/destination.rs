@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use frontend::is_closed_directory;
@@ -130,7 +131,11 @@ impl Directory {
             Some(found) if found.kind() == Kind::Directory => {
                 (rustix::fs::openat(&self.dir, name, READ_DIRECTORY, Mode::empty()), false)
             }
-            Some(_) => return Err(FilesError::DirectoryOverFile { path: shown() }),
+            Some(_) => {
+                let target = rustix::fs::readlinkat(&self.dir, name, vec![]).ok();
+                let target = target.map(|target| OsStr::from_bytes(target.as_bytes()).into());
+                return Err(FilesError::DirectoryOverFile { path: shown(), target });
+            }
         };
         Ok(Self { dir: dir.attempt("make the directory", &shown())?, path, fresh })
     }

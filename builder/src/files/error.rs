@@ -50,10 +50,12 @@ pub enum FilesError {
         path: PathBuf,
     },
     /// A directory should be merged into something that is none.
-    #[error("cannot copy to non-directory: {}", shown(.path))]
+    #[error("cannot copy to non-directory: {}{}", shown(.path), to_target(.target.as_deref()))]
     DirectoryOverFile {
         /// What is no directory.
         path: PathBuf,
+        /// Where it leads, if it is a link.
+        target: Option<PathBuf>,
     },
     /// A user or group name for a filesystem that has nothing in it yet.
     #[error("cannot look up the owner `{name}` in an empty filesystem")]
@@ -95,6 +97,10 @@ fn shown(path: &Path) -> String {
     shown_name(path.as_os_str().as_bytes())
 }
 
+fn to_target(target: Option<&Path>) -> String {
+    target.map(|target| format!(" (a link to `{}`)", target.display())).unwrap_or_default()
+}
+
 fn in_entry(entry: Option<&Path>) -> String {
     entry.map(|entry| format!(": entry `{}`", shown(entry))).unwrap_or_default()
 }
@@ -108,7 +114,12 @@ impl FilesError {
                 Some("build again when nothing writes to it any more".to_owned())
             }
             Self::NobodyThere { .. } => Some("give the owner as a number".to_owned()),
-            Self::DirectoryOverFile { .. } | Self::FileOverDirectory { .. } => {
+            Self::DirectoryOverFile { path, target: Some(target) } => Some(format!(
+                "COPY follows no link inside of a tree: copy what belongs there in an instruction \
+                 of its own, with {} as the destination",
+                path.parent().unwrap_or(path).join(target).display()
+            )),
+            Self::DirectoryOverFile { target: None, .. } | Self::FileOverDirectory { .. } => {
                 Some("remove it in a step before, or choose another destination".to_owned())
             }
             Self::Pattern { .. }

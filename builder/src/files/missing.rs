@@ -8,7 +8,7 @@ use frontend::did_you_mean;
 
 use super::meta;
 use super::root::{End, READ_DIRECTORY};
-use super::select::Source;
+use super::select::{Source, clean};
 
 /// A source that is not there.
 #[derive(Debug)]
@@ -41,6 +41,28 @@ impl Missing {
             nearest: nearest(source, path),
             hidden_by,
         }
+    }
+
+    /// The same if the instruction asked for `word`, which may lead out of the context.
+    pub(crate) fn help_outside(&self, word: &str) -> Option<String> {
+        let is_it = Path::new("/").join(clean(word)) == self.path;
+        let mut depth = 0;
+        let leaves = word.split('/').any(|name| {
+            depth += match name {
+                "" | "." => 0,
+                ".." => -1,
+                _ => 1,
+            };
+            depth < 0
+        });
+        (is_it && leaves).then(|| {
+            format!(
+                "`{word}` is outside of {}, and COPY takes nothing from there: build with a directory \
+                 above it as the context and `-f`, or name the other one with `--build-context \
+                 NAME=DIRECTORY` and write `COPY --from=NAME`",
+                self.label
+            )
+        })
     }
 
     /// What to do about it.

@@ -53,6 +53,10 @@ impl LocalWorker {
                     "device nodes of archives left out, for this user can make none: {paths}"
                 ));
             }
+            for pattern in &copied.unmatched {
+                let text = format!("no file matches `{pattern}`: nothing was copied for it");
+                events.tell(step, EventKind::Warning(text));
+            }
             let _nobody_asks_any_more = noted.send(copied.parents);
             Ok(())
         };
