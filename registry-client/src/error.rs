@@ -335,7 +335,13 @@ impl Obstacle {
             };
         };
         match flaw {
-            Flaw::UnknownIssuer => Self::Untrusted("this machine does not know its issuer".into()),
+            // An issuer of the same name is known, but has another key.
+            Flaw::UnknownIssuer
+            | Flaw::BadSignature
+            | Flaw::UnsupportedSignatureAlgorithmContext { .. }
+            | Flaw::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                Self::Untrusted("this machine does not know its issuer".into())
+            }
             Flaw::Other(flaw) if flaw.to_string().contains("CaUsedAsEndEntity") => Self::Authority,
             Flaw::NotValidForName | Flaw::NotValidForNameContext { .. } => {
                 Self::OtherHost(flaw.to_string())

@@ -280,8 +280,9 @@ fn get_may_tell_more(error: &Error) -> bool {
     }
 }
 
+/// Whether a registry was asked again and again, and gave no reason.
 fn is_busy(refusal: &Answer) -> bool {
-    refusal.message.is_empty() && matches!(refusal.status, 429 | 500..=599)
+    refusal.tries > 1 && refusal.message.is_empty() && matches!(refusal.status, 429 | 500..=599)
 }
 
 fn manifest_ask(method: Method, place: &Place, name: &str) -> Ask {
