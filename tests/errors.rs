@@ -195,6 +195,76 @@ fn a_failed_command() {
 }
 
 #[test]
+fn a_failed_script_is_shown_as_it_was_written_and_once() {
+    let text = "FROM busybox\nRUN <<EOF\nset -e\necho first\nexit 42\nEOF\nRUN true\n";
+    insta::assert_snapshot!(error_of(text, &["exit code: 42"]));
+    let session = Session::new().dockerfile(text);
+    for progress in ["plain", "quiet", "tty"] {
+        let outcome = on_a_terminal(&session, progress, 80, &[]);
+        let (_, end) = outcome.split_once("------").unwrap();
+        assert_eq!(end.matches("exit 42").count(), 1, "{progress}: {end}");
+    }
+}
+
+#[test]
+fn of_much_output_the_last_lines_are_shown_and_where_all_of_it_is() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN seq 1000; exit 3\n");
+    for progress in ["plain", "quiet", "tty"] {
+        let screen = on_a_terminal(&session, progress, 80, &[]);
+        let (_, end) = screen.split_once("------").unwrap();
+        let numbers = || end.lines().filter_map(|line| line.split_once(' ')?.1.parse().ok());
+        assert_eq!(numbers().collect::<Vec<u32>>(), Vec::from_iter(981..=1000), "{screen}");
+        let log = end.lines().find_map(|line| line.strip_prefix("all that it printed: ")).unwrap();
+        assert_eq!(std::fs::read_to_string(log).unwrap().lines().count(), 1000);
+    }
+}
+
+#[test]
+fn lines_of_an_excerpt_are_as_wide_as_the_terminal() {
+    let long = "a long line ".repeat(30);
+    let text = format!("FROM busybox\nRUN true {long} \\\n  {long}; \\\n    exit 3\n");
+    let session = Session::new().dockerfile(&text);
+    for columns in [50, 80, 120] {
+        let screen = on_a_terminal(&session, "quiet", columns, &[]);
+        let excerpt: Vec<_> = screen.lines().filter(|line| line.contains(" | ")).collect();
+        assert_eq!(excerpt.len(), 3, "{screen}");
+        for line in &excerpt[..2] {
+            assert!(line.ends_with('…') && line.chars().count() == columns, "{screen}");
+        }
+    }
+}
+
+/// Builds in a terminal of so many columns and returns what is on the screen, without colours.
+fn on_a_terminal(session: &Session, progress: &str, columns: usize, args: &[&str]) -> String {
+    let words = session.build_command(progress, args);
+    let words = std::iter::once(words.get_program()).chain(words.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let line = format!("stty cols {columns} rows 24; NO_COLOR=1 {}", words.join(" "));
+    let mut script = session.command("script");
+    script.env("TERM", "xterm").args(["-qec", &line, "/dev/null"]);
+    session.run(&mut script).stdout.replace("\r\n", "\n")
+}
+
+#[test]
+fn errors_and_warnings_have_colours_where_they_are_wanted() {
+    let session = Session::new().dockerfile("FROM busybox\nCOPPY a b\n");
+    let said = |name: &str, value: &str| {
+        let mut build = session.build_command("plain", &[]);
+        session.run(build.env(name, value)).fails_with(&["COPPY"]).stderr
+    };
+    for name in ["FORCE_COLOR", "CLICOLOR_FORCE"] {
+        let shown = said(name, "1").replace('\x1b', "ESC");
+        assert!(shown.contains("ESC[31m") && shown.contains("ESC[32mhelp:ESC[0m"), "{shown}");
+    }
+    assert!(!said("NO_COLOR", "1").contains('\x1b') && !said("CLICOLOR", "1").contains('\x1b'));
+    let mut usage = session.build_command("plain", &["--nonsense"]);
+    let usage = session.run(usage.env("FORCE_COLOR", "1")).fails_with(&["--nonsense"]);
+    assert!(
+        usage.stderr.contains("\x1b[31merror:") || usage.stderr.contains("\x1b[1m\x1b[31merror:")
+    );
+}
+
+#[test]
 fn an_output_directory_that_is_a_file() {
     let session = session();
     std::fs::write(session.path("taken"), "").unwrap();
@@ -295,4 +365,130 @@ fn a_store_that_cannot_be_looked_after() {
     std::fs::write(session.store().join("thesis.txt"), "").unwrap();
     let foreign = said(&["images"]);
     insta::assert_snapshot!([removed, checked, filtered, kept, foreign].concat());
+}
+
+#[test]
+fn words_that_are_no_instructions_but_nearly() {
+    for (word, meant) in [("RNU", "RUN"), ("FORM", "FROM"), ("PORT", "EXPOSE"), ("CD", "WORKDIR")] {
+        let session = Session::new();
+        session.write("Dockerfile", format!("FROM scratch\n{word} 4242\n"));
+        session.build_quietly(&[]).fails_with(&[word, &format!("did you mean `{meant}`?")]);
+    }
+}
+
+#[test]
+fn a_source_outside_of_the_context() {
+    for source in ["../secret", "a/../../secret"] {
+        let text = format!("FROM busybox\nCOPY {source} /\n");
+        error_of(
+            &text,
+            &[&format!("`{source}` is outside of the build context `/"), "--build-context"],
+        );
+    }
+    insta::assert_snapshot!(error_of("FROM busybox\nCOPY ../secret /\n", &["/context`"]));
+}
+
+#[test]
+fn a_tree_over_a_link_to_a_directory() {
+    let session = session();
+    session.write("tree/bin/tool", "x");
+    session.write(
+        "Dockerfile",
+        "FROM busybox\nRUN mkdir -p /r/usr/bin && ln -s usr/bin /r/bin\nCOPY tree /r/\n",
+    );
+    let words = ["/r/bin (a link to `usr/bin`)", "with /r/usr/bin as the destination"];
+    insta::assert_snapshot!(error(&session, &[], &words));
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_told() {
+    let session = Session::new().dockerfile("FROM scratch\nCOPY Dockerfile *.go /\n");
+    let outcome = session.build(&[]).succeeds();
+    assert!(outcome.stderr.contains("WARN: no file matches `*.go`"), "{outcome}");
+}
+
+#[test]
+fn a_bad_pattern_in_dockerignore() {
+    let session = session();
+    session.write(".dockerignore", "a\n\n[x\n");
+    insta::assert_snapshot!(error(&session, &[], &["line 3", "[x"]));
+}
+
+#[test]
+fn an_unknown_target_among_several_stages() {
+    let session = session();
+    session.write("Dockerfile", "FROM busybox AS one\nFROM busybox AS two\nFROM busybox\n");
+    insta::assert_snapshot!(error(&session, &["--target", "nope"], &["`one`, `two`"]));
+}
+
+#[test]
+fn a_registry_that_fails_or_wants_less() {
+    for status in [429, 500] {
+        let registry = TestRegistry::start();
+        let answer =
+            Oddity::Status(status, vec![("Retry-After".into(), "0".into())], "so it is".into());
+        registry.misbehave("/v2/", 100, answer);
+        let session = session();
+        session.write("Dockerfile", format!("FROM {}\n", registry.name("app")));
+        let said = error(&session, &[], &["so it is", "(tried 4 times)", "help: "]);
+        insta::assert_snapshot!(format!("a_registry_that_answers_{status}"), said);
+    }
+}
+
+#[test]
+fn a_push_without_the_right() {
+    let registry = TestRegistry::start();
+    registry.require(Login::Basic { username: "me".into(), password: "right".into() });
+    let session = session();
+    let name = registry.name("team/app");
+    let anonymous = error(&session, &["--push", "-t", &name], &["401", "no credentials were sent"]);
+    log_in(&session, &registry.host(), "me:wrong");
+    let wrong = error(&session, &["--push", "-t", &name], &["user `me` from ", "/config.json"]);
+    insta::assert_snapshot!(anonymous + &wrong);
+}
+
+#[test]
+fn a_host_name_without_an_address() {
+    let session = session();
+    session.write("Dockerfile", "FROM no-such-host.invalid/app\n");
+    let said =
+        error(&session, &[], &["cannot connect: the address of this host cannot be looked up"]);
+    assert!(!said.contains("client error") && said.matches("looked up").count() == 1, "{said}");
+    assert!(said.contains("help: is `no-such-host.invalid` spelled right?"), "{said}");
+}
+
+/// A TLS server with a certificate that it signed itself, which is in the file `cert.pem`.
+fn tls_server(session: &Session) -> (std::process::Child, String) {
+    use std::io::BufRead as _;
+    let subject = [
+        "-subj",
+        "/CN=a registry of the tests",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=CA:FALSE",
+    ];
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let files = ["-keyout", "key.pem", "-out", "cert.pem"];
+    session.tool("openssl", &[&["req", "-x509"], &key[..], &subject, &files].concat());
+    let mut server = session.command("openssl");
+    server.args(["s_server", "-accept", "127.0.0.1:0", "-cert", "cert.pem", "-key", "key.pem"]);
+    let mut server = server.arg("-www").stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = std::io::BufReader::new(server.stdout.take().unwrap()).lines();
+    let mut addresses =
+        lines.filter_map(|line| Some(line.ok()?.strip_prefix("ACCEPT ")?.to_owned()));
+    let address = addresses.next().expect("openssl says where it listens");
+    (server, address)
+}
+
+#[test]
+fn a_registry_of_this_machine_with_a_certificate_that_is_not_trusted() {
+    let session = session();
+    let (mut server, address) = tls_server(&session);
+    session.write("Dockerfile", format!("FROM {address}/app\n"));
+    let failed = session.build_quietly(&[]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let failed = failed.fails_with(&["its certificate is not trusted", "SSL_CERT_FILE=FILE"]);
+    insta::assert_snapshot!(failed.redacted_stderr());
 }

@@ -112,8 +112,10 @@ pub enum Exported {
     Store(Vec<Reference>),
     /// Nowhere.
     Nothing,
-    /// Into a file or a directory.
-    Path(PathBuf),
+    /// As an image into a file or a directory, under these names.
+    Image(PathBuf, Vec<Reference>),
+    /// The target's files, into a directory or a tar.
+    Files(PathBuf),
     /// To standard output.
     Stdout,
     /// Into docker or podman, under these names.

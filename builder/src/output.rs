@@ -302,6 +302,12 @@ impl StepOutput {
         lock(&self.0.state).length()
     }
 
+    /// The file that holds all of it; `None` where a part is in memory alone.
+    pub fn whole_log(&self) -> Option<&Path> {
+        let is_whole = !lock(&self.0.state).is_full;
+        self.0.path.as_deref().filter(|_| is_whole)
+    }
+
     /// Reads it from its beginning.
     pub fn reader(&self) -> Reader {
         Reader { output: self.clone(), offset: 0, hint: 0 }

@@ -353,54 +353,98 @@ pub(crate) fn print_result(
 }
 
 fn describe(exported: &Exported, report: &Report, store: &Path) -> Option<String> {
+    let programs = Programs::find();
     let digest =
         report.image.as_ref().map(|image| image.descriptor.digest.to_string()).unwrap_or_default();
     Some(match exported {
-        Exported::Store(names) => match names.first() {
-            Some(name) => format!(
-                "{} is in {} ({digest}); {}",
-                name.familiar(),
-                store.display(),
-                use_from_store(store, name),
-            ),
-            None => format!(
-                "the image {digest} is in {} without a name; give it one with -t",
-                store.display()
-            ),
-        },
-        Exported::Nothing => return None,
-        Exported::Path(path) => match &report.image {
-            Some(_) => format!(
-                "the image is in {} ({digest}); load it with: podman load -i {}",
-                path.display(),
-                for_a_shell(&path.display().to_string()),
-            ),
-            None => format!("the files are in {}", path.display()),
-        },
-        Exported::Stdout => return None,
+        Exported::Store(names) if names.is_empty() => format!(
+            "the image {digest} is in {} without a name; give it one with -t",
+            store.display()
+        ),
+        Exported::Store(names) => {
+            let what = names_and_verb(names.iter().map(Reference::familiar));
+            let how = programs.for_layout(store, names);
+            format!("{what} in {} ({digest}){how}", store.display())
+        }
+        Exported::Image(path, names) => {
+            let how = programs.for_archive(path, names);
+            format!("the image is in {} ({digest}){how}", path.display())
+        }
+        Exported::Files(path) => format!("the files are in {}", path.display()),
+        Exported::Nothing | Exported::Stdout => return None,
         Exported::Loaded(engine, names) => {
             let program = engine.program();
             let id = report.image.as_ref().map(|image| image.id().to_string());
-            let name = names.first().map(Reference::familiar).or(id).unwrap_or_default();
-            format!("{name} is in {program} ({digest}); run it with: {program} run --rm {name}")
+            let named: Vec<_> = names.iter().map(Reference::familiar).collect();
+            let named = if named.is_empty() { id.into_iter().collect() } else { named };
+            let name = named.first().cloned().unwrap_or_default();
+            let what = names_and_verb(named.into_iter());
+            format!("{what} in {program} ({digest}); run it with: {program} run --rm {name}")
         }
         Exported::Registry(names, digest) => {
+            let what = names_and_verb(names.iter().map(Reference::to_string));
             let first = names.first().map(Reference::to_string).unwrap_or_default();
-            format!("{first} is pushed ({digest}); run it with: podman run --rm {first}")
+            let how = programs
+                .engine()
+                .map(|program| format!("; run it with: {program} run --rm {first}"));
+            format!("{what} pushed ({digest}){}", how.unwrap_or_default())
         }
     })
 }
 
-/// The command that runs an image of the store, or has podman take it over.
-///
-/// podman names the image after the directory, so it wants one that is also a name: without capital
-/// letters and without a dot at the beginning of a component.
-fn use_from_store(store: &Path, name: &Reference) -> String {
-    let source = format!("oci:{}:{name}", store.display());
-    if format!("localhost{}", store.display()).parse::<Reference>().is_ok() {
-        return format!("run it with: podman run --rm {source}");
+/// `a is`, `a and b are`.
+fn names_and_verb(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<_> = names.collect();
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    format!("{} {verb}", names.join(" and "))
+}
+
+/// Which programs that take images this machine has.
+#[derive(Clone, Copy, Debug)]
+struct Programs {
+    docker: bool,
+    podman: bool,
+    skopeo: bool,
+}
+
+impl Programs {
+    fn find() -> Self {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let is_there = |name: &str| {
+            std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+        };
+        Self { docker: is_there("docker"), podman: is_there("podman"), skopeo: is_there("skopeo") }
     }
-    format!("load it with: skopeo copy {} containers-storage:{name}", for_a_shell(&source))
+
+    /// What runs containers.
+    fn engine(self) -> Option<&'static str> {
+        let podman = self.podman.then_some("podman");
+        podman.or_else(|| self.docker.then_some("docker"))
+    }
+
+    /// The command that hands the first image of a layout to an engine, under its own name: podman
+    /// would call it after the directory.
+    fn for_layout(self, layout: &Path, names: &[Reference]) -> String {
+        let (Some(engine), Some(name)) = (self.engine(), names.first()) else {
+            return String::new();
+        };
+        if !self.skopeo {
+            return format!("; build with --load to have it in {engine}");
+        }
+        let source = format!("oci:{}:{name}", layout.display());
+        let target = if engine == "podman" { "containers-storage" } else { "docker-daemon" };
+        format!("; load it with: skopeo copy {} {target}:{name}", for_a_shell(&source))
+    }
+
+    /// The same for an archive.
+    fn for_archive(self, path: &Path, names: &[Reference]) -> String {
+        if path.is_dir() {
+            return self.for_layout(path, names);
+        }
+        let path = path.display().to_string();
+        let load = |engine| format!("; load it with: {engine} load -i {}", for_a_shell(&path));
+        self.engine().map(load).unwrap_or_default()
+    }
 }
 
 /// A word of a command line that somebody may paste.
@@ -419,21 +463,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_for_an_image_of_the_store_suits_its_path() {
-        let name: Reference = "app:1.2".parse().unwrap();
-        let said = |store: &str| use_from_store(Path::new(store), &name);
+    fn the_closing_hint_is_a_command_that_works_here() {
+        let names: Vec<Reference> = vec!["app:1.2".parse().unwrap(), "b:3".parse().unwrap()];
+        let all = Programs { docker: true, podman: true, skopeo: true };
+        let said = |programs: Programs, store: &str| programs.for_layout(Path::new(store), &names);
         assert_eq!(
-            said("/var/lib/rbuild"),
-            "run it with: podman run --rm oci:/var/lib/rbuild:docker.io/library/app:1.2"
-        );
-        assert_eq!(
-            said("/home/ann/.local/share/rbuild"),
-            "load it with: skopeo copy \
-             oci:/home/ann/.local/share/rbuild:docker.io/library/app:1.2 \
+            said(all, "/srv/Ann's store"),
+            "; load it with: skopeo copy \"oci:/srv/Ann's store:docker.io/library/app:1.2\" \
              containers-storage:docker.io/library/app:1.2"
         );
-        assert!(said("/srv/Ann's store").contains(
-            "skopeo copy \"oci:/srv/Ann's store:docker.io/library/app:1.2\" containers-storage:"
-        ));
+        let docker = Programs { podman: false, ..all };
+        assert!(said(docker, "/s").ends_with(" docker-daemon:docker.io/library/app:1.2"));
+        let podman = Programs { skopeo: false, ..all };
+        assert_eq!(said(podman, "/s"), "; build with --load to have it in podman");
+        let none = Programs { docker: false, podman: false, skopeo: true };
+        assert_eq!(said(none, "/s") + &none.for_archive(Path::new("/a.tar"), &names), "");
+        let load = docker.for_archive(Path::new("/a.tar"), &names);
+        assert_eq!(load, "; load it with: docker load -i /a.tar");
+        let both = names_and_verb(names.iter().map(Reference::familiar));
+        assert_eq!(both, "app:1.2 and b:3 are");
     }
 }

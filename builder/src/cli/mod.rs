@@ -16,6 +16,7 @@ mod prune;
 mod report;
 mod settings;
 mod store;
+mod terminal;
 mod threads;
 mod values;
 mod visible;
@@ -59,6 +60,7 @@ const STOPPED: u8 = 130;
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
+    console::set_colors_enabled_stderr(terminal::has_colours());
     let command = match args::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(error) => return usage(&error),
@@ -86,16 +88,18 @@ fn print(text: &[u8]) -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "the command line is what prints")]
 fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let shown = frontend::without_secrets(&text);
     // It shows words as they were typed, URLs with passwords and control characters among them.
     match visible_lines(&shown) {
-        Cow::Borrowed(unchanged) if unchanged == text => {
-            let _nobody_reads_it = error.print();
+        Cow::Borrowed(unchanged) if unchanged == text && !error.use_stderr() => {
+            let _nothing_reads_it = error.print();
         }
-        changed => say(&changed),
+        Cow::Borrowed(unchanged) if unchanged == text && terminal::has_colours() => {
+            let _nothing_reads_it = write!(std::io::stderr(), "{}", error.render().ansi());
+        }
+        changed => say(changed.trim_end()),
     }
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -107,7 +111,9 @@ fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 
 /// Says something on standard error; a terminal does not act upon it.
 fn say(text: &str) {
-    let _nothing_reads_it = writeln!(std::io::stderr(), "{}", visible_lines(text));
+    let text = visible_lines(text);
+    let text = if terminal::has_colours() { terminal::coloured(&text) } else { text.into_owned() };
+    let _nothing_reads_it = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Why a command could not begin or end.
@@ -201,11 +207,10 @@ fn store_of(root: &StoreRoot, settings: &Settings) -> Result<PathBuf, cache::Cac
     Ok(place.path)
 }
 
-#[allow(clippy::print_stderr, reason = "the command line is what prints")]
 fn place_of(root: &StoreRoot, settings: &Settings) -> Result<cache::Place, cache::CacheError> {
     let place = cache::Place::find(&root.path(settings), settings.sudo_user())?;
     if let Some(mode) = place.was_open {
-        eprintln!("warning: {}", report::closed(&place.path, mode));
+        say(&format!("warning: {}", report::closed(&place.path, mode)));
     }
     Ok(place)
 }
@@ -318,7 +323,7 @@ fn tell(
             Ok(print(text.as_bytes()))
         }
         Ended::Failed(error, dockerfile) => {
-            say(&hidden.mask(&report::draw(&error, &dockerfile)));
+            say(&hidden.mask(&report::draw(&error, &dockerfile, terminal::columns())));
             let stopped = matches!(error, BuildError::Stopped);
             Ok(if stopped { ExitCode::from(STOPPED) } else { ExitCode::FAILURE })
         }

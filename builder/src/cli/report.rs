@@ -1,5 +1,7 @@
 //! What the user sees of an error: what, where, excerpt, what to do.
 
+mod registry;
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -15,29 +17,33 @@ use crate::pin::PinError;
 use crate::solver::OpError;
 use crate::worker::{ExecError, MountError};
 
-/// Draws `error`, which a build of `dockerfile` ended with.
-pub(crate) fn draw(error: &BuildError, dockerfile: &Source) -> String {
+/// Draws `error`, which a build of `dockerfile` ended with. Lines of it are cut to `columns`.
+pub(crate) fn draw(error: &BuildError, dockerfile: &Source, columns: usize) -> String {
+    let columns = Some(columns);
     let diagnostic = |span: &frontend::Span, message: String, help: Option<String>| {
         let diagnostic = Diagnostic::new(dockerfile, span.clone(), message);
-        match help {
+        let diagnostic = match help {
             Some(help) => diagnostic.help(help),
             None => diagnostic,
-        }
+        };
+        format!("error: {}", diagnostic.draw(columns))
     };
     match error {
-        BuildError::Dockerfile(diagnostic) => format!("error: {diagnostic}"),
+        BuildError::Dockerfile(diagnostic) => format!("error: {}", diagnostic.draw(columns)),
         BuildError::Pin { span, similar_name, source } => {
             let similar = similar_name.as_ref().map(|name| format!("did you mean `{name}`?"));
-            format!(
-                "error: {}",
-                diagnostic(span, chain(source), similar.or_else(|| pin_help(source)))
-            )
+            diagnostic(span, chain(source), similar.or_else(|| pin_help(source)))
         }
         BuildError::Step { name: _, span, source } => {
-            let help = step_help(source).or_else(|| room_help(source));
-            format!("error: {}", diagnostic(span, chain(source), help))
+            let asked = dockerfile.text.get(span.clone()).unwrap_or_default();
+            let help = outside_help(source, asked);
+            let help = help.or_else(|| step_help(source)).or_else(|| room_help(source));
+            diagnostic(span, step_message(source), help)
         }
         BuildError::Stopped => "error: stopped".to_owned(),
+        BuildError::Export(ExportError::Push { image, source }) => {
+            format!("error: {}\nhelp: {}", chain(error), registry::help_with_push(source, image))
+        }
         error if is_elsewhere(error) => with(limit_help(error), error),
         BuildError::Blob(_) | BuildError::Export(_) | BuildError::Cache(_) => with_help(error),
     }
@@ -129,21 +135,39 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 }
 
 fn pin_help(error: &PinError) -> Option<String> {
-    let PinError::Registry { image, source } = error else { return None };
-    let host = image.split('/').next().unwrap_or_default();
-    if source.is_not_found() {
-        Some(format!(
+    match error {
+        PinError::Registry { image, source } if source.is_not_found() => Some(format!(
             "is `{image}` spelled right? A stage must be defined before the instruction that names it"
-        ))
-    } else if source.is_unauthorized() {
-        Some(format!(
-            "the credentials for {host} are read from $DOCKER_CONFIG/config.json or ~/.docker/config.json"
-        ))
-    } else if source.is_unreachable() {
-        Some(format!("does {host} run, and can this machine reach it?"))
-    } else {
-        None
+        )),
+        PinError::Registry { image, source } => registry::help(source, image),
+        _ => None,
     }
+}
+
+/// What a step failed with. The excerpt shows its command.
+fn step_message(error: &OpError) -> String {
+    let ended = match error {
+        OpError::Failed(error) => error.downcast_ref::<ExecError>(),
+        OpError::Stopped | OpError::LayersGone(_) | OpError::MadeIsGone(_) | OpError::Cache(_) => {
+            None
+        }
+    };
+    match ended {
+        Some(
+            ended @ (ExecError::Code { .. }
+            | ExecError::Signal { .. }
+            | ExecError::OutOfMemory { .. }),
+        ) => ended.brief(),
+        _ => chain(error),
+    }
+}
+
+/// What to do where the instruction `asked` for something outside of its context.
+fn outside_help(error: &OpError, asked: &str) -> Option<String> {
+    let OpError::Failed(error) = error else { return None };
+    let Some(FilesError::NotFound(missing)) = error.downcast_ref() else { return None };
+    let is_around = |c: char| c.is_whitespace() || matches!(c, '"' | '[' | ']' | ',' | '\'' | '=');
+    asked.split(is_around).find_map(|word| missing.help_outside(word))
 }
 
 fn step_help(error: &OpError) -> Option<String> {

@@ -36,7 +36,7 @@ pub(super) async fn export_directory(dest: &Path, job: &Job<'_>) -> Result<Expor
         };
         job.worker.blocking(work).await?;
     }
-    Ok(Exported::Path(dest.to_owned()))
+    Ok(Exported::Files(dest.to_owned()))
 }
 
 /// Opens `dest`, or the directory `own` in it, and makes what is missing. What an earlier build has
@@ -66,6 +66,7 @@ pub(super) async fn export_tar(dest: &Destination, job: &Job<'_>) -> Result<Expo
         Ok::<_, ExportError>((directory_of(target), view))
     };
     let views: Vec<_> = job.plan.targets.iter().map(view).collect::<Result<_, _>>()?;
+    let written_to = dest.clone();
     let (dest, stop) = (dest.clone(), job.worker.stop().clone());
     let work = move || {
         super::write_to(&dest, &stop, |mut out, path| {
@@ -80,5 +81,9 @@ pub(super) async fn export_tar(dest: &Destination, job: &Job<'_>) -> Result<Expo
             out.flush().map_err(|source| ExportError::Write { path: path.to_owned(), source })
         })
     };
-    job.worker.blocking(work).await
+    job.worker.blocking(work).await?;
+    Ok(match written_to {
+        Destination::Path(path) => Exported::Files(path),
+        Destination::Stdout => Exported::Stdout,
+    })
 }

@@ -51,7 +51,7 @@ pub enum LoadError {
     Refused {
         /// The program.
         program: &'static str,
-        /// What it printed last.
+        /// What it printed.
         said: String,
     },
     /// It could not be run.
@@ -94,7 +94,7 @@ pub(super) async fn export(
     let output = loaded.map_err(LoadError::Sandbox)?;
     if output.code != Some(0) {
         let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().lines().last().unwrap_or_default().to_owned();
+        let said = said.trim().to_owned();
         return Err(LoadError::Refused { program: engine.program(), said }.into());
     }
     Ok(Exported::Loaded(engine, options.names.clone()))

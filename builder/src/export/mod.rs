@@ -304,12 +304,15 @@ async fn write_archive(
         match &archive.dest {
             Destination::Path(path) if !archive.tar => {
                 archive::write_directory(named, &cache, path, &stop)?;
-                Ok(Exported::Path(path.clone()))
             }
             dest => write_to(dest, &stop, |out, path| {
                 Ok(archive::write_tar(named, docker, &cache, out, path)?)
-            }),
+            })?,
         }
+        Ok(match &archive.dest {
+            Destination::Path(path) => Exported::Image(path.clone(), archive.image.names.clone()),
+            Destination::Stdout => Exported::Stdout,
+        })
     };
     job.worker.blocking(work).await
 }
@@ -319,14 +322,14 @@ fn write_to(
     dest: &Destination,
     stop: &CancellationToken,
     write: impl FnOnce(&mut dyn io::Write, &Path) -> Result<(), ExportError>,
-) -> Result<Exported, ExportError> {
+) -> Result<(), ExportError> {
     let Destination::Path(path) = dest else {
         let path = Path::new("-");
         let unwritable = |source| ExportError::Write { path: path.to_owned(), source };
         let out = Patient::stdout(stop).map_err(unwritable)?;
         let out = io::BufWriter::with_capacity(BUFFER, out);
         write(&mut Stoppable::new(out, stop), path)?;
-        return Ok(Exported::Stdout);
+        return Ok(());
     };
     let unwritable = |source| ExportError::Write { path: path.clone(), source };
     if let Some(parent) = path.parent() {
@@ -335,8 +338,7 @@ fn write_to(
     let mut file = WholeFile::create(path, stop).map_err(unwritable)?;
     let out = io::BufWriter::with_capacity(BUFFER, &mut file);
     write(&mut Stoppable::new(out, stop), path)?;
-    file.finish().map_err(unwritable)?;
-    Ok(Exported::Path(path.clone()))
+    file.finish().map_err(unwritable)
 }
 
 /// How much is written at a time.

@@ -64,6 +64,19 @@ pub enum ExecError {
 }
 
 impl ExecError {
+    /// The same without the command line, for where the instruction is shown beside it.
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Code { .. } | Self::Signal { .. } | Self::OutOfMemory { .. } => {
+                let (text, ended) = (self.to_string(), "did not complete successfully: ");
+                // A command may hold these words, too.
+                let how = text.rfind(ended).map_or(text.as_str(), |place| &text[place..]);
+                format!("the command {how}")
+            }
+            Self::Platform { .. } | Self::Sandbox(_) => self.to_string(),
+        }
+    }
+
     /// What the user can do about it, where that is known.
     pub fn help(&self) -> Option<String> {
         let Self::Code { no_room, .. } = self else { return None };
@@ -313,6 +326,17 @@ mod tests {
         assert!(told(Exit::Code(3)).ends_with("exit code: 3"));
         assert!(told(Exit::Signal(9)).ends_with("exit code: 137 (killed by SIGKILL)"));
         assert!(told(Exit::OutOfMemory).contains("out of memory"));
+    }
+
+    #[test]
+    fn beside_its_instruction_a_command_is_not_repeated() {
+        let args = ["did not complete successfully: exit code: 9; exit 3".to_owned()];
+        let told = |exit| succeed(exit, &args, Path::new("/")).unwrap_err().brief();
+        let ended = "the command did not complete successfully: exit code: ";
+        assert_eq!(told(Exit::Code(3)), format!("{ended}3"));
+        assert_eq!(told(Exit::Signal(9)), format!("{ended}137 (killed by SIGKILL)"));
+        let killed = format!("{ended}137: the kernel ran out of memory and killed it");
+        assert_eq!(told(Exit::OutOfMemory), killed);
     }
 
     #[test]

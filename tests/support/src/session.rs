@@ -369,7 +369,17 @@ impl std::fmt::Display for Outcome {
 /// Replaces loopback ports, digests and the seconds before a step's output.
 fn redact(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(without_seconds).collect();
-    redact_names(&lines.join("\n"))
+    redact_names(&without_logs(&lines.join("\n")))
+}
+
+/// The path of a step's log, which has numbers of its own, as `[log]`.
+fn without_logs(text: &str) -> String {
+    let mark = "all that it printed: ";
+    let line = |line: &str| match line.strip_prefix(mark) {
+        Some(path) if path.ends_with(".log") => format!("{mark}[log]"),
+        _ => line.to_owned(),
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// `0.123 text` as `[seconds] text`.

@@ -145,12 +145,6 @@ fn next(reader: &mut Reader, lines: &mut Lines) -> Option<Vec<Line>> {
     }
 }
 
-/// All lines, as they are read.
-pub(super) fn all(output: &StepOutput) -> impl Iterator<Item = Line> {
-    let (mut reader, mut lines) = (output.reader(), Lines::default());
-    std::iter::from_fn(move || next(&mut reader, &mut lines)).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +208,5 @@ mod tests {
         assert_eq!(text(last(&output, 2, 100)), ["three", "fo"]);
         assert_eq!(text(last(&output, 9, 10)), ["three", "fo"]);
         assert_eq!(text(last(&output, 9, 1)), ["o"]);
-        assert_eq!(text(all(&output).collect()), ["one", "two", "three", "fo"]);
     }
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use super::lines::{Line, Lines};
 use super::steps::{Step, Steps, Transfer, between};
-use super::text::{self, Excerpt, Screen};
+use super::text::{self, Screen};
 use super::{Ending, Renderer};
 use crate::cli::visible::{visible, visible_lines};
 use crate::event::{Event, EventKind, StepId};
@@ -329,7 +329,7 @@ impl<W: Write + Send> Renderer for Plain<W> {
             self.print(steps, id, now)?;
         }
         self.leave_line()?;
-        text::error_blocks(&mut self.out, steps.failed(), Excerpt::Last, self.screen)?;
+        text::error_blocks(&mut self.out, steps.failed(), self.screen)?;
         text::findings(&mut self.out, steps.findings())?;
         self.out.flush()
     }
@@ -429,7 +429,7 @@ mod tests {
         #4 [third 2/2] RUN sleep 9
         #4 CANCELED
         ------
-         > [2/3] RUN make:
+         > [2/3] RUN:
         0.312 compiling
         12.41 linking
         ------
@@ -553,7 +553,7 @@ mod tests {
             .warning(0.0, "RUN \x1b[2J", "w\x07")
             .failed(0.0, "RUN \x1b[2J", "f\u{9b}");
         let want = "#1 RUN \\u{1b}[2J\n#1 0.000 \x1b[31mred\x1b[0m\x1b]0;title\x07\n\
-             #1 WARN: w\\u{7}\n#1 ERROR: f\\u{9b}\n------\n > RUN \\u{1b}[2J:\n\
+             #1 WARN: w\\u{7}\n#1 ERROR: f\\u{9b}\n------\n > RUN:\n\
              0.000 \x1b[31mred\x1b[0m\x1b]0;title\x07\n------\n";
         assert_eq!(shown(&recording), want);
         let mut out = vec![];

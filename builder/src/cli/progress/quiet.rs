@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::SystemTime;
 
 use super::steps::Steps;
-use super::text::{self, Excerpt, Screen};
+use super::text::{self, Screen};
 use super::{Ending, Renderer};
 use crate::event::Event;
 
@@ -30,7 +30,7 @@ impl<W: Write + Send> Renderer for Quiet<W> {
     }
 
     fn end(&mut self, steps: &Steps, _ending: Ending) -> io::Result<()> {
-        text::error_blocks(&mut self.out, steps.failed(), Excerpt::Last, self.screen)?;
+        text::error_blocks(&mut self.out, steps.failed(), self.screen)?;
         self.out.flush()
     }
 }
@@ -46,7 +46,7 @@ mod tests {
         fixture::play(&mut Quiet::new(&mut out, Screen::Pipe), &fixture::failing_build());
         insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
         ------
-         > [2/3] RUN make:
+         > [2/3] RUN:
         0.312 compiling
         12.41 linking
         ------

@@ -9,7 +9,7 @@ use crate::event::{Event, EventKind, StepId};
 use crate::output::StepOutput;
 
 /// Lines of a failed step that a report shows.
-pub(super) const LAST_LINES: usize = 10;
+pub(super) const LAST_LINES: usize = 20;
 
 /// Of the output of a failed step, how much is looked at for them.
 pub(super) const LAST_BYTES: u64 = 1 << 20;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::lines::{self, Line};
+use super::lines::Line;
 use super::steps::{LAST_BYTES, LAST_LINES, Step, Transfer};
 use crate::cli::visible::{for_terminal, visible};
 
@@ -47,15 +47,6 @@ pub(super) fn amount(transfer: &Transfer) -> String {
     }
 }
 
-/// How much of its output is shown of a step that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Excerpt {
-    /// All of it.
-    Whole,
-    /// The last lines.
-    Last,
-}
-
 /// What is written to: what a RUN printed goes to a terminal without all that would act upon it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Screen {
@@ -75,25 +66,38 @@ impl Screen {
     }
 }
 
-/// What failed steps printed: a block for each.
+/// What failed steps printed last: a block for each that printed something, and where all of it is.
 pub(super) fn error_blocks<'a>(
     out: &mut dyn Write,
     failed: impl Iterator<Item = &'a Step>,
-    excerpt: Excerpt,
     screen: Screen,
 ) -> io::Result<()> {
     const RULE: &[u8] = b"------\n";
     for step in failed {
+        let Some(output) = step.output.as_ref().filter(|output| output.length() > 0) else {
+            continue;
+        };
         out.write_all(RULE)?;
-        writeln!(out, " > {}:", visible(&step.name))?;
-        let mut write = |line| write_line(out, step, &line, screen);
-        match (&step.output, excerpt) {
-            (Some(output), Excerpt::Whole) => lines::all(output).try_for_each(&mut write)?,
-            _ => step.last_lines(LAST_LINES, LAST_BYTES).into_iter().try_for_each(&mut write)?,
+        writeln!(out, " > {}:", visible(without_script(&step.name)))?;
+        for line in step.last_lines(LAST_LINES, LAST_BYTES) {
+            write_line(out, step, &line, screen)?;
         }
         out.write_all(RULE)?;
+        if let Some(log) = output.whole_log() {
+            writeln!(out, "all that it printed: {}", visible(&log.to_string_lossy()))?;
+        }
     }
     Ok(())
+}
+
+/// The name of a step without the words of its command, which the error shows as they were written.
+fn without_script(name: &str) -> &str {
+    let is_placed = name.starts_with('[');
+    let place = name.find("] ").filter(|_| is_placed).map_or(0, |end| end + "] ".len());
+    match name[place..].starts_with("RUN ") {
+        true => &name[..place + "RUN".len()],
+        false => name,
+    }
 }
 
 fn write_line(out: &mut dyn Write, step: &Step, line: &Line, screen: Screen) -> io::Result<()> {
@@ -132,6 +136,13 @@ mod tests {
         let one = "\n 1 warning found (rbuild --check shows the lines):\n - A: b (line 1)\n\n";
         assert_eq!(text(&["A: b (line 1)"]), one);
         assert!(text(&["a", "b"]).starts_with("\n 2 warnings found ("));
+    }
+
+    #[test]
+    fn a_step_is_called_by_its_place_and_its_kind() {
+        assert_eq!(without_script("[a 2/3] RUN make"), "[a 2/3] RUN");
+        assert_eq!(without_script("RUN make ] RUN x"), "RUN");
+        assert_eq!(without_script("[2/3] COPY a RUN b"), "[2/3] COPY a RUN b");
     }
 
     #[test]

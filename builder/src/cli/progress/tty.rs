@@ -20,7 +20,7 @@ use console::{Style, Term};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::steps::{State, Step, Steps, Transfer, between};
-use super::text::{self, Excerpt, Screen};
+use super::text::{self, Screen};
 use super::{Ending, Renderer, TICK};
 use crate::cli::visible::{for_terminal, visible, visible_lines};
 use crate::event::{Event, EventKind, StepId};
@@ -134,7 +134,7 @@ impl Renderer for Tty {
         let end = steps.latest.unwrap_or(SystemTime::UNIX_EPOCH);
         writeln!(self.out, "{}", last_title(steps, end, ending))?;
         let (out, screen) = (&mut self.out, Screen::Terminal);
-        text::error_blocks(out, steps.failed(), Excerpt::Whole, screen)?;
+        text::error_blocks(out, steps.failed(), screen)?;
         text::findings(&mut self.out, steps.findings())?;
         self.out.flush()
     }
@@ -184,17 +184,39 @@ fn transfer_line(transfer: &Transfer, now: SystemTime, canvas: Canvas) -> String
         true => format!(" {}/s", text::bytes(rate as u64)),
         false => String::new(),
     };
-    let id = visible(&transfer.id);
-    let (id, amount) = (short(&id), text::amount(transfer));
-    timed(&format!(" => => {id}{amount}{rate}"), took, canvas)
+    let id = with_short_digests(&visible(&transfer.id));
+    let (percent, amount) = (percent(transfer), text::amount(transfer));
+    let forms = [
+        format!(" => => {id}{percent}{amount}{rate}"),
+        format!(" => => {id}{percent}{amount}"),
+        format!(" => => {id}{percent}"),
+    ];
+    // What says less goes first where there is little room.
+    let room = canvas.columns.saturating_sub(text::duration(took).len() + 2);
+    let fits = |form: &&String| console::measure_text_width(form) <= room;
+    timed(forms.iter().find(fits).unwrap_or(&forms[2]), took, canvas)
 }
 
-/// A whole digest would leave no room for numbers.
-fn short(id: &str) -> &str {
-    match id.starts_with("sha256:") {
-        true => id.get(..19).unwrap_or(id),
-        false => id,
+/// How much of it is there, if it is known how much there will be.
+fn percent(transfer: &Transfer) -> String {
+    let done = u128::from(transfer.current) * 100;
+    match done.checked_div(transfer.total.into()) {
+        Some(percent) => format!(" {}%", percent.min(100)),
+        None => String::new(),
     }
+}
+
+/// Whole digests would leave no room for numbers.
+fn with_short_digests(id: &str) -> String {
+    let mark = "sha256:";
+    let mut parts = id.split(mark);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(part.len());
+        let (digits, rest) = part.split_at(digits);
+        text.extend([mark, digits.get(..12).unwrap_or(digits), rest]);
+    }
+    text
 }
 
 /// The line that stays of a step. One that never started and was stopped leaves none.
@@ -307,8 +329,31 @@ mod tests {
          => => # third
          => => # red    and on
          => [3/3] RUN pull                 2.5s
-         => => sha256:0123456789ab 4.00MB… 2.0s
+         => => sha256:0123456789ab 44%     2.0s
         "#);
+    }
+
+    #[test]
+    fn a_push_shows_short_digests_percent_bytes_and_rate_where_there_is_room() {
+        let id = format!("pushing sha256:{}", "0123456789abcdef".repeat(4));
+        let name = "exporting to registry";
+        let recording = Recording::default()
+            .planned(name, &[])
+            .started(0.0, name)
+            .progress(0.0, name, &id, (0, 9_000_000), false)
+            .progress(2.0, name, &id, (4_000_000, 9_000_000), false);
+        let line = |columns| {
+            let drawn = drawn(&recording, 2.0, Canvas { columns, ..SMALL });
+            drawn.lines().nth(2).unwrap().to_owned()
+        };
+        let short = " => => pushing sha256:0123456789ab 44%";
+        let [narrow, usual, wide] = [50, 80, 120].map(line);
+        assert_eq!(narrow, format!("{short}       2.0s"));
+        assert!(usual.starts_with(&format!("{short} 4.00MB / 9.00MB 2.00MB/s  ")), "{usual}");
+        assert_eq!(
+            usual.split_whitespace().collect::<Vec<_>>(),
+            wide.split_whitespace().collect::<Vec<_>>()
+        );
     }
 
     #[test]
