@@ -425,8 +425,7 @@ fn an_unknown_target_among_several_stages() {
 fn a_registry_that_fails_or_wants_less() {
     for status in [429, 500] {
         let registry = TestRegistry::start();
-        let answer =
-            Oddity::Status(status, vec![("Retry-After".into(), "0".into())], "so it is".into());
+        let answer = Oddity::Status(status, vec![("Retry-After", "0".into())], "so it is".into());
         registry.misbehave("/v2/", 100, answer);
         let session = session();
         session.write("Dockerfile", format!("FROM {}\n", registry.name("app")));
