@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::Command;
 
-use test_support::{Base, Session, compile, rbuild, workspace};
+use test_support::{Base, Session, rbuild, workspace};
 
 /// Every kind of op and of mount, owners and users.
 const DOCKERFILE: &str = "\
@@ -25,8 +25,6 @@ RUN --mount=type=secret,id=secret cat /run/secrets/secret > /dev/null
 RUN --network=none ifconfig lo | grep -q 127.0.0.1
 RUN mkdir /owned && chown 7:8 /owned && ln -s to /link && chown -h 9:10 /link && mv /link /moved
 RUN su -s /bin/sh www-data -c 'id > /tmp/su; mkdir /tmp/d; mkfifo /tmp/p' && stat -c %u:%g /tmp/* > /stat
-COPY owners /owners
-RUN mkdir /ways && /owners ways /ways > /said; find /ways | sort | xargs stat -c '%n %f %u:%g' > /seen
 USER 33
 RUN id > /tmp/id
 ";
@@ -38,7 +36,6 @@ fn boot(release: &str, script: &str) -> String {
         .file("file", "content\n")
         .file("secret", "hunter2-hunter2\n")
         .dockerfile(DOCKERFILE);
-    compile("owners.c", &session.context().join("owners"), &["-pthread"]);
     let path = session.path("script");
     let program = rbuild().file_name().unwrap().to_str().unwrap();
     std::fs::write(&path, format!("ln -s /files/{program} /bin/rbuild\n{script}")).unwrap();

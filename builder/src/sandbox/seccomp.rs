@@ -193,6 +193,9 @@ fn program(network: Network) -> Vec<u8> {
 /// Families of sockets through which a command talks to others, or asks for their addresses.
 pub(super) const ASKED_FOR: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
+/// The bits of a socket's type that are no flags.
+const KIND_OF_SOCKET: u32 = 0xf;
+
 fn ask_for_sockets() -> Vec<sock_filter> {
     let mut program = vec![load(OFFSET_OF_ARCHITECTURE)];
     for table in TABLES {
@@ -206,7 +209,15 @@ fn ask_for_sockets() -> Vec<sock_filter> {
         for family in ASKED_FOR {
             body.extend([jump(BPF_JEQ, family as u32, 0, 1), answer(ASK)]);
         }
-        body.push(answer(ALLOW));
+        // By such a one the C libraries look up a network device.
+        body.extend([
+            jump(BPF_JEQ, libc::AF_UNIX as u32, 0, 4),
+            load(OFFSET_OF_ARGUMENTS + 8),
+            mask(KIND_OF_SOCKET),
+            jump(BPF_JEQ, libc::SOCK_DGRAM as u32, 0, 1),
+            answer(ASK),
+            answer(ALLOW),
+        ]);
         program.extend([jump(BPF_JEQ, table.audit_architecture, 1, 0), skip(body.len())]);
         program.extend(body);
     }

@@ -193,5 +193,9 @@ fn sockets_that_lead_to_others_are_asked_for_whatever_the_calling_convention() {
         }
         assert_eq!(call("socket", 0xffff_ffff_0000_0002), ASK, "{}", table.name);
         assert_eq!(call("connect", 2), ALLOW, "{}", table.name);
+        let number = (table.number)("socket").unwrap();
+        let local = |kind| answer_to(&program, table.audit_architecture, number, [1, kind, 0]);
+        assert_eq!(local(0x8_0002), ASK, "a datagram's, with SOCK_CLOEXEC: {}", table.name);
+        assert_eq!((local(1), local(0x8_0005)), (ALLOW, ALLOW), "{}", table.name);
     }
 }
