@@ -7,12 +7,12 @@
 //!
 //! Everything rests on one property: `unpack(tar(directory)) = directory`. So a step sees the same
 //! files whether the layer below it was made here or pulled. It holds because a directory only
-//! becomes a layer after [`commit`] has taken from it what a tar does not carry: fractions of a
+//! becomes a layer after `commit` has taken from it what a tar does not carry: fractions of a
 //! second, sockets, every extended attribute but `security.capability`.
 //!
 //! | I have | I want | |
 //! |---|---|---|
-//! | an overlay upper directory | a layer, its DiffId | [`commit`] |
+//! | an overlay upper directory | a layer, its DiffId | `commit` |
 //! | a layer's directory | its tar | [`write_tree`] |
 //! | a blob | its directory, its DiffId | [`decompress`](crate::archive::decompress()), then [`unpack`] |
 //! | a tar being written | a blob | [`Compressor`] |
