@@ -22,8 +22,8 @@ use super::error::OrCannot;
 /// Brings up the loopback device of the network namespace that this process has just entered.
 pub(super) fn raise_loopback() -> Result<(), SandboxError> {
     let cannot = "bring up the loopback device";
-    // Any family will do, and one of the internet's might come from another namespace.
-    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+    // Any kind will do but those that may come from another namespace.
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .or_cannot(cannot)?;
     // SAFETY: a request of zeroes is a valid value of this plain structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
