@@ -16,6 +16,8 @@ const BUFFER: usize = 64 << 10;
 pub(super) struct Streams {
     stdout: Stream,
     stderr: Stream,
+    /// Which of two that have something goes first: the one that was not read last.
+    stderr_is_next: bool,
 }
 
 struct Stream {
@@ -34,16 +36,30 @@ impl Streams {
     pub(super) fn new() -> Result<(Self, FarEnds), SandboxError> {
         let (stdout, far_stdout) = Stream::new()?;
         let (stderr, far_stderr) = Stream::new()?;
-        Ok((Self { stdout, stderr }, FarEnds { stdout: far_stdout, stderr: far_stderr }))
+        let near = Self { stdout, stderr, stderr_is_next: false };
+        Ok((near, FarEnds { stdout: far_stdout, stderr: far_stderr }))
     }
 
     /// Waits for the next bytes and says whether they are from standard error; when both streams
-    /// have ended, waits for ever. Nothing is lost if the wait is abandoned.
+    /// have ended, waits for ever. What a command writes to both at once comes from standard output
+    /// first. Nothing is lost if the wait is abandoned.
     pub(super) async fn next(&mut self) -> (bool, &[u8]) {
-        tokio::select! {
-            length = self.stdout.read() => (false, &self.stdout.buffer[..length]),
-            length = self.stderr.read() => (true, &self.stderr.buffer[..length]),
-        }
+        let (stderr, length) = if self.stderr_is_next {
+            tokio::select! {
+                biased;
+                length = self.stderr.read() => (true, length),
+                length = self.stdout.read() => (false, length),
+            }
+        } else {
+            tokio::select! {
+                biased;
+                length = self.stdout.read() => (false, length),
+                length = self.stderr.read() => (true, length),
+            }
+        };
+        self.stderr_is_next = !stderr;
+        let stream = if stderr { &self.stderr } else { &self.stdout };
+        (stderr, &stream.buffer[..length])
     }
 
     /// Takes what is left once the other process has ended, without waiting: a process that
