@@ -88,7 +88,7 @@ fn has_all_for_overlays(store: &Path) -> bool {
 
 /// Mounts an overlay that can be written to, for a moment, and makes a directory opaque: the memory
 /// of kernels before 6.6 takes no attribute of a user's.
-fn try_overlay(run_dir: &Path) -> Result<(), SnapshotError> {
+pub(super) fn try_overlay(run_dir: &Path) -> Result<(), SnapshotError> {
     let [lower, upper, work] =
         ["try-lower", "try-upper", "try-work"].map(|name| make_dir(run_dir, name));
     let (lower, upper, work) = (lower?, upper?, work?);
@@ -115,7 +115,7 @@ fn lies_on_overlay(store: &Path) -> bool {
 }
 
 /// An error with what lies behind it, on one line.
-fn reasons(error: &dyn std::error::Error) -> String {
+pub(super) fn reasons(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

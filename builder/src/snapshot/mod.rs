@@ -56,12 +56,8 @@ fn view_overlay(lowers: &[PathBuf], run_dir: &Path) -> Result<OwnedFd, SnapshotE
 
 /// Tries whether an overlay can be mounted whose directories are in `place`; else tells why not.
 pub fn try_overlay(place: &Path) -> Result<(), String> {
-    let told = |error: &dyn std::error::Error| match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
-    let directory = tempfile::tempdir_in(place).map_err(|error| told(&error))?;
-    prepare(&Method::Overlay, &[], directory.path(), &[]).map(drop).map_err(|error| told(&error))
+    let directory = tempfile::tempdir_in(place).map_err(|error| method::reasons(&error))?;
+    method::try_overlay(directory.path()).map_err(|error| method::reasons(&error))
 }
 
 /// A writable snapshot that has not become a layer yet.

@@ -170,18 +170,10 @@ impl LocalWorker {
         };
         match &mount.source {
             MountSource::Bind { from, selection } => {
-                let (source, selection) = (self.source(from, job)?, selection.clone());
-                let (directory, stop) = (directory.to_owned(), job.stop.clone());
-                let (method, level) = (self.snapshots.clone(), self.sandbox.level());
                 let access = Access { read_only, is_guarded };
-                let work = move || match level {
-                    Level::Chroot => copy(&method, &source, &selection, &directory, &stop),
-                    Level::Root | Level::SubordinateIds | Level::SingleId => {
-                        bind(&method, &source, &selection, access, &directory, &stop)
-                            .map(|(bound, kind)| (sandbox::MountSource::Mount(bound), kind))
-                    }
-                };
-                let (bound, is_directory) = self.blocking(work).await?;
+                let source = self.source(from, job)?;
+                let bound = self.bind_files(source, selection, access, directory, job);
+                let (bound, is_directory) = bound.await?;
                 mounted.add(mount, bound, is_directory);
             }
             MountSource::Cache(cache) => {
@@ -216,6 +208,28 @@ impl LocalWorker {
             }
         }
         Ok(())
+    }
+
+    /// What a bind mount shows, and whether it is a directory.
+    async fn bind_files(
+        &self,
+        source: Source,
+        selection: &Selection,
+        access: Access,
+        directory: &Path,
+        job: &Job<'_>,
+    ) -> Result<(sandbox::MountSource, bool), MountError> {
+        let (selection, directory) = (selection.clone(), directory.to_owned());
+        let (method, level, stop) =
+            (self.snapshots.clone(), self.sandbox.level(), job.stop.clone());
+        let work = move || match level {
+            Level::Chroot => copy(&method, &source, &selection, &directory, &stop),
+            Level::Root | Level::SubordinateIds | Level::SingleId => {
+                bind(&method, &source, &selection, access, &directory, &stop)
+                    .map(|(bound, kind)| (sandbox::MountSource::Mount(bound), kind))
+            }
+        };
+        self.blocking(work).await
     }
 
     /// A file or directory of the builder's, whatever is written to it; it may be wanted back.
