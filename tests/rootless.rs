@@ -101,6 +101,13 @@ fn the_proc_from_outside_leads_to_no_process_outside() {
     assert!(!seen.contains("CARGO"), "{seen}");
 }
 
+/// Their place in the queue for memory, and their files of the network, are root's to change.
+#[test]
+fn through_the_proc_from_outside_root_changes_nothing() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN ! echo x > /proc/self/comm\n");
+    session.build(&["--sandbox=outer-proc"]).succeeds();
+}
+
 #[test]
 fn root_of_a_container_needs_no_tool_to_have_many_ids() {
     let session = Session::new()
