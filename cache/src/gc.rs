@@ -202,7 +202,7 @@ impl Cache {
     }
 
     /// The blobs that named images consist of.
-    fn needed_by_images(&self) -> Result<HashSet<Digest>, CacheError> {
+    pub(crate) fn needed_by_images(&self) -> Result<HashSet<Digest>, CacheError> {
         let mut needed = HashSet::new();
         for (_, image) in self.images()? {
             needed.extend(self.image_blobs(&image)?);

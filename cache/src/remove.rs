@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::error::{CacheError, io_error};
 use crate::gc::entries;
 use crate::parts::{self, Recognised};
-use crate::{db, lock, run, usage};
+use crate::{db, lock, run, tree, usage};
 
 /// Deletes the store in `root`, unless a process uses it. What is not the store's own stays.
 ///
@@ -44,6 +44,17 @@ pub fn remove_store(root: &Path) -> Result<(), CacheError> {
         Err(error) if is_left(&error) => Ok(()),
         result => result.map_err(io_error("remove", root)),
     }
+}
+
+/// Refuses what `remove_store` would: a directory that is no store.
+pub fn expect_store(root: &Path) -> Result<(), CacheError> {
+    let is_store = parts::own_root(root)?.is_some() && parts::recognise(root)? == Recognised::Store;
+    if is_store { Ok(()) } else { Err(CacheError::NoStore { root: root.to_owned() }) }
+}
+
+/// How many bytes of the disk a store takes.
+pub fn store_size(root: &Path) -> u64 {
+    tree::disk_usage(root)
 }
 
 /// Whether a process works in the store. None does in one that lacks the directories for that.

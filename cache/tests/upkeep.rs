@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cache::{BrokenImage, Cache, CacheKey, OwnershipMap, PruneOptions, Record, Sharing, Snapshot};
+use cache::{
+    BrokenImage, Cache, CacheKey, OwnershipMap, PruneOptions, Pruned, Record, Sharing, Snapshot,
+};
 use oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, Reference, media_type};
 use tempfile::TempDir;
 
@@ -139,6 +141,22 @@ fn what_is_deleted_between_a_question_and_its_answer_is_not_here() {
 }
 
 #[test]
+fn what_a_prune_would_take_is_told_and_left() {
+    let (directory, cache) = store();
+    image(&cache, "app:1");
+    publish(&cache, "layer");
+    cache.add_blob(b"unneeded").unwrap();
+    drop(cache);
+    let cache = open(&directory);
+    let told = cache.prunable(&PruneOptions::default()).unwrap();
+    assert_eq!(cache.prunable(&PruneOptions::default()).unwrap(), told, "nothing went");
+    let pruned = cache.prune(&PruneOptions::default()).unwrap();
+    let counts = |pruned: Pruned| (pruned.blobs, pruned.layers, pruned.cache_mounts);
+    assert_eq!((counts(told), counts(told)), (counts(pruned), (1, 1, 0)));
+    assert!(told.bytes > 0);
+}
+
+#[test]
 fn what_was_used_of_late_can_be_kept() {
     let (directory, cache) = store();
     let old = cache.add_blob(b"old").unwrap();
@@ -148,6 +166,7 @@ fn what_was_used_of_late_can_be_kept() {
     let a_day = PruneOptions { unused_for: Duration::from_secs(86_400), records: false };
 
     let cache = open(&directory);
+    assert_eq!(cache.prunable(&a_day).unwrap().blobs, 1);
     cache.prune(&a_day).unwrap();
 
     assert!(!cache.has_blob(&old).unwrap());
