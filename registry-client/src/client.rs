@@ -141,6 +141,20 @@ impl Client {
         }))
     }
 
+    /// A client like this one that demands neither a valid certificate of `registries` nor TLS.
+    pub fn trusting(&self, registries: impl IntoIterator<Item = String>) -> Self {
+        let mut options = self.options().clone();
+        options.hosts.trust(registries);
+        Self::new(options)
+    }
+
+    /// A client like this one that demands neither a valid certificate of any registry nor TLS.
+    pub fn trusting_all(&self) -> Self {
+        let mut options = self.options().clone();
+        options.hosts.trust_all();
+        Self::new(options)
+    }
+
     /// What the client was made of.
     pub fn options(&self) -> &ClientOptions {
         &self.0.options

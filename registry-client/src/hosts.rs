@@ -26,7 +26,12 @@ const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistriesConf {
     registries: Vec<Registry>,
+    /// Hosts, with their ports, that are insecure whatever the entries say, or [`ALL`].
+    trusted: BTreeSet<String>,
 }
+
+/// Stands for every host among those that are insecure.
+pub(crate) const ALL: &str = "*";
 
 /// Why a registries configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -90,30 +95,51 @@ impl RegistriesConf {
         }
         let registries =
             file.registry.into_iter().map(Registry::try_from).collect::<Result<_, _>>()?;
-        Ok(Self { registries })
+        Ok(Self { registries, trusted: BTreeSet::new() })
+    }
+
+    /// Makes `registries` (hosts with their ports) insecure, too.
+    pub fn trust(&mut self, registries: impl IntoIterator<Item = String>) {
+        self.trusted.extend(registries);
+    }
+
+    /// Makes all registries insecure.
+    pub fn trust_all(&mut self) {
+        self.trusted.insert(ALL.to_owned());
     }
 
     /// The hosts to read `reference` from, in the order to try them.
     pub(crate) fn pull_endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>, Error> {
         let name = reference.name();
         let Some((registry, rest)) = self.find(&name) else {
-            return Ok(vec![Endpoint::direct(reference)]);
+            return Ok(vec![self.judged(Endpoint::direct(reference))]);
         };
-        let own = registry.own_endpoint(reference, rest)?;
+        let own = self.judged(registry.own_endpoint(reference, rest)?);
         let by_digest = reference.digest.is_some();
         let mirrors = registry.mirrors.iter().filter(|mirror| mirror.serves.includes(by_digest));
         let mut endpoints: Vec<Endpoint> =
             mirrors.map(|mirror| Endpoint::at(&mirror.location, rest, mirror.insecure)).collect();
+        if self.trusted.contains(ALL) {
+            endpoints.iter_mut().for_each(|endpoint| endpoint.insecure = true);
+        }
         endpoints.push(own);
         Ok(endpoints)
     }
 
     /// The one host to write `reference` to.
     pub(crate) fn push_endpoint(&self, reference: &Reference) -> Result<Endpoint, Error> {
-        match self.find(&reference.name()) {
-            Some((registry, rest)) => registry.own_endpoint(reference, rest),
-            None => Ok(Endpoint::direct(reference)),
-        }
+        let endpoint = match self.find(&reference.name()) {
+            Some((registry, rest)) => registry.own_endpoint(reference, rest)?,
+            None => Endpoint::direct(reference),
+        };
+        Ok(self.judged(endpoint))
+    }
+
+    fn judged(&self, endpoint: Endpoint) -> Endpoint {
+        let insecure = endpoint.insecure
+            || self.trusted.contains(&endpoint.registry)
+            || self.trusted.contains(ALL);
+        Endpoint { insecure, ..endpoint }
     }
 
     /// The hosts, with their ports, whose certificates need not be valid.
@@ -122,12 +148,15 @@ impl RegistriesConf {
         let own = own.map(|registry| registry.location.as_deref().unwrap_or(&registry.prefix));
         let mirrors = self.registries.iter().flat_map(|registry| &registry.mirrors);
         let mirrors = mirrors.filter(|mirror| mirror.insecure).map(|mirror| &*mirror.location);
-        own.chain(mirrors).map(|location| Endpoint::at(location, "", true).authority).collect()
+        let trusted = self.trusted.iter().map(String::as_str);
+        let all = own.chain(mirrors).chain(trusted);
+        all.map(|location| Endpoint::at(location, "", true).authority).collect()
     }
 
     /// Whether `registry`, a host with its port, needs no valid certificate.
     pub(crate) fn is_insecure(&self, registry: &str) -> bool {
-        self.insecure_hosts().contains(&Endpoint::authority_of(registry))
+        let hosts = self.insecure_hosts();
+        hosts.contains(ALL) || hosts.contains(&Endpoint::authority_of(registry))
     }
 
     fn add_unknown(&mut self, other: Self) {

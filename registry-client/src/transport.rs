@@ -26,7 +26,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio::time::Instant;
 
 use crate::error::{Answer, Call, Error};
-use crate::hosts::is_loopback;
+use crate::hosts::{ALL, is_loopback};
 
 const MAX_REDIRECTS: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -256,7 +256,7 @@ impl Transports {
             return if is_loopback(host) { Route::Loopback } else { Route::Plain };
         }
         let with_port = |port| format!("{host}:{port}");
-        let named = |name: &str| self.insecure.contains(name);
+        let named = |name: &str| self.insecure.contains(name) || self.insecure.contains(ALL);
         let insecure = match url.port() {
             Some(port) => named(&with_port(port)),
             None => named(host) || named(&with_port(443)),
