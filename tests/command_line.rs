@@ -123,3 +123,84 @@ fn a_frontend_of_somebody_else_is_refused() {
     let own = "--build-arg=BUILDKIT_SYNTAX=docker/dockerfile:1.7-labs";
     build("# syntax=other/frontend\n", &[own]).succeeds();
 }
+
+#[test]
+fn a_word_that_is_no_command_makes_no_store() {
+    let session = Session::new().dockerfile("FROM scratch\n");
+    for (word, words) in [
+        ("du", ["is not there yet", "./du"]),
+        ("prun", ["did you mean `prune`", "./prun"]),
+        ("bake", ["is not there yet", "./bake"]),
+    ] {
+        session.rbuild(&[word]).fails_with(&words);
+    }
+    let file = session.path("context/Dockerfile");
+    let said = "is a Dockerfile, not a context: `rbuild -f";
+    session.rbuild(&["build", file.to_str().unwrap()]).fails_with(&[said]);
+    assert!(!session.store().exists());
+    let version = session.rbuild(&["version"]).succeeds().stdout;
+    assert_eq!(version, session.rbuild(&["--version"]).succeeds().stdout);
+    let help = session.rbuild(&["help", "prune"]).succeeds().stdout;
+    assert_eq!(help, session.rbuild(&["prune", "--help"]).succeeds().stdout);
+}
+
+#[test]
+fn a_wrong_value_makes_no_store() {
+    let session = Session::new().dockerfile("FROM scratch\nLABEL a=b\n");
+    for (flags, words) in [
+        (&["--ulimit=foo=1"][..], "no such limit"),
+        (&["--ulimit=nofile=200:100"], "soft limit"),
+        (&["--jobs=0"], "from 1 on"),
+        (&["--shm-size=1.5x"], "invalid size"),
+        (&["-o", "type=oci,dst=a"], "did you mean `dest`"),
+        (&["--memory=1g"], "not supported yet"),
+    ] {
+        session.build(flags).fails_with(&[words]);
+        assert!(!session.store().exists(), "{flags:?}");
+    }
+    session.build(&["--secret=id=a,type=foo"]).fails_with(&["unsupported type"]);
+    session.build(&["--build-context=x=oci-layout://nope"]).fails_with(&["no directory `nope`"]);
+}
+
+#[test]
+fn a_containerfile_is_read_where_there_is_no_dockerfile() {
+    let session = Session::new().file("Containerfile", "FROM scratch\nLABEL a=b\n");
+    let said = session.build(&["-t", "app"]).succeeds().stderr;
+    assert!(said.contains("there is no Dockerfile: Containerfile is read"), "{said}");
+    assert_eq!(session.image("app").config.config.labels["a"], "b");
+    let session = session.dockerfile("FROM scratch\nLABEL a=c\n");
+    session.build(&["-t", "app"]).succeeds();
+    assert_eq!(session.image("app").config.config.labels["a"], "c");
+}
+
+#[test]
+fn names_that_a_dockerfile_does_not_know_are_told() {
+    let session = Session::new().dockerfile("FROM scratch AS base\nARG version\nLABEL a=b\n");
+    let said = |flags: &[&str]| session.build(flags).succeeds().stderr;
+    let unused = said(&["--build-arg=vesion=1", "--no-cache-filter=bas"]);
+    assert!(unused.contains("build-args [vesion] were not consumed"), "{unused}");
+    assert!(unused.contains("no stage is called `bas`"), "{unused}");
+    let used = said(&["--build-arg=version=1", "--no-cache-filter=base"]);
+    assert!(!used.contains("consumed") && !used.contains("no stage"), "{used}");
+}
+
+#[test]
+fn files_of_podmans_flags_are_read() {
+    let session = Session::new()
+        .file("kept", "")
+        .file("hidden", "")
+        .file(".dockerignore", "kept\n")
+        .dockerfile("FROM scratch\nARG a\nARG b\nLABEL a=$a b=$b\nCOPY . /\n");
+    let [args, ignore] = ["args", "ignore"].map(|name| session.path(name));
+    std::fs::write(&args, "# of the team\na=file\n\nb=file\n").unwrap();
+    std::fs::write(&ignore, "hidden\n").unwrap();
+    let args = format!("--build-arg-file={}", args.display());
+    let ignore = format!("--ignorefile={}", ignore.display());
+    let flags = [&*args, &*ignore, "--build-arg=b=line", "-t", "app"];
+    session.build(&flags).succeeds();
+    let labels = session.image("app").config.config.labels;
+    assert_eq!((labels["a"].as_str(), labels["b"].as_str()), ("file", "line"));
+    session.build(&[&*ignore, "-o", "out"]).succeeds();
+    assert!(session.path("out/kept").exists() && !session.path("out/hidden").exists());
+    session.build(&["--build-arg-file=nope"]).fails_with(&["--build-arg-file nope"]);
+}

@@ -222,7 +222,10 @@ fn nobody_to_load_an_image_or_one_who_refuses_is_told() {
     session.write("Dockerfile", "FROM scratch\nCOPY file /\n");
     session.build(&[platforms, "--load"]).fails_with(&["holds one platform"]);
     let session = small().env("PATH", "/nowhere");
-    session.build(&["--load"]).fails_with(&["neither a docker whose daemon answers nor podman"]);
+    // That is told before anything runs.
+    session.write("Dockerfile", "FROM scratch\nCOPY nothing /\n");
+    let words = ["neither a docker whose daemon answers nor podman", "-o type=docker,dest="];
+    session.build(&["--load"]).fails_with(&words);
 }
 
 #[test]
@@ -311,7 +314,7 @@ fn a_corrupt_blob_is_never_written_but_made_again() {
         assert!(first.unwrap() == second.unwrap(), "layer {layer}");
     }
     // Where it is to be unpacked again, it comes from the base's layout.
-    session.rbuild(&["prune"]).succeeds();
+    session.rbuild(&["prune", "-f"]).succeeds();
     damage(&blob(0));
     session.write("Dockerfile", "FROM busybox\nRUN echo > /new\n");
     session.build(&["-t", "new"]).succeeds();
@@ -580,4 +583,37 @@ fn a_platform_is_one_segment_of_a_path() {
         let outcome = session.build(&[&format!("--platform=linux/amd64,{bad}"), "-o", "out"]);
         assert!(!outcome.status.success(), "{bad}");
     }
+}
+
+/// Each runner of a build matrix pushes so; another one joins the digests under a tag.
+#[test]
+fn what_is_pushed_by_digest_gets_no_tag() {
+    let session = Session::new().file("f", "content").dockerfile("FROM busybox\nCOPY f /\n");
+    let registry = TestRegistry::start();
+    let metadata = session.path("metadata");
+    let output = format!(
+        "type=image,name={},push=true,push-by-digest=true,name-canonical=true",
+        registry.name("app")
+    );
+    let flags = ["-o", &output, "--metadata-file", metadata.to_str().unwrap()];
+    let said = session.build(&flags).succeeds().stderr;
+    let written = std::fs::read_to_string(&metadata).unwrap();
+    let written: serde_json::Value = serde_json::from_str(&written).unwrap();
+    let digest = written["containerimage.digest"].as_str().unwrap();
+    assert!(registry.manifest("app", digest).is_some());
+    assert!(registry.manifest("app", "latest").is_none());
+    assert!(said.contains(&format!("{}@{digest}", registry.name("app"))), "{said}");
+    assert!(!said.contains(&registry.name("app:latest")), "{said}");
+}
+
+#[test]
+fn a_registry_that_is_called_insecure_needs_no_tls() {
+    let session = Session::new().file("f", "content").dockerfile("FROM scratch\nCOPY f /\n");
+    let registry = TestRegistry::start();
+    // This address of the registry does not count as this machine's.
+    let name = registry.name("app").replace("127.0.0.1", "[::ffff:127.0.0.1]");
+    let push = |more: &str| session.build(&["-t", &name, "-o", &format!("type=registry{more}")]);
+    push("").fails_with(&["app"]);
+    push(",registry.insecure=true").succeeds();
+    assert!(registry.manifest("app", "latest").is_some());
 }

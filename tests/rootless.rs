@@ -152,7 +152,7 @@ fn where_there_is_one_id_links_keep_their_owners_from_build_to_build() {
     session.build(&["-t", "again"]).succeeds();
     assert_eq!(owners("again", "/again"), want);
     session.rbuild(&["store", "check"]).succeeds();
-    session.rbuild(&["prune"]).succeeds();
+    session.rbuild(&["prune", "-f"]).succeeds();
     session.build(&["-t", "pruned", "--no-cache"]).succeeds();
     assert_eq!(owners("pruned", "/again"), want);
 }

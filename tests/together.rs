@@ -120,7 +120,8 @@ fn builds_prunes_and_lists_do_not_disturb_each_other() {
                 times
             })
         };
-        let upkeeps = [upkeep(&["prune"]), upkeep(&["prune", "--all"]), upkeep(&["images"])];
+        let upkeeps =
+            [upkeep(&["prune", "-f"]), upkeep(&["prune", "--all", "-f"]), upkeep(&["images"])];
         let builds = ["a", "b", "a"].map(|name| scope.spawn(move || build(name)));
         let ended = builds.map(thread::ScopedJoinHandle::join);
         done.store(true, Ordering::Relaxed);
@@ -130,7 +131,7 @@ fn builds_prunes_and_lists_do_not_disturb_each_other() {
     });
     session.rbuild(&["store", "check"]).succeeds();
     session.image("a");
-    session.rbuild(&["prune"]).succeeds();
+    session.rbuild(&["prune", "-f"]).succeeds();
     let left = std::fs::read_dir(session.store().join("run")).unwrap().count();
     assert_eq!(left, 0, "nothing lies about");
 }

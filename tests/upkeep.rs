@@ -76,7 +76,7 @@ fn a_pruned_store_has_its_images_and_knows_what_steps_made() {
     let session = session();
     session.build(&["-t", "app"]).succeeds();
     let digest = session.image("app").digest;
-    let pruned = session.rbuild(&["prune"]).succeeds().stdout;
+    let pruned = session.rbuild(&["prune", "-f"]).succeeds().stdout;
     assert!(pruned.contains("4 unpacked layers, 1 cache mounts"), "{pruned}");
     assert!(pruned.lines().last().unwrap().starts_with("Total reclaimed space: "), "{pruned}");
     assert!(layers(&session).is_empty());
@@ -97,7 +97,7 @@ fn what_was_used_of_late_is_kept_on_demand() {
     let session = session();
     session.build(&["-t", "app"]).succeeds();
     let before = layers(&session).len();
-    session.rbuild(&["prune", "--filter", "until=1h"]).succeeds();
+    session.rbuild(&["prune", "-f", "--filter", "until=1h"]).succeeds();
     assert_eq!(layers(&session).len(), before);
     session.rbuild(&["prune", "--filter", "until=soon"]).fails_with(&["until=24h"]);
     session.rbuild(&["prune", "--filter=until=1h", "--all"]).fails_with(&["--all"]);
@@ -154,11 +154,11 @@ fn everybody_can_remove_a_store_with_all_ids_in_it() {
             .write("Dockerfile", "FROM debian\nRUN mkdir -m 700 /closed && touch /closed/file\n");
         session.build(&["-t", "debian-app"]).succeeds();
         session.rbuild(&["store", "check"]).succeeds();
-        session.rbuild(&["prune"]).succeeds();
+        session.rbuild(&["prune", "-f"]).succeeds();
         session.build(&["-t", "again", "--no-cache"]).succeeds();
-        session.rbuild(&["store", "remove"]).succeeds();
+        session.rbuild(&["store", "remove", "-f"]).succeeds();
         assert!(!session.store().exists(), "{caller:?}");
-        session.rbuild(&["store", "remove"]).fails_with(&["there is no store in"]);
+        session.rbuild(&["store", "remove", "-f"]).fails_with(&["there is no store in"]);
     }
 }
 
@@ -167,8 +167,8 @@ fn a_store_in_use_is_not_removed() {
     let session = Session::new().dockerfile("FROM busybox\nRUN echo began; sleep 1000\n");
     let mut build = Started::new(session.build_command("plain", &[]));
     build.wait_for(|line| line.ends_with(" began"));
-    session.rbuild(&["store", "remove"]).fails_with(&["is in use"]);
-    session.rbuild(&["prune"]).succeeds();
+    session.rbuild(&["store", "remove", "-f"]).fails_with(&["is in use"]);
+    session.rbuild(&["prune", "-f"]).succeeds();
     assert!(build.is_running(), "a prune leaves it alone");
 }
 
@@ -252,7 +252,7 @@ fn no_damage_to_a_part_of_a_store_is_a_dead_end() {
                     let layout = fs::read_to_string(session.store().join("oci-layout")).unwrap();
                     assert_eq!(layout, r#"{"imageLayoutVersion":"1.0.0"}"#, "{case}");
                 }
-                let removed = session.rbuild(&["store", "remove"]);
+                let removed = session.rbuild(&["store", "remove", "-f"]);
                 assert!(removed.status.success(), "{case}: {removed}");
                 assert!(!session.store().exists(), "{case}");
             }
@@ -280,7 +280,7 @@ fn what_a_user_could_not_delete_of_a_store_is_no_dead_end() {
     session.image("app");
     session.rbuild(&["store", "check"]).succeeds();
     delete();
-    session.rbuild(&["store", "remove"]).succeeds();
+    session.rbuild(&["store", "remove", "-f"]).succeeds();
     assert!(!session.store().exists());
 }
 
@@ -301,4 +301,22 @@ fn a_directory_that_is_no_store_is_not_removed() {
         refused.fails_with(&["there is no store in"]);
         assert_eq!(list(), before);
     }
+}
+
+#[test]
+fn nothing_is_deleted_without_a_word() {
+    let session = session();
+    session.build(&["-t", "app"]).succeeds();
+    session.rbuild(&["prune"]).fails_with(&["asks before it deletes", "--force"]);
+    session.rbuild(&["store", "remove"]).fails_with(&["asks before it deletes", "--force"]);
+    let told = session.rbuild(&["prune", "--dry-run"]).succeeds().stdout;
+    assert!(
+        told.starts_with("Would delete 0 blobs, ") && told.contains(" unpacked layers, "),
+        "{told}"
+    );
+    let told = session.rbuild(&["store", "remove", "--dry-run"]).succeeds().stdout;
+    assert!(told.contains("with all images: "), "{told}");
+    assert!(!session.image("app").digest.to_string().is_empty());
+    session.rbuild(&["store", "remove", "-f"]).succeeds();
+    assert!(!session.store().exists());
 }

@@ -26,6 +26,7 @@ use crate::pin::{PinError, Pinner};
 use crate::sandbox::Sandbox;
 use crate::snapshot::Method;
 use crate::solver::{Need, OpError, SolveError, Solved, Solver};
+use crate::unused::unused;
 use crate::worker::{BlobError, Blobs, Host, LocalWorker, Secrets, SshAgents};
 
 /// What to build, and what to make of it.
@@ -178,8 +179,9 @@ impl From<SolveError> for BuildError {
 pub async fn build(request: Request, services: Services) -> Result<Report, BuildError> {
     refuse_foreign_syntax(&request)?;
     let dockerfile = frontend::parse(request.dockerfile.clone())?;
+    export::check_engine(&request.outputs, &services).await?;
     let plan = plan(&dockerfile, &request, &services).await?;
-    tell_findings(&plan, &dockerfile, &services.events);
+    tell_findings(&plan, &dockerfile, &request, &services.events);
     let blobs = Arc::new(Blobs::new(&services, base_images(&plan), plan.source_date_epoch));
     let worker = LocalWorker::new(&services, blobs.clone(), &request, &dockerfile, &plan);
     let done = run(&request, &services, &plan, &worker, &blobs).await;
@@ -296,9 +298,10 @@ async fn run(
 /// Tells what the build checks found.
 ///
 /// Not what a look at a context would tell: too many mean it as they write it.
-fn tell_findings(plan: &Plan, dockerfile: &Dockerfile, events: &Events) {
+fn tell_findings(plan: &Plan, dockerfile: &Dockerfile, request: &Request, events: &Events) {
     let warnings = &plan.warnings;
-    if warnings.is_empty() {
+    let unused = unused(dockerfile, &request.plan);
+    if warnings.is_empty() && unused.is_empty() {
         return;
     }
     let name = format!("[internal] load build definition from {}", dockerfile.source.name);
@@ -307,6 +310,9 @@ fn tell_findings(plan: &Plan, dockerfile: &Dockerfile, events: &Events) {
     events.tell(step, EventKind::Started);
     for warning in warnings {
         events.tell(step, EventKind::Finding(Finding::new(warning, dockerfile)));
+    }
+    for warning in unused {
+        events.tell(step, EventKind::Warning(warning));
     }
     events.tell(step, EventKind::Done);
 }

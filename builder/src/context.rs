@@ -64,6 +64,14 @@ pub enum ContextError {
         /// What is wrong with it.
         source: IgnoreError,
     },
+    /// The ignore file that was named can't be read.
+    #[error("cannot read the ignore file `{path}`")]
+    IgnoreFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A file in it cannot be read.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -80,7 +88,9 @@ impl ContextError {
                 Some(format!("make `{}`, or name another file with -f", path.display()))
             }
             Self::Files(error) => error.help(),
-            Self::Open { .. } | Self::Ignore { .. } | Self::Cache(_) => None,
+            Self::Open { .. } | Self::Ignore { .. } | Self::IgnoreFile { .. } | Self::Cache(_) => {
+                None
+            }
         }
     }
 }
@@ -100,6 +110,17 @@ impl BuildContext {
         let IgnoreFile { patterns, unread } = found;
         let ignore = patterns.filter(|ignore| !ignore.is_empty());
         Ok(Self { path, ignore, unread_ignore: unread, ..Self::whole(root, label) })
+    }
+
+    /// Has the file `path` of the host say what is hidden, and no other.
+    pub fn ignoring(mut self, path: &Path) -> Result<Self, ContextError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ContextError::IgnoreFile { path: path.to_owned(), source })?;
+        let patterns = Ignore::parse(&text)
+            .map_err(|source| ContextError::Ignore { name: path.display().to_string(), source })?;
+        self.ignore = (!patterns.is_empty()).then_some(patterns);
+        self.unread_ignore = None;
+        Ok(self)
     }
 
     /// Why an ignore file that is there hides nothing; most often there is no reason to say so.

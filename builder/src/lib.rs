@@ -43,5 +43,6 @@ pub mod snapshot;
 pub mod solver;
 mod stop;
 pub mod store_check;
+mod unused;
 mod whole_file;
 pub mod worker;

@@ -119,7 +119,7 @@ fn what_steps_printed_is_kept_of_the_newest_builds_and_goes_with_a_prune() {
     session.write("Dockerfile", "FROM busybox\nRUN echo ready; sleep 3; echo end\n");
     let mut build = Started::new(session.build_command("plain", &[]));
     build.wait_for(|line| line.ends_with(" ready"));
-    session.rbuild(&["prune"]).succeeds();
+    session.rbuild(&["prune", "-f"]).succeeds();
     assert_eq!(logs(&session).len(), 1);
     let (status, rest) = build.wait();
     assert!(status.success() && rest.iter().any(|line| line.ends_with(" end")), "{rest:?}");

@@ -53,7 +53,7 @@ fn a_store_of_another_user_is_refused() {
             make(&session.store(), STRANGER, open_to);
             let mode = format!("mode {open_to:04o}");
             all_refuse(&session, &["user 9999", &mode, "--root"]);
-            session.rbuild(&["store", "remove"]).fails_with(&["user 9999"]);
+            session.rbuild(&["store", "remove", "-f"]).fails_with(&["user 9999"]);
             assert!(is_empty(&session.store()), "{caller:?}");
         }
     }
@@ -68,7 +68,7 @@ fn a_part_of_a_store_that_another_user_owns_is_refused() {
             session.build(&["-t", "x"]).succeeds();
             lchown(session.store().join(part), Some(STRANGER), Some(STRANGER)).unwrap();
             all_refuse(&session, &[part, "user 9999"]);
-            let removed = session.rbuild(&["store", "remove"]);
+            let removed = session.rbuild(&["store", "remove", "-f"]);
             if caller == Caller::Root || session.store().join(part).is_file() {
                 removed.succeeds();
                 assert!(!session.store().exists(), "{caller:?} {part}");
@@ -146,7 +146,7 @@ fn in_roots_directory_that_anyone_may_write_each_user_has_a_store() {
         assert_eq!(fs::read_dir(session.store()).unwrap().count(), 1);
         assert!(session.rbuild(&["images"]).succeeds().stdout.contains("x:latest"));
 
-        session.rbuild(&["store", "remove"]).succeeds();
+        session.rbuild(&["store", "remove", "-f"]).succeeds();
         assert!(is_empty(&session.store()));
         make(&own, STRANGER, 0o777);
         all_refuse(&session, &["rbuild-4242", "user 9999"]);
@@ -182,7 +182,7 @@ fn a_link_to_the_store_is_followed_if_it_is_the_callers_or_roots() {
                     assert!(link.is_symlink());
                 } else {
                     all_refuse(&session, &["the link", "user 9999"]);
-                    session.rbuild(&["store", "remove"]).fails_with(&["the link"]);
+                    session.rbuild(&["store", "remove", "-f"]).fails_with(&["the link"]);
                     assert!(is_empty(&session.path("disk")));
                 }
             }
@@ -290,7 +290,7 @@ fn no_part_of_a_store_may_be_a_link() {
             }
             symlink(&outside, &place).unwrap();
             all_refuse(&session, &[part, "a symbolic link", "rbuild store remove"]);
-            session.rbuild(&["store", "remove"]).succeeds();
+            session.rbuild(&["store", "remove", "-f"]).succeeds();
             assert!(!session.store().exists(), "{part}");
             assert!(outside.exists(), "{part}");
             let removed = if outside.is_dir() { fs::remove_dir_all } else { fs::remove_file };
@@ -333,7 +333,7 @@ fn a_link_in_place_of_a_blob_a_layer_or_a_mount_is_not_followed() {
     assert_eq!(session.image("x").text("/f"), "", "the mount is a new one");
     assert_eq!(listing(), before);
     session.rbuild(&["prune", "--all", "--force"]).succeeds();
-    session.rbuild(&["store", "remove"]).succeeds();
+    session.rbuild(&["store", "remove", "-f"]).succeeds();
     assert_eq!(listing(), before);
 }
 
@@ -491,7 +491,7 @@ fn what_rbuild_did_not_make_is_never_deleted() {
     session.build(&["-t", "x"]).succeeds();
     session.tool("mkdir", &["-p", "store/rbuild.db-notes", "store/run/app"]);
     session.build(&["--no-cache", "-t", "x"]).succeeds();
-    let remove = ["store", "remove"];
+    let remove = ["store", "remove", "-f"];
     let mut command = session.command(test_support::rbuild().to_str().unwrap());
     session.run(command.args(remove).env("RBUILD_ROOT", session.store()));
     assert!(session.path("store/rbuild.db-notes").exists(), "it is not the database's");

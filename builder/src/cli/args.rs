@@ -2,20 +2,26 @@
 //!
 //! Only shapes are checked here; what a value means is decided where it is used.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, Parser, ValueEnum as _, ValueHint};
+use clap::error::ErrorKind;
+use clap::{
+    Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueEnum as _, ValueHint,
+};
 use clap_complete::Shell;
 
 use super::doctor::DoctorArgs;
+use super::foreign;
 use super::graph::GraphArgs;
 use super::images::ImagesArgs;
+use super::keys::truth;
 use super::progress::ProgressMode;
 use super::prune::PruneArgs;
 use super::settings::Settings;
 use super::store::StoreArgs;
 use super::values::ValueError;
+use super::words::{self, Word};
 use crate::sandbox::Choice;
 
 /// The whole command line.
@@ -25,7 +31,7 @@ use crate::sandbox::Choice;
     version,
     about = "Builds container images from Dockerfiles, without a daemon and without root",
     override_usage = "rbuild [build] [FLAGS] PATH|-\n       \
-                      rbuild graph|images|prune|store|doctor|completions --help",
+                      rbuild help graph|images|prune|store|doctor|completions",
     next_line_help = false,
     max_term_width = 110,
     disable_help_subcommand = true,
@@ -41,6 +47,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Parser)]
 #[command(
     name = "rbuild completions",
+    bin_name = "rbuild completions",
     about = "Prints what makes a shell complete rbuild's flags: source it where it starts"
 )]
 struct Completions {
@@ -119,6 +126,7 @@ pub(crate) struct BuildArgs {
     #[arg(
         short,
         long,
+        alias = "dockerfile",
         value_name = "FILE",
         value_hint = ValueHint::FilePath,
         help_heading = "Input"
@@ -200,7 +208,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "RUN")]
     pub(crate) ulimit: Vec<String>,
     /// How many RUN steps at a time [default: number of CPUs]
-    #[arg(long, value_name = "N", help_heading = "RUN")]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = "RUN")]
     pub(crate) jobs: Option<usize>,
 
     /// Only check (--check), outline, targets[,format=json][,ignorestatus][,extra]
@@ -228,24 +236,48 @@ pub(crate) struct BuildArgs {
     #[arg(short, long, help_heading = "Display")]
     pub(crate) quiet: bool,
 
-    /// Taken for the sake of scripts; means nothing here.
+    /// What other builders call otherwise.
     #[command(flatten)]
-    pub(crate) ignored: Ignored,
+    pub(crate) others: Others,
 }
 
-/// Flags of other builders that mean nothing to this one.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Ignored {
-    #[arg(long, hide = true)]
-    builder: Option<String>,
-    #[arg(short = 'D', long, hide = true)]
-    debug: bool,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
-    rm: Option<Option<bool>>,
-    #[arg(long, hide = true)]
-    force_rm: bool,
-    #[arg(long, hide = true)]
-    compress: bool,
+/// Flags that podman and kaniko have; they stand in `docs/flags.md`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Others {
+    /// Seconds since 1970 that no file and no step is younger than: the ARG `SOURCE_DATE_EPOCH`.
+    #[arg(long, alias = "timestamp", value_name = "SECONDS", hide = true)]
+    pub(crate) source_date_epoch: Option<i64>,
+    /// A file of build arguments, one a line.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) build_arg_file: Vec<PathBuf>,
+    /// The file that counts instead of `.dockerignore`.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) ignorefile: Option<PathBuf>,
+    /// The file with credentials for registries.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) authfile: Option<PathBuf>,
+    /// Whether registries need a valid certificate.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        hide = true,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "true",
+        default_missing_value = "true",
+        value_parser = bool_value
+    )]
+    pub(crate) tls_verify: bool,
+    /// The architecture of the platform.
+    #[arg(long, value_name = "ARCH", conflicts_with = "platform", hide = true)]
+    pub(crate) arch: Option<String>,
+    /// The operating system of the platform.
+    #[arg(long, value_name = "OS", conflicts_with = "platform", hide = true)]
+    pub(crate) os: Option<String>,
+    /// The variant of the architecture.
+    #[arg(long, value_name = "VARIANT", requires = "arch", hide = true)]
+    pub(crate) variant: Option<String>,
 }
 
 /// What rbuild is asked to do.
@@ -265,40 +297,167 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Print what makes a shell complete rbuild's flags.
     Completions(Shell),
+    /// Print the version.
+    Version,
 }
 
-const COMMANDS: [&str; 7] = ["build", "graph", "images", "prune", "store", "doctor", "completions"];
+/// The arguments of `rbuild version`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rbuild version",
+    bin_name = "rbuild version",
+    about = "Prints the version of rbuild, as --version does"
+)]
+struct Version {}
 
 /// Reads the command line. The word `build` may be left out, and global flags may stand before the
 /// command. A context that is called like a command is written `./prune`.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-    let command = place_of_command(&arguments).map(|place| arguments.remove(place));
-    Ok(match command.as_deref().and_then(OsStr::to_str) {
-        Some("graph") => Command::Graph(Box::new(GraphArgs::read(arguments)?)),
-        Some("images") => Command::Images(ImagesArgs::try_parse_from(arguments)?),
-        Some("prune") => Command::Prune(PruneArgs::try_parse_from(arguments)?),
-        Some("store") => Command::Store(StoreArgs::try_parse_from(arguments)?),
-        Some("doctor") => Command::Doctor(DoctorArgs::try_parse_from(arguments)?),
-        Some("completions") => Command::Completions(Completions::try_parse_from(arguments)?.shell),
-        _ => Command::Build(Box::new(Cli::try_parse_from(arguments)?.build)),
+    let refused = |error: words::WordError| {
+        Cli::command().error(ErrorKind::InvalidSubcommand, error).with_cmd(&bare())
+    };
+    let mut word = words::take(&mut arguments).map_err(refused)?;
+    if word == Word::Command("help") {
+        word = words::take(&mut arguments).map_err(refused)?;
+        if let (Word::Nothing, Some(other)) = (&word, arguments.get(1)) {
+            let unknown = format!("no such command `{}`", other.display());
+            return Err(bare().error(ErrorKind::InvalidSubcommand, unknown));
+        }
+        arguments.truncate(1);
+        arguments.push("--help".into());
+    }
+    let Word::Command(command) = word else { return parse_build(arguments) };
+    Ok(match command {
+        "graph" => Command::Graph(Box::new(read(GraphArgs::shown(), arguments)?)),
+        "images" => Command::Images(read(ImagesArgs::command(), arguments)?),
+        "prune" => Command::Prune(read(PruneArgs::command(), arguments)?),
+        "store" => Command::Store(read(StoreArgs::command(), arguments)?),
+        "doctor" => Command::Doctor(read(DoctorArgs::command(), arguments)?),
+        "completions" => {
+            Command::Completions(read::<Completions>(Completions::command(), arguments)?.shell)
+        }
+        "version" => {
+            read::<Version>(Version::command(), arguments)?;
+            Command::Version
+        }
+        _ => return parse_build(arguments),
     })
 }
 
-/// Where the command stands: first, or behind what commands have in common.
-fn place_of_command(arguments: &[OsString]) -> Option<usize> {
-    let mut place = 1;
-    while let Some(argument) = arguments.get(place) {
-        match argument.to_str() {
-            Some(word) if COMMANDS.contains(&word) => return Some(place),
-            Some("--root" | "--sandbox") => place += 2,
-            Some(word) if ["--root=", "--sandbox="].iter().any(|flag| word.starts_with(flag)) => {
-                place += 1;
-            }
-            _ => return None,
+fn parse_build(arguments: Vec<OsString>) -> Result<Command, clap::Error> {
+    let cli: Cli = read(Cli::command(), translated(arguments))?;
+    Ok(Command::Build(Box::new(cli.build)))
+}
+
+/// A command for errors that need no usage lines.
+fn bare() -> clap::Command {
+    clap::Command::new("rbuild").override_usage("rbuild help [COMMAND]")
+}
+
+/// Reads a line of one command. Flags without a value may have one there, as in Go: `--push=false`.
+fn read<T: FromArgMatches>(
+    shown: clap::Command,
+    arguments: Vec<OsString>,
+) -> Result<T, clap::Error> {
+    let is_build = shown.get_arguments().any(|arg| arg.get_id() == "context");
+    let command = if is_build { foreign::known_to(shown.clone()) } else { shown.clone() };
+    let mut command = with_values(command);
+    let matches = match command.try_get_matches_from_mut(&arguments) {
+        // The help shows flags without the values that they may have.
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+            let mut shown = shown;
+            return Err(shown.try_get_matches_from_mut(&arguments).err().unwrap_or(error));
+        }
+        matches => matches?,
+    };
+    if let Some(refusal) = foreign::refusal(&matches).filter(|_| is_build) {
+        return Err(bare().error(ErrorKind::UnknownArgument, refusal));
+    }
+    T::from_arg_matches(&matches)
+}
+
+/// All flags that a build knows.
+pub(super) fn flags() -> Vec<String> {
+    let command = foreign::known_to(Cli::command());
+    let names = command.get_arguments().flat_map(|arg| {
+        let aliases = arg.get_all_aliases().unwrap_or_default().into_iter();
+        arg.get_long().into_iter().chain(aliases).map(str::to_owned).collect::<Vec<_>>()
+    });
+    let translated = ["context", "destination", "no-push", "help", "version"].map(str::to_owned);
+    names.chain(translated).collect()
+}
+
+fn with_values(command: clap::Command) -> clap::Command {
+    let optional = |arg: Arg| match arg.get_action() {
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .value_name("BOOL")
+            .value_parser(bool_value),
+        _ => arg,
+    };
+    command.args_override_self(true).mut_args(optional).mut_subcommands(with_values)
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("it must be a number from 1 on".to_owned()),
+        Ok(count) => Ok(count),
+    }
+}
+
+fn bool_value(text: &str) -> Result<bool, String> {
+    truth(text).ok_or_else(|| "it must be true or false".to_owned())
+}
+
+/// What kaniko calls otherwise: `--context` is the path, `--destination` a name to push to.
+fn translated(arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_flag = |argument: &OsString, flag: &str| {
+        argument
+            .to_str()
+            .and_then(|text| text.strip_prefix(flag))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let says_no_push =
+        |argument: &OsString| argument == "--no-push" || argument == "--no-push=true";
+    let is_pushed = !arguments.iter().any(says_no_push);
+    let mut translated = vec![];
+    let mut rest = arguments.into_iter();
+    while let Some(argument) = rest.next() {
+        let [is_context, is_destination] =
+            ["--context", "--destination"].map(|flag| is_flag(&argument, flag));
+        let whole = argument.to_str().and_then(|text| text.split_once('='));
+        let mut value = || match whole {
+            Some((_, value)) => Some(OsString::from(value)),
+            None => rest.next(),
+        };
+        if is_context {
+            translated.extend(value().map(place));
+        } else if is_destination {
+            translated.extend(value().map(|name| {
+                let mut tag = OsString::from("--tag=");
+                tag.push(name);
+                tag
+            }));
+            translated.extend(is_pushed.then(|| OsString::from("--push")));
+        } else if !says_no_push(&argument) && argument != "--no-push=false" {
+            translated.push(argument);
         }
     }
-    None
+    translated
+}
+
+/// A context as kaniko writes it.
+fn place(context: OsString) -> OsString {
+    match context.to_str() {
+        Some("tar://stdin") => "-".into(),
+        Some(text) => text.strip_prefix("dir://").unwrap_or(text).into(),
+        None => context,
+    }
 }
 
 #[cfg(test)]
@@ -330,6 +489,91 @@ mod tests {
         assert_eq!(parsed("rbuild build build").context, "build");
     }
 
+    fn refusal(line: &str) -> String {
+        match parse(line.split(' ').map(OsString::from)) {
+            Err(error) => error.to_string(),
+            Ok(command) => panic!("{command:?}"),
+        }
+    }
+
+    #[test]
+    fn a_flag_without_a_value_may_have_one() {
+        for (line, want) in [
+            ("--push=true", true),
+            ("--push=1", true),
+            ("--push=T", true),
+            ("--push=false", false),
+            ("--push=0", false),
+            ("--push --push=f", false),
+            ("--push=f --push", true),
+        ] {
+            assert_eq!(parsed(&format!("rbuild {line} .")).push, want, "{line}");
+        }
+        assert!(!parsed("rbuild --load=0 --quiet=f --no-cache=False --check=false .").no_cache);
+        assert!(parsed("rbuild -q --rm=false --explain=1 .").explain);
+        assert!(refusal("rbuild --push=perhaps .").contains("true or false"));
+        assert!(refusal("rbuild --push= .").contains("true or false"));
+        assert!(parse(["rbuild", "prune", "--force=1"].map(OsString::from)).is_ok());
+        assert!(parse(["rbuild", "store", "check", "--repair=0"].map(OsString::from)).is_ok());
+    }
+
+    #[test]
+    fn flags_of_other_builders_get_an_answer_of_ours() {
+        for line in ["--cache-from x", "--memory=2g", "-m 2g", "--squash", "--volume a:b", "-v a:b"]
+        {
+            let said = refusal(&format!("rbuild {line} ."));
+            assert!(said.contains("is not supported yet: "), "{line}: {said}");
+            assert!(!said.contains("similar"), "{line}: {said}");
+        }
+        let said = refusal("rbuild --creds me:secret .");
+        assert!(
+            said.contains("--creds is not supported yet") && !said.contains("secret"),
+            "{said}"
+        );
+        for line in [
+            "--provenance=false --sbom 0 --attest type=sbom,disabled=true",
+            "--layers --format=oci --reproducible --compress --squash=false --layers=true",
+            "--builder default -D --rm --force-rm=false",
+        ] {
+            assert_eq!(parsed(&format!("rbuild {line} .")).context, ".");
+        }
+        for line in
+            ["--provenance=mode=max", "--sbom=true", "--attest type=sbom", "--format=docker"]
+        {
+            assert!(refusal(&format!("rbuild {line} .")).contains("not supported yet"), "{line}");
+        }
+    }
+
+    #[test]
+    fn kanikos_words_are_understood() {
+        let args = parsed("rbuild --context dir:///w --dockerfile=D --destination r/a:1");
+        assert_eq!((args.context.as_str(), args.file.as_deref()), ("/w", Some("D")));
+        assert_eq!((args.tag, args.push), (vec!["r/a:1".to_owned()], true));
+        let args = parsed("rbuild --context=tar://stdin --destination=r/a:1 --no-push");
+        assert_eq!((args.context.as_str(), args.push), ("-", false));
+    }
+
+    #[test]
+    fn usage_lines_name_the_whole_command() {
+        for (line, usage) in [
+            ("rbuild help prune", "Usage: rbuild prune [FLAGS]"),
+            ("rbuild help store", "Usage: rbuild store check|remove [FLAGS]"),
+            ("rbuild store check --help", "Usage: rbuild store check "),
+            ("rbuild store remove --nope", "Usage: rbuild store remove"),
+            ("rbuild completions --nope", "Usage: rbuild completions"),
+            ("rbuild version --help", "Usage: rbuild version"),
+            ("rbuild graph --help", "Usage: rbuild graph [FLAGS] PATH|-"),
+            ("rbuild help", "Usage: rbuild [build]"),
+            ("rbuild help build", "Usage: rbuild [build]"),
+            ("rbuild help nope", "no such command `nope`"),
+            ("rbuild prune --nope", "Usage: rbuild prune [FLAGS]"),
+        ] {
+            let said = refusal(line);
+            assert!(said.contains(usage), "{line}: {said}");
+        }
+        assert!(!refusal("rbuild --help").contains("BOOL"));
+    }
+
     #[test]
     fn the_store_is_named_before_and_behind_every_command() {
         for command in
@@ -348,7 +592,7 @@ mod tests {
                     Command::Prune(args) => args.root,
                     Command::Store(args) => args.root,
                     Command::Doctor(args) => args.root,
-                    Command::Completions(_) => unreachable!("it has no store"),
+                    Command::Completions(_) | Command::Version => unreachable!("it has no store"),
                 };
                 assert_eq!(root.root, Some(PathBuf::from("/s")), "{line}");
             }

@@ -46,6 +46,18 @@ pub(crate) enum UsageError {
     /// The context is no directory.
     #[error("unable to prepare context: path \"{0}\" not found")]
     NoContext(String),
+    /// The context is a file.
+    #[error(
+        "`{0}` is a file, not a context; if it is a Dockerfile: `rbuild -f {0} .`, if it is an archive: \
+         `rbuild - < {0}`"
+    )]
+    ContextIsFile(String),
+    /// The context is a Dockerfile.
+    #[error("`{0}` is a Dockerfile, not a context: `rbuild -f {0} .`")]
+    ContextIsDockerfile(String),
+    /// Another ignore file counts for a directory alone.
+    #[error("--ignorefile goes with a context that is a directory")]
+    IgnoreFile,
     /// The user ended it while the context was fetched.
     #[error("stopped")]
     Stopped,
@@ -144,6 +156,14 @@ pub(crate) fn request(
             services.events.tell(step, kind);
         }
     }
+    if args.file.is_none() && dockerfile.name == context::CONTAINERFILE {
+        let name = "[internal] there is no Dockerfile: Containerfile is read";
+        let step = StepId::named(name);
+        let planned = EventKind::Planned { name: name.to_owned(), inputs: vec![] };
+        for kind in [planned, EventKind::Started, EventKind::Done] {
+            services.events.tell(step, kind);
+        }
+    }
     let of_main = (main.ignore().cloned(), main.time());
     contexts.insert("context".to_owned(), Arc::new(main));
     Ok(Request {
@@ -185,7 +205,7 @@ fn plan_request(
     contexts: BTreeMap<String, NamedContext>,
     (ignore, context_time): (Option<frontend::ignore::Ignore>, Option<i64>),
 ) -> Result<PlanRequest, UsageError> {
-    let mut build_args = values::pairs(&args.build_arg, |name| settings.variable(name))?;
+    let mut build_args = build_args(args, settings)?;
     if let Some(epoch) = settings.variable("SOURCE_DATE_EPOCH").filter(|epoch| !epoch.is_empty()) {
         build_args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
     }
@@ -211,9 +231,47 @@ fn plan_request(
     })
 }
 
+/// Build arguments: those of a file count less than those of the command line.
+fn build_args(
+    args: &BuildArgs,
+    settings: &Settings,
+) -> Result<BTreeMap<String, String>, UsageError> {
+    let variable = |name: &str| settings.variable(name);
+    let mut all = BTreeMap::new();
+    for path in &args.others.build_arg_file {
+        all.extend(values::pairs(&values::arg_file(path)?, variable)?);
+    }
+    all.extend(values::pairs(&args.build_arg, variable)?);
+    if let Some(epoch) = args.others.source_date_epoch {
+        all.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| epoch.to_string());
+    }
+    Ok(all)
+}
+
+/// Reads all values of flags that need no look at what they name, before anything is made.
+pub(crate) fn check(args: &BuildArgs, settings: &Settings) -> Result<(), UsageError> {
+    if args.no_cache && !args.no_cache_filter.is_empty() {
+        return Err(UsageError::NoCacheTwice);
+    }
+    context::check(&args.context, args.file.as_deref())?;
+    let tags = outputs::tags(args)?;
+    outputs::outputs(args, &tags, std::io::stdout().is_terminal())?;
+    plan_request(args, settings, &BTreeMap::new(), BTreeMap::new(), (None, None)).map(drop)
+}
+
 fn platforms(args: &BuildArgs, settings: &Settings) -> Result<Vec<Platform>, UsageError> {
     let default =
         settings.variable("DOCKER_DEFAULT_PLATFORM").filter(|platform| !platform.is_empty());
+    let others = &args.others;
+    if others.arch.is_some() || others.os.is_some() {
+        let host = Platform::host();
+        let arch = others.arch.clone().unwrap_or_else(|| host.architecture.clone());
+        let mut name = format!("{}/{arch}", others.os.as_deref().unwrap_or(&host.os));
+        if let Some(variant) = &others.variant {
+            name = format!("{name}/{variant}");
+        }
+        return Ok(vec![values::platform(&name)?]);
+    }
     let names = if args.platform.is_empty() {
         default.into_iter().collect()
     } else {

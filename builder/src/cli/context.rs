@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::BuildArgs;
 use super::build::UsageError;
 use crate::context::received::{self, Received};
-use crate::context::{self, BuildContext, DockerfileText};
+use crate::context::{self, BuildContext, ContextError, DockerfileText};
 use crate::download::Downloader;
 use crate::files::Root;
 use crate::git::{self, Git, GitError};
@@ -20,6 +20,8 @@ use crate::worker;
 
 const DEFAULT_NAME: &str = "Dockerfile";
 const STDIN: &str = "-";
+/// What podman's users call a Dockerfile.
+pub(super) const CONTAINERFILE: &str = "Containerfile";
 
 /// Where the context is.
 enum Place<'a> {
@@ -54,15 +56,45 @@ impl Read for Stdin<'_> {
     }
 }
 
+/// Refuses what can't be a context, without reading it.
+pub(crate) fn check(context: &str, file: Option<&str>) -> Result<(), UsageError> {
+    match Place::of(context)? {
+        Place::Stdin if file == Some(STDIN) => Err(UsageError::StdinTwice),
+        Place::Stdin | Place::Directory(_) | Place::Url(_) | Place::Git(_) => Ok(()),
+    }
+}
+
+/// Why a path that is no directory can't be a context.
+fn not_a_context(text: &str) -> UsageError {
+    let path = Path::new(text);
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let is_dockerfile = name.contains("dockerfile") || name.contains("containerfile");
+    match (path.exists(), is_dockerfile) {
+        (false, _) => UsageError::NoContext(text.to_owned()),
+        (true, true) => UsageError::ContextIsDockerfile(text.to_owned()),
+        (true, false) => UsageError::ContextIsFile(text.to_owned()),
+    }
+}
+
 /// Reads the context and the Dockerfile that the command line names.
 pub(crate) fn read(
     args: &BuildArgs,
     remote: &Remote<'_>,
 ) -> Result<(Source, BuildContext), UsageError> {
     let file = args.file.as_deref();
-    match Place::of(&args.context)? {
+    let place = Place::of(&args.context)?;
+    if args.others.ignorefile.is_some() && !matches!(place, Place::Directory(_)) {
+        return Err(UsageError::IgnoreFile);
+    }
+    match place {
         Place::Stdin => from_stdin(file, remote),
-        Place::Directory(directory) => from_directory(directory, file, remote),
+        Place::Directory(directory) => {
+            let (dockerfile, context) = from_directory(directory, file, remote)?;
+            Ok(match &args.others.ignorefile {
+                Some(path) => (dockerfile, context.ignoring(path)?),
+                None => (dockerfile, context),
+            })
+        }
         Place::Url(url) => from_url(&url, file, remote),
         Place::Git(mut source) => {
             source.keep_git_dir = source.keep_git_dir.or(Some(keeps_git_dir(args)));
@@ -93,7 +125,7 @@ impl<'a> Place<'a> {
         } else if frontend::is_url(text) {
             Ok(Self::Url(text.into()))
         } else {
-            Err(UsageError::NoContext(text.to_owned()))
+            Err(not_a_context(text))
         }
     }
 }
@@ -108,7 +140,8 @@ fn from_stdin(
     let cache = &remote.downloads.cache;
     match received::receive(cache, "standard input", Stdin { stop: remote.stop }, remote.stop)? {
         Received::Context(context) => {
-            let found = context.read_dockerfile(Path::new(file.unwrap_or(DEFAULT_NAME)))?;
+            let read = |path: &Path| context.read_dockerfile(path);
+            let found = by_default(file, Path::new(""), &read)?;
             Ok((named(file, found), context))
         }
         Received::Dockerfile(_) if file.is_some() => Err(UsageError::DockerfileTwice),
@@ -126,8 +159,8 @@ fn from_directory(
     if let Some(dockerfile) = dockerfile_from_elsewhere(file, remote)? {
         return Ok((dockerfile, BuildContext::open(directory, None)?));
     }
-    let path = file.map_or_else(|| directory.join(DEFAULT_NAME), Into::into);
-    let found = context::read_dockerfile(&path, Some(directory))?;
+    let read = |path: &Path| context::read_dockerfile(path, Some(directory));
+    let found = by_default(file, directory, &read)?;
     let context = BuildContext::open(directory, Some(&found.path))?;
     Ok((named(file, found), context))
 }
@@ -181,9 +214,29 @@ fn with_dockerfile(
     // Who writes the whole path means a file of this machine.
     let found = match path.is_absolute() {
         true => context::read_dockerfile(path, None)?,
-        false => context.read_dockerfile(path)?,
+        false => by_default(file, Path::new(""), &|path: &Path| context.read_dockerfile(path))?,
     };
     Ok((named(file, found), context))
+}
+
+/// The Dockerfile that is named, else `Dockerfile` in `directory`, else `Containerfile` there.
+fn by_default(
+    file: Option<&str>,
+    directory: &Path,
+    read: &dyn Fn(&Path) -> Result<DockerfileText, ContextError>,
+) -> Result<DockerfileText, ContextError> {
+    if let Some(file) = file {
+        return read(Path::new(file));
+    }
+    match read(&directory.join(DEFAULT_NAME)) {
+        Err(missing @ ContextError::NoDockerfile { .. }) => {
+            match read(&directory.join(CONTAINERFILE)) {
+                Err(ContextError::NoDockerfile { .. }) => Err(missing),
+                found => found,
+            }
+        }
+        found => found,
+    }
 }
 
 /// The Dockerfile, if `file` names standard input or a URL.

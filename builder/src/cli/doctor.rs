@@ -18,6 +18,7 @@ use crate::snapshot;
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "rbuild doctor",
+    bin_name = "rbuild doctor",
     about = "Tells how rbuild isolates commands on this machine, by trying it, and what would lift that",
     override_usage = "rbuild doctor [FLAGS]"
 )]

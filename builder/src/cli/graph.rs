@@ -1,8 +1,6 @@
 //! `rbuild graph`: shows what a build would do.
 
-use std::ffi::OsString;
-
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser, ValueEnum};
 use frontend::drawing::Drawing;
 
 use super::args::BuildArgs;
@@ -14,6 +12,7 @@ use crate::build::{self, BuildError, Request, Services};
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "rbuild graph",
+    bin_name = "rbuild graph",
     about = "Shows the steps of a build, what they take from each other, and which of them a cache \
              would answer; runs none",
     after_help = "Flags of rbuild build about outputs may be given, too; they mean nothing here.",
@@ -51,15 +50,15 @@ pub(crate) enum GraphForm {
 }
 
 impl GraphArgs {
-    /// Reads the command line.
-    pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let command = Self::command().mut_args(|arg| {
+    /// The command, with the flags in its help that mean something here.
+    pub(crate) fn shown() -> clap::Command {
+        Self::command().mut_args(|arg| {
             let is_meant = arg.is_positional()
                 || matches!(arg.get_help_heading(), Some("Input" | "Cache" | "RUN"))
                 || ["format", "progress"].contains(&arg.get_id().as_str());
-            arg.hide(!is_meant)
-        });
-        Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
+            let is_hidden = arg.is_hide_set();
+            arg.hide(!is_meant || is_hidden)
+        })
     }
 }
 

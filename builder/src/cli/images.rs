@@ -18,6 +18,7 @@ const MAX_CONFIG: u64 = 4 << 20;
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "rbuild images",
+    bin_name = "rbuild images",
     about = "Lists the images of the store",
     override_usage = "rbuild images [FLAGS]"
 )]

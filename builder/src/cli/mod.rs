@@ -6,8 +6,10 @@ mod call;
 mod context;
 mod csv;
 mod doctor;
+mod foreign;
 mod graph;
 mod images;
+mod keys;
 mod logins;
 mod outputs;
 mod places;
@@ -20,6 +22,7 @@ mod terminal;
 mod threads;
 mod values;
 mod visible;
+mod words;
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -77,8 +80,31 @@ pub fn main() -> ExitCode {
         Command::Store(args) => look_after_store(&args, &settings),
         Command::Doctor(args) => examine(&args, &settings),
         Command::Completions(shell) => return print(&args::completions(shell)),
+        Command::Version => {
+            return print(concat!("rbuild ", env!("CARGO_PKG_VERSION"), "\n").as_bytes());
+        }
     };
     done.unwrap_or_else(|error| fail(&error))
+}
+
+/// Reads a command line and tells why it is refused before anything is made or asked, if it is.
+///
+/// # Errors
+///
+/// The message that the user sees.
+pub fn understood(line: &[&str]) -> Result<(), String> {
+    let words = line.iter().map(std::ffi::OsString::from);
+    match args::parse(words).map_err(|error| error.to_string())? {
+        Command::Build(args) => build::check(&args, &Settings::read()),
+        Command::Graph(args) => build::check(&args.build, &Settings::read()),
+        _ => Ok(()),
+    }
+    .map_err(|error| report::chain(&error))
+}
+
+/// All flags that a build knows, without their dashes, those that are refused among them.
+pub fn flags() -> Vec<String> {
+    args::flags()
 }
 
 fn print(text: &[u8]) -> ExitCode {
@@ -154,9 +180,11 @@ fn prune(args: &PruneArgs, settings: &Settings) -> Result<ExitCode, StartError> 
     let root = store_of(&args.root, settings)?;
     // Only from within the namespace can files of other ids be deleted.
     let sandbox = sandbox::enter(args.sandbox.choice(settings).map_err(UsageError::from)?)?;
-    if args.is_confirmed().map_err(prune::PruneError::from)? {
-        // A store that was never made takes no room.
-        let cache = root.exists().then(|| open_store(&root, sandbox.level())).transpose()?;
+    // A store that was never made takes no room.
+    let cache = root.exists().then(|| open_store(&root, sandbox.level())).transpose()?;
+    if args.dry_run {
+        prune::preview(&options, cache.as_ref())?;
+    } else if args.is_confirmed(&options, cache.as_ref())? {
         prune::run(&options, cache.as_ref())?;
     }
     Ok(ExitCode::SUCCESS)
@@ -164,14 +192,14 @@ fn prune(args: &PruneArgs, settings: &Settings) -> Result<ExitCode, StartError> 
 
 fn look_after_store(args: &StoreArgs, settings: &Settings) -> Result<ExitCode, StartError> {
     let place = place_of(&args.root, settings)?;
-    if !matches!(args.action, Action::Remove) {
+    if !matches!(args.action, Action::Remove { .. }) {
         place.check()?;
     }
     let root = place.path;
     let sandbox = sandbox::enter(args.sandbox.choice(settings).map_err(UsageError::from)?)?;
     match args.action {
-        Action::Remove => {
-            cache::remove_store(&root)?;
+        Action::Remove { force, dry_run } => {
+            store::run_remove(&root, force, dry_run)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Check { .. } if !root.exists() => Err(cache::CacheError::NoStore { root }.into()),
@@ -255,6 +283,8 @@ impl Ended {
 }
 
 fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCode, StartError> {
+    build::check(args, settings)?;
+    let settings = &settings.with_authfile(args.others.authfile.as_deref());
     let place = place_of(&args.root, settings)?;
     place.make()?;
     let store = &place.path;
@@ -271,7 +301,10 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
         say(&format!("warning: {warning}"));
     }
     let (hidden, open) = (events.hidden(), events.clone());
-    let services = services(settings, &logins, store, sandbox, events)?;
+    let mut services = services(settings, &logins, store, sandbox, events)?;
+    if !args.others.tls_verify {
+        services.registry = services.registry.trusting_all();
+    }
     let stop = services.stop.clone();
     let runtime = threads::start().map_err(StartError::Threads)?;
     stop_when_asked(&stop).map_err(StartError::Threads)?;
@@ -439,9 +472,13 @@ fn stop_when_asked(stop: &CancellationToken) -> std::io::Result<()> {
 
 /// What the flags say, else what `BUILDKIT_PROGRESS` says.
 fn progress_mode(args: &BuildArgs, settings: &Settings) -> Result<ProgressMode, UsageError> {
+    let is_dumb = settings.variable("TERM").as_deref() == Some("dumb");
+    let has_variable = settings.variable("BUILDKIT_PROGRESS").is_some_and(|mode| !mode.is_empty());
     match (args.progress.unwrap_or_default(), args.quiet) {
         (ProgressMode::Auto | ProgressMode::Quiet, true) => Ok(ProgressMode::Quiet),
         (other, true) => Err(UsageError::QuietAndProgress(other)),
+        // Such a terminal can't move its cursor.
+        (ProgressMode::Auto, false) if is_dumb && !has_variable => Ok(ProgressMode::Plain),
         (ProgressMode::Auto, false) => {
             match settings.variable("BUILDKIT_PROGRESS").filter(|mode| !mode.is_empty()) {
                 Some(mode) => {

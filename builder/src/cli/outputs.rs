@@ -6,6 +6,7 @@ use oci::Reference;
 
 use super::args::BuildArgs;
 use super::csv;
+use super::keys::{self, KeyError, truth};
 use crate::export::{Archive, Destination, ImageOptions, Output};
 use crate::layer::Compression;
 
@@ -16,13 +17,32 @@ pub(crate) enum OutputError {
     #[error("invalid output `{0}`: {1}")]
     Csv(String, csv::PairsError),
     /// It has no type.
-    #[error("type is required for output `{0}`")]
+    #[error("type is required for output `{0}`; for a directory write ./{0}")]
     NoType(String),
     /// Its type is unknown.
     #[error(
-        "unknown output type `{0}`: it is one of oci, docker, local, tar, image, registry, cacheonly"
+        "unknown output type `{kind}`: it is one of oci, docker, local, tar, image, registry, \
+         cacheonly{}",
+        meant(kind)
     )]
-    UnknownType(String),
+    UnknownType {
+        /// The type.
+        kind: String,
+    },
+    /// A key is wrong.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// What two keys or flags say does not go together.
+    #[error("output `{output}`: {reason}")]
+    Together {
+        /// The whole output.
+        output: String,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// A tag would be written where none is wanted.
+    #[error("can't push tagged ref {0} by digest: leave its tag out, or leave push-by-digest out")]
+    TaggedByDigest(String),
     /// A directory must be named.
     #[error("dest is required for the {0} output")]
     NoDest(String),
@@ -65,14 +85,20 @@ fn reference(tag: &str) -> Result<Reference, OutputError> {
     tag.parse().map_err(|error| OutputError::Tag(tag.to_owned(), error))
 }
 
+fn meant(kind: &str) -> String {
+    let nearest = frontend::did_you_mean(kind, keys::types().iter().copied());
+    nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
+}
+
 /// All that the user wants of the build. Without a word about it: the image, in the store.
 pub(crate) fn outputs(
     args: &BuildArgs,
     tags: &[Reference],
     stdout_is_terminal: bool,
 ) -> Result<Vec<Output>, OutputError> {
+    let is_split = args.platform.len() > 1;
     let mut outputs: Vec<Output> =
-        args.output.iter().map(|text| output(text)).collect::<Result<_, _>>()?;
+        args.output.iter().map(|text| output(text, is_split)).collect::<Result<_, _>>()?;
     if args.push && !outputs.iter().any(|output| matches!(output, Output::Registry(_))) {
         outputs.push(Output::Registry(ImageOptions::default()));
     }
@@ -85,6 +111,10 @@ pub(crate) fn outputs(
     for options in outputs.iter_mut().filter_map(Output::image_options_mut) {
         if !tags.is_empty() {
             options.names = tags.to_vec();
+        }
+        if options.by_digest {
+            refuse_tags(&args.tag)?;
+            options.names.iter_mut().for_each(|name| name.tag = None);
         }
     }
     check(args, &outputs, stdout_is_terminal)?;
@@ -132,24 +162,43 @@ fn check(
     Ok(())
 }
 
-fn output(text: &str) -> Result<Output, OutputError> {
+/// Refuses names that have a tag of their own.
+fn refuse_tags<T: AsRef<str>>(names: &[T]) -> Result<(), OutputError> {
+    let has_tag = |name: &&T| {
+        let name = name.as_ref();
+        name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
+    };
+    match names.iter().find(has_tag) {
+        Some(name) => Err(OutputError::TaggedByDigest(name.as_ref().to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Whether a single field names a directory: what has a `=` before any `/` is meant as a key.
+fn is_directory(field: &str) -> bool {
+    !field.split('/').next().is_some_and(|first| first.contains('='))
+}
+
+/// Reads one `-o`; `is_split` is whether there is a directory for each platform.
+fn output(text: &str, is_split: bool) -> Result<Output, OutputError> {
     if text == "-" {
         return Ok(Output::Tar { dest: Destination::Stdout });
     }
     let invalid = |error| OutputError::Csv(text.to_owned(), error);
     let fields = frontend::csv_fields(text).map_err(|error| invalid(error.into()))?;
     if let [path] = fields.as_slice()
-        && !path.starts_with("type=")
+        && is_directory(path)
     {
         return Ok(Output::Local { dest: PathBuf::from(path) });
     }
-    Fields { text, pairs: csv::pairs(text).map_err(invalid)? }.output()
+    Fields { text, pairs: csv::pairs(text).map_err(invalid)?, is_split }.output()
 }
 
 /// The fields of one `-o`.
 struct Fields<'a> {
     text: &'a str,
     pairs: Vec<(String, String)>,
+    is_split: bool,
 }
 
 impl Fields<'_> {
@@ -157,13 +206,13 @@ impl Fields<'_> {
         self.pairs.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool, OutputError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some("true" | "1" | "t" | "T" | "TRUE" | "True" | "") => Ok(true),
-            Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
-            Some(value) => Err(self.value_error(key, value)),
-        }
+    fn flag(&self, key: &str, default: bool) -> bool {
+        // What is neither was refused by the table of keys.
+        self.get(key).map_or(default, |value| truth(value).unwrap_or(true))
+    }
+
+    fn together(&self, reason: &'static str) -> OutputError {
+        OutputError::Together { output: self.text.to_owned(), reason }
     }
 
     fn value_error(&self, key: &str, value: &str) -> OutputError {
@@ -176,17 +225,47 @@ impl Fields<'_> {
 
     fn output(&self) -> Result<Output, OutputError> {
         let kind = self.get("type").ok_or_else(|| OutputError::NoType(self.text.to_owned()))?;
+        if !keys::types().contains(&kind) {
+            return Err(OutputError::UnknownType { kind: kind.to_owned() });
+        }
+        keys::check(kind, &self.pairs, self.text)?;
+        if self.flag("platform-split", self.is_split) != self.is_split {
+            return Err(self.together(
+                "platform-split is not supported yet: several platforms have a directory each, one \
+                 has none; leave it out",
+            ));
+        }
         match kind {
             "cacheonly" => Ok(Output::CacheOnly),
             "local" => Ok(Output::Local { dest: self.directory(kind)? }),
             "tar" => Ok(Output::Tar { dest: self.destination() }),
             "oci" => Ok(Output::OciLayout(self.archive(kind)?)),
             "docker" => Ok(Output::DockerArchive(self.archive(kind)?)),
-            "image" if self.flag("push", false)? => Ok(Output::Registry(self.image()?)),
-            "image" => Ok(Output::Store(self.image()?)),
-            "registry" => Ok(Output::Registry(self.image()?)),
-            other => Err(OutputError::UnknownType(other.to_owned())),
+            _ => self.stored_or_pushed(self.flag("push", kind == "registry")),
         }
+    }
+
+    /// An image goes into the store or to its registry, never to both.
+    fn stored_or_pushed(&self, is_pushed: bool) -> Result<Output, OutputError> {
+        match (is_pushed, self.flag("store", !is_pushed)) {
+            (true, true) => {
+                return Err(self.together(
+                    "a push leaves nothing in the store: give another -o type=image beside it",
+                ));
+            }
+            (false, false) => {
+                return Err(self.together("nothing would be kept: write -o type=cacheonly"));
+            }
+            (true, false) | (false, true) => {}
+        }
+        let without_push = ["push-by-digest", "name-canonical", "registry.insecure"];
+        if !is_pushed && without_push.iter().any(|key| self.flag(key, false)) {
+            return Err(self.together(
+                "push-by-digest, name-canonical and registry.insecure go with push=true only",
+            ));
+        }
+        let image = self.image()?;
+        Ok(if is_pushed { Output::Registry(image) } else { Output::Store(image) })
     }
 
     fn destination(&self) -> Destination {
@@ -205,7 +284,7 @@ impl Fields<'_> {
     }
 
     fn archive(&self, kind: &str) -> Result<Archive, OutputError> {
-        let tar = self.flag("tar", true)?;
+        let tar = self.flag("tar", true);
         let dest = if tar { self.destination() } else { Destination::Path(self.directory(kind)?) };
         Ok(Archive { dest, tar, image: self.image()? })
     }
@@ -226,9 +305,19 @@ impl Fields<'_> {
                 .level(22)?
                 .map_or(Compression::ZSTD, |level| Compression::Zstd(level.max(1) as i32)),
             Some("uncompressed") => Compression::None,
+            Some("estargz" | "nydus") => {
+                return Err(self.together(
+                    "this compression is not supported yet: it is gzip, zstd or uncompressed",
+                ));
+            }
             Some(other) => return Err(self.value_error("compression", other)),
         };
-        Ok(ImageOptions { names, compression, insecure: self.flag("registry.insecure", false)? })
+        let by_digest = self.flag("push-by-digest", false);
+        if by_digest {
+            refuse_tags(&self.get("name").unwrap_or_default().split(',').collect::<Vec<_>>())?;
+        }
+        let insecure = self.flag("registry.insecure", false);
+        Ok(ImageOptions { names, compression, by_digest, insecure })
     }
 }
 
@@ -268,6 +357,27 @@ mod tests {
             ("-o type=local", "dest is required"),
             ("-o type=local,dest=-", "cannot be stdout"),
             ("-o dest=a,x=b", "type is required"),
+            ("-o tpye=oci", "type is required"),
+            ("-o type=ocl,dest=a", "did you mean `oci`"),
+            ("-o type=oci,dst=a", "unknown key `dst`"),
+            ("-o type=oci,dst=a", "did you mean `dest`"),
+            ("-o type=oci,dest=a,foo=bar", "unknown key `foo`"),
+            ("-o type=oci,dest=a,push=true", "goes with type=image, registry"),
+            ("-o type=oci,dest=a,compression-level=x", "a number"),
+            ("-o type=oci,dest=a,tar=perhaps", "true or false"),
+            ("-o type=oci,dest=a,oci-mediatypes=false", "not supported yet"),
+            ("-o type=oci,dest=a,force-compression=", "not supported yet"),
+            ("-o type=oci,dest=a,compression=estargz", "not supported yet"),
+            ("-o type=oci,dest=a,annotation.K=V", "not supported yet"),
+            ("-o type=image,annotation-index[linux/amd64].K=V", "not supported yet"),
+            ("-o type=local,dest=a,mode=delete", "not supported yet"),
+            ("-o type=local,dest=a,platform-split=true", "not supported yet"),
+            ("-o type=tar,dest=a,platform-split=0 --platform a,b", "not supported yet"),
+            ("-o type=image,store=false", "cacheonly"),
+            ("-t a -o type=registry,store=true", "another -o type=image"),
+            ("-t a -o type=image,push-by-digest=true", "push=true"),
+            ("-o type=registry,name=r/a:1,push-by-digest=true", "can't push tagged ref r/a:1"),
+            ("-t r/a:1 -o type=registry,push-by-digest=true", "can't push tagged ref r/a:1"),
             ("-o type=oci,dest=a,compression=rar", "rar"),
             ("-o type=nonsense", "unknown output type"),
             ("--push", "tag is needed"),
@@ -276,6 +386,32 @@ mod tests {
         ] {
             let error = outputs_of(line).unwrap_err().to_string();
             assert!(error.contains(message), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_key_may_ask_for_what_is_done_anyway() {
+        for line in [
+            "-o type=oci,dest=a,oci-mediatypes=true,force-compression=0,rewrite-timestamp=",
+            "-o type=image,store=1,unpack=f,attestation-inline=false",
+            "-t a -o type=registry,push=true,store=false,name-canonical=true",
+            "-o type=local,dest=a,mode=copy,platform-split=false",
+            "-o type=local,dest=a,platform-split=true --platform linux/amd64,linux/arm64",
+        ] {
+            assert!(outputs_of(line).is_ok(), "{line}: {:?}", outputs_of(line));
+        }
+    }
+
+    #[test]
+    fn what_is_pushed_by_digest_has_no_tag() {
+        for line in [
+            "-o type=image,name=r.io:5/a/b,push=true,push-by-digest=true,name-canonical=true",
+            "-t r.io:5/a/b -o type=registry,push-by-digest=true",
+        ] {
+            let outputs = outputs_of(line).unwrap();
+            let [Output::Registry(image)] = outputs.as_slice() else { panic!("{outputs:?}") };
+            assert!(image.by_digest);
+            assert_eq!(image.names[0].to_string(), "r.io:5/a/b");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use cache::{Cache, CacheError, PruneOptions};
+use cache::{Cache, CacheError, PruneOptions, Pruned};
 use clap::Parser;
 use indicatif::DecimalBytes;
 
@@ -14,6 +14,7 @@ use super::values::{self, ValueError};
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "rbuild prune",
+    bin_name = "rbuild prune",
     about = "Deletes what named images don't need and no running build uses: layers, blobs, cache \
              mounts, and what killed builds left",
     override_usage = "rbuild prune [FLAGS]"
@@ -22,9 +23,12 @@ pub(crate) struct PruneArgs {
     /// Forget also what steps made: the next builds run all of them
     #[arg(short, long)]
     all: bool,
-    /// Don't ask
+    /// Don't ask; needed where there is no terminal
     #[arg(short, long)]
     force: bool,
+    /// Tell what would be deleted, and delete nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// until=24h: keep what was used within that time
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
@@ -41,6 +45,10 @@ pub(crate) enum PruneError {
     Value(#[from] ValueError),
     #[error(transparent)]
     Cache(#[from] CacheError),
+    #[error(
+        "`{0}` asks before it deletes, and there is no terminal to answer at: give it --force (-f)"
+    )]
+    Unasked(&'static str),
     #[error("cannot print")]
     Print(#[from] io::Error),
 }
@@ -58,20 +66,58 @@ impl PruneArgs {
         Ok(PruneOptions { unused_for, records: self.all })
     }
 
-    /// Asks whoever sits at the terminal; scripts mean what they say.
-    pub(crate) fn is_confirmed(&self) -> io::Result<bool> {
-        let stdin = io::stdin();
-        if self.force || !stdin.is_terminal() {
-            return Ok(true);
-        }
-        let what = if self.all { "everything but the named images" } else { "the build cache" };
-        let mut err = io::stderr();
-        write!(err, "This deletes {what}. Continue? [y/N] ")?;
-        err.flush()?;
-        let mut answer = String::new();
-        stdin.lock().read_line(&mut answer)?;
-        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    /// Whether to go on. `cache` is asked what it would be, where somebody can answer.
+    pub(crate) fn is_confirmed(
+        &self,
+        options: &PruneOptions,
+        cache: Option<&Cache>,
+    ) -> Result<bool, PruneError> {
+        let question = || {
+            let pruned =
+                cache.map(|cache| cache.prunable(options)).transpose()?.unwrap_or_default();
+            let what = if self.all { "everything but the named images" } else { "the build cache" };
+            Ok(format!("This deletes {what}: {}", told(&pruned)))
+        };
+        confirm("rbuild prune", self.force, question)
     }
+}
+
+/// Asks at the terminal, unless it is `forced`; without a terminal that is an error.
+pub(crate) fn confirm(
+    command: &'static str,
+    forced: bool,
+    question: impl FnOnce() -> Result<String, CacheError>,
+) -> Result<bool, PruneError> {
+    let stdin = io::stdin();
+    if forced {
+        return Ok(true);
+    }
+    if !stdin.is_terminal() {
+        return Err(PruneError::Unasked(command));
+    }
+    let mut err = io::stderr();
+    write!(err, "{}. Continue? [y/N] ", question()?)?;
+    err.flush()?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn told(pruned: &Pruned) -> String {
+    format!(
+        "{} blobs, {} unpacked layers, {} cache mounts, {}",
+        pruned.blobs,
+        pruned.layers,
+        pruned.cache_mounts,
+        DecimalBytes(pruned.bytes)
+    )
+}
+
+/// Prints what a prune would delete.
+pub(crate) fn preview(options: &PruneOptions, cache: Option<&Cache>) -> Result<(), PruneError> {
+    let pruned = cache.map(|cache| cache.prunable(options)).transpose()?.unwrap_or_default();
+    writeln!(io::stdout(), "Would delete {}", told(&pruned))?;
+    Ok(())
 }
 
 /// Deletes, and prints what was gained.

@@ -9,12 +9,23 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Settings {
     home: Option<PathBuf>,
     user: u32,
+    /// `--authfile`.
+    authfile: Option<PathBuf>,
 }
 
 impl Settings {
     /// Reads the environment.
     pub(crate) fn read() -> Self {
-        Self { home: path_variable("HOME"), user: rustix::process::geteuid().as_raw() }
+        Self {
+            home: path_variable("HOME"),
+            user: rustix::process::geteuid().as_raw(),
+            authfile: None,
+        }
+    }
+
+    /// Has `file`, if there is one, say who the user is to registries.
+    pub(crate) fn with_authfile(&self, file: Option<&Path>) -> Self {
+        Self { authfile: file.map(Path::to_owned), ..self.clone() }
     }
 
     /// The value of a variable, if it is set and text.
@@ -67,6 +78,9 @@ impl Settings {
     /// Where podman and buildah keep credentials: the file that is named, else the usual places; and
     /// whether it is named.
     pub(crate) fn containers_auth(&self) -> Vec<(PathBuf, bool)> {
+        if let Some(named) = &self.authfile {
+            return vec![(named.clone(), true)];
+        }
         if let Some(named) = path_variable("REGISTRY_AUTH_FILE") {
             return vec![(named, true)];
         }
@@ -82,6 +96,9 @@ impl Settings {
 
     /// Docker's `config.json`, where credentials are.
     pub(crate) fn docker_config(&self) -> Option<PathBuf> {
+        if self.authfile.is_some() {
+            return None;
+        }
         let directory = path_variable("DOCKER_CONFIG");
         let directory =
             directory.or_else(|| self.home.as_deref().map(|home| home.join(".docker")))?;

@@ -1,12 +1,15 @@
 //! `rbuild store`: checks the store, or removes it.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use cache::{Cache, CacheError};
 use clap::{Parser, Subcommand};
+use indicatif::DecimalBytes;
 
 use super::args::{SandboxLevel, StoreRoot};
+use super::prune::{PruneError, confirm};
 use super::visible::visible_lines;
 use crate::store_check::{CheckError, check};
 
@@ -14,6 +17,7 @@ use crate::store_check::{CheckError, check};
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "rbuild store",
+    bin_name = "rbuild store",
     about = "Looks after the directory of images and cache",
     override_usage = "rbuild store check|remove [FLAGS]",
     disable_help_subcommand = true
@@ -36,7 +40,14 @@ pub(crate) enum Action {
         repair: bool,
     },
     /// Delete the whole store, the images too
-    Remove,
+    Remove {
+        /// Don't ask; needed where there is no terminal
+        #[arg(short, long)]
+        force: bool,
+        /// Tell what would be deleted, and delete nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// Why that could not be done.
@@ -46,8 +57,26 @@ pub(crate) enum StoreError {
     Check(#[from] CheckError),
     #[error(transparent)]
     Cache(#[from] CacheError),
+    #[error(transparent)]
+    Confirm(#[from] PruneError),
     #[error("cannot print")]
     Print(#[from] io::Error),
+}
+
+/// Deletes the store in `root`, or tells how much that would be.
+pub(crate) fn run_remove(root: &Path, force: bool, dry_run: bool) -> Result<(), StoreError> {
+    cache::expect_store(root)?;
+    let size = || DecimalBytes(cache::store_size(root));
+    let shown = visible_lines(&root.display().to_string()).into_owned();
+    if dry_run {
+        writeln!(io::stdout(), "Would delete the store {shown}, with all images: {}", size())?;
+        return Ok(());
+    }
+    let question = || Ok(format!("This deletes the store {shown}, with all images: {}", size()));
+    if confirm("rbuild store remove", force, question)? {
+        cache::remove_store(root)?;
+    }
+    Ok(())
 }
 
 /// Checks the store and prints what is wrong; that is a failure unless it is repaired.

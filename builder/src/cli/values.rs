@@ -45,6 +45,20 @@ pub(crate) enum ValueError {
     /// No limit.
     #[error("invalid ulimit argument: {0}: it must be NAME=SOFT[:HARD]")]
     Ulimit(String),
+    /// No such limit.
+    #[error("invalid ulimit argument: {0}: there is no such limit{meant}", meant = meant(.0, LIMITS))]
+    Limit(String),
+    /// A limit that could never be.
+    #[error("ulimit soft limit must be less than or equal to hard limit: {0}")]
+    SoftAboveHard(String),
+    /// A file of build arguments can't be read.
+    #[error("cannot read --build-arg-file {path}")]
+    ArgFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// No filter of `prune`.
     #[error("invalid filter \"{0}\": it must be until=DURATION, such as until=24h or until=1h30m")]
     Filter(String),
@@ -94,6 +108,9 @@ pub(crate) enum ValueError {
     /// A secret with a key that is not known.
     #[error("unexpected key '{0}' in --secret: it can be id, src, env and type")]
     SecretKey(String),
+    /// A secret of an unknown type.
+    #[error("unsupported type of --secret: it is file or env")]
+    SecretType,
     /// A secret without an id.
     #[error("secret missing ID: give it with --secret id=ID,src=FILE or --secret id=ID,env=NAME")]
     SecretId,
@@ -179,6 +196,8 @@ pub(crate) fn hosts(texts: &[String]) -> Result<Vec<(String, String)>, ValueErro
             text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
         for address in addresses.split(',') {
             let address = address.trim_start_matches('[').trim_end_matches(']');
+            // RUN is on the host's network, if on any.
+            let address = if address == "host-gateway" { "127.0.0.1" } else { address };
             if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
                 return Err(invalid());
             }
@@ -192,8 +211,9 @@ pub(crate) fn hosts(texts: &[String]) -> Result<Vec<(String, String)>, ValueErro
 pub(crate) fn bytes(text: &str) -> Result<u64, ValueError> {
     let invalid = || ValueError::Size(text.to_owned());
     let lower = text.to_lowercase();
-    let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match lower[digits.len()..].trim_end_matches('b').trim_end_matches('i') {
+    let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit()).trim_end_matches(' ');
+    let shift = match lower[digits.len()..].trim_start().trim_end_matches('b').trim_end_matches('i')
+    {
         "" => 0,
         "k" => 10,
         "m" => 20,
@@ -201,8 +221,52 @@ pub(crate) fn bytes(text: &str) -> Result<u64, ValueError> {
         "t" => 40,
         _ => return Err(invalid()),
     };
-    let number: u64 = digits.parse().map_err(|_| invalid())?;
-    number.checked_mul(1 << shift).ok_or_else(invalid)
+    let Some((whole, fraction)) = digits.split_once('.') else {
+        let number: u64 = digits.parse().map_err(|_| invalid())?;
+        return number.checked_mul(1 << shift).ok_or_else(invalid);
+    };
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || fraction.is_empty() || !is_number(whole) || !is_number(fraction) {
+        return Err(invalid());
+    }
+    let number: f64 = digits.parse().map_err(|_| invalid())?;
+    let bytes = number * (1_u64 << shift) as f64;
+    // Beyond this a fraction of a byte is all that could be lost.
+    if bytes < (1_u64 << 52) as f64 { Ok(bytes as u64) } else { Err(invalid()) }
+}
+
+/// The limits that Linux has, as `--ulimit` calls them.
+const LIMITS: [&str; 16] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+    "as",
+];
+
+fn meant(text: &str, candidates: impl IntoIterator<Item = &'static str>) -> String {
+    let word = text.split('=').next().unwrap_or_default();
+    let nearest = frontend::did_you_mean(word, candidates);
+    nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
+}
+
+/// `--build-arg-file`: a pair on each line; empty lines and comments count for nothing.
+pub(crate) fn arg_file(path: &Path) -> Result<Vec<String>, ValueError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ValueError::ArgFile { path: path.to_owned(), source })?;
+    let lines = text.lines().map(str::trim);
+    Ok(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect())
 }
 
 /// `NAME=SOFT[:HARD]`; -1 is unlimited.
@@ -212,7 +276,14 @@ pub(crate) fn ulimit(text: &str) -> Result<(String, i64, i64), ValueError> {
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     let number =
         |limit: &str| limit.parse::<i64>().ok().filter(|limit| *limit >= -1).ok_or_else(invalid);
-    Ok((name.to_owned(), number(soft)?, number(hard)?))
+    let (soft, hard) = (number(soft)?, number(hard)?);
+    if !LIMITS.contains(&name) {
+        return Err(ValueError::Limit(text.to_owned()));
+    }
+    if hard != -1 && (soft > hard || soft == -1) {
+        return Err(ValueError::SoftAboveHard(text.to_owned()));
+    }
+    Ok((name.to_owned(), soft, hard))
 }
 
 /// What `--build-context` gives for a name.
@@ -289,7 +360,11 @@ fn oci_layout(text: &str) -> Result<NamedContext, String> {
         Some((path, tag)) if !tag.contains('/') => (path, tag),
         _ => (rest, "latest"),
     };
-    Ok(NamedContext::OciLayout { path: PathBuf::from(path), tag: tag.to_owned(), digest })
+    let path = PathBuf::from(path);
+    if !path.is_dir() {
+        return Err(format!("there is no directory `{}`", path.display()));
+    }
+    Ok(NamedContext::OciLayout { path, tag: tag.to_owned(), digest })
 }
 
 /// No secret is larger, in bytes.
@@ -305,7 +380,8 @@ pub(crate) fn secret(text: &str, settings: &Settings) -> Result<(String, Vec<u8>
             "src" | "source" => source = Some(value),
             "env" => variable = Some(value),
             "type" if value == "env" => is_variable = true,
-            "type" if value == "file" => {}
+            "type" if value == "file" => is_variable = false,
+            "type" => return Err(ValueError::SecretType),
             _ => return Err(ValueError::SecretKey(key)),
         }
     }
@@ -437,7 +513,11 @@ mod tests {
         assert_eq!(bytes("64m").unwrap(), 64 << 20);
         assert_eq!(bytes("1GiB").unwrap(), 1 << 30);
         assert_eq!(bytes("17").unwrap(), 17);
-        assert!(bytes("m").is_err() && bytes("1x").is_err());
+        assert_eq!(bytes("1.5g").unwrap(), 3 << 29);
+        assert_eq!(bytes("0.5k").unwrap(), 512);
+        for wrong in ["m", "1x", "1.g", ".5g", "1.5.5g", "-1", "1e3", "", "99999999999.5t"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -446,6 +526,7 @@ mod tests {
         assert_eq!(host("a:1.2.3.4").unwrap(), ("a".to_owned(), "1.2.3.4".to_owned()));
         assert_eq!(host("a=::1").unwrap().1, "::1");
         assert_eq!(host("a:[::1]").unwrap().1, "::1");
+        assert_eq!(host("h=host-gateway").unwrap().1, "127.0.0.1");
         assert!(host("a").is_err() && host("a:b").is_err());
     }
 
@@ -459,14 +540,15 @@ mod tests {
 
     #[test]
     fn a_layout_may_have_a_tag_and_a_digest() {
-        let NamedContext::OciLayout { path, tag, .. } = oci_layout("/a/b:1.2").unwrap() else {
+        let NamedContext::OciLayout { path, tag, .. } = oci_layout("/usr/lib:1.2").unwrap() else {
             panic!()
         };
-        assert_eq!((path, tag), (PathBuf::from("/a/b"), "1.2".to_owned()));
-        let NamedContext::OciLayout { path, tag, .. } = oci_layout("./a").unwrap() else {
+        assert_eq!((path, tag), (PathBuf::from("/usr/lib"), "1.2".to_owned()));
+        let NamedContext::OciLayout { path, tag, .. } = oci_layout("./src").unwrap() else {
             panic!()
         };
-        assert_eq!((path, tag), (PathBuf::from("./a"), "latest".to_owned()));
+        assert_eq!((path, tag), (PathBuf::from("./src"), "latest".to_owned()));
+        assert!(oci_layout("/no/such/layout:1.2").is_err());
     }
 
     #[test]
@@ -474,6 +556,12 @@ mod tests {
         assert_eq!(ulimit("nofile=1:2").unwrap(), ("nofile".to_owned(), 1, 2));
         assert_eq!(ulimit("core=-1").unwrap(), ("core".to_owned(), -1, -1));
         assert!(ulimit("nofile").is_err());
+        let said = |text: &str| ulimit(text).unwrap_err().to_string();
+        assert!(said("nofiles=1").ends_with("did you mean `nofile`?"));
+        assert!(said("foo=1").contains("no such limit"));
+        assert!(said("nofile=200:100").contains("soft limit"));
+        assert!(said("nofile=-1:100").contains("soft limit"));
+        assert!(ulimit("nofile=100:-1").is_ok());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write as _};
 
 use super::archive::{self, Named};
 use super::{BUFFER, ExportError, ImageOptions, Job};
-use crate::build::Exported;
+use crate::build::{Exported, Services};
 use crate::image;
 use crate::sandbox::{Broker, BrokerCommand};
 use crate::stop::Stoppable;
@@ -44,7 +44,10 @@ impl Engine {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Nobody takes it.
-    #[error("--load finds neither a docker whose daemon answers nor podman")]
+    #[error(
+        "--load finds neither a docker whose daemon answers nor podman; -o type=docker,dest=FILE \
+         writes what they load"
+    )]
     NoEngine,
     /// The program refuses it.
     #[error("{program} load failed: {said}")]
@@ -67,10 +70,7 @@ pub(super) async fn export(
     options: &ImageOptions,
     job: &Job<'_>,
 ) -> Result<Exported, ExportError> {
-    let Some(broker) = job.services.sandbox.broker() else {
-        return Err(LoadError::NoEngine.into());
-    };
-    let engine = engine(broker).await.ok_or(LoadError::NoEngine)?;
+    let (engine, broker) = engine(job.services).await?;
     let (reader, writer) = io::pipe().map_err(LoadError::Pipe)?;
     let (result, names) = (result.clone(), options.names.clone());
     let (cache, stop) = (job.services.cache.clone(), job.worker.stop().clone());
@@ -108,13 +108,15 @@ fn is_broken_pipe(error: &ExportError) -> bool {
     })
 }
 
-async fn engine(broker: &Broker) -> Option<Engine> {
+/// The engine that takes images, and who asks it.
+pub(super) async fn engine(services: &Services) -> Result<(Engine, &Broker), LoadError> {
+    let broker = services.sandbox.broker().ok_or(LoadError::NoEngine)?;
     for engine in [Engine::Docker, Engine::Podman] {
         if engine.answers(broker).await {
-            return Some(engine);
+            return Ok((engine, broker));
         }
     }
-    None
+    Err(LoadError::NoEngine)
 }
 
 fn command(args: &[&str]) -> BrokerCommand {

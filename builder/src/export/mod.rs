@@ -86,13 +86,15 @@ pub struct ImageOptions {
     pub names: Vec<Reference>,
     /// How new layers are compressed.
     pub compression: Compression,
-    /// Whether a registry is spoken to by plain HTTP (`registry.insecure`).
+    /// Whether it is pushed without a tag (`push-by-digest`); then no name has one.
+    pub by_digest: bool,
+    /// Whether the push does without a valid certificate and without TLS (`registry.insecure`).
     pub insecure: bool,
 }
 
 impl Default for ImageOptions {
     fn default() -> Self {
-        Self { names: vec![], compression: Compression::GZIP, insecure: false }
+        Self { names: vec![], compression: Compression::GZIP, by_digest: false, insecure: false }
     }
 }
 
@@ -239,6 +241,14 @@ pub struct Job<'a> {
     pub blobs: &'a Arc<Blobs>,
     /// The image, for outputs that are about one.
     pub image: Option<&'a image::Result>,
+}
+
+/// Refuses to begin a build that nothing could load at its end.
+pub async fn check_engine(outputs: &[Output], services: &Services) -> Result<(), ExportError> {
+    if outputs.iter().any(|output| matches!(output, Output::Load(_))) {
+        load::engine(services).await?;
+    }
+    Ok(())
 }
 
 /// Writes one output.

@@ -26,13 +26,24 @@ pub(super) async fn export(
     job: &Job<'_>,
     step: StepId,
 ) -> Result<Exported, ExportError> {
-    for name in &options.names {
+    let mut services = job.services.clone();
+    if options.insecure {
+        let registries = options.names.iter().map(|name| name.registry.clone());
+        services.registry = services.registry.trusting(registries);
+    }
+    let job = &Job { services: &services, ..*job };
+    let digest = result.descriptor.digest;
+    let mut names = options.names.clone();
+    if options.by_digest {
+        names.iter_mut().for_each(|name| name.digest = Some(digest));
+    }
+    for name in &names {
         push_blobs(result, name, job, step).await?;
     }
-    for name in &options.names {
+    for name in &names {
         push_manifests(result, name, job, step).await?;
     }
-    Ok(Exported::Registry(options.names.clone(), result.descriptor.digest))
+    Ok(Exported::Registry(names, digest))
 }
 
 async fn push_blobs(
@@ -90,7 +101,8 @@ async fn push_manifests(
             send(name, media_type::INDEX, index).await?;
         }
     }
-    let id = format!("pushing manifest for {name}@{}", result.descriptor.digest);
+    let shown = Reference { digest: Some(result.descriptor.digest), ..name.clone() };
+    let id = format!("pushing manifest for {shown}");
     job.services.events.tell(step, EventKind::Progress { id, current: 0, total: 0, done: true });
     Ok(())
 }
