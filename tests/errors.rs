@@ -357,7 +357,7 @@ fn a_base_image_whose_blob_is_another() {
 fn a_store_that_cannot_be_looked_after() {
     let session = Session::new();
     let said = |args: &[&str]| session.rbuild(args).fails_with(&[]).redacted_stderr();
-    let removed = said(&["store", "remove"]);
+    let removed = said(&["store", "remove", "-f"]);
     let checked = said(&["store", "check"]);
     let filtered = said(&["prune", "--filter=until=yesterday"]);
     let kept = said(&["prune", "--all", "--filter=until=1h"]);

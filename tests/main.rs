@@ -17,6 +17,7 @@ mod dockerfile;
 mod doctor;
 mod errors;
 mod events;
+mod flags;
 mod git;
 mod graph;
 mod kernels;
