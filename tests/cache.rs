@@ -393,3 +393,20 @@ fn what_a_build_made_for_another_place_than_the_store_survives_a_power_loss() {
         assert_eq!(session.tool("sqlite3", &unsynced), "0\n", "{output}");
     }
 }
+
+#[test]
+fn a_name_that_was_asked_for_is_not_asked_again_with_pull_missing() {
+    let registry = TestRegistry::start();
+    Base::Busybox.push_to(&registry, "base");
+    let session = Session::new();
+    session.write("Dockerfile", format!("FROM {}\nRUN true\n", registry.name("base")));
+    session.build(&["--pull=missing"]).succeeds();
+    let asked_since = |flags: &[&str]| {
+        let _before = registry.request_lines();
+        session.build(flags).succeeds();
+        registry.request_lines()
+    };
+    assert_eq!(asked_since(&["--pull=missing", "--no-cache"]), [""; 0]);
+    assert_ne!(asked_since(&["--pull=false"]), [""; 0]);
+    session.build(&["--pull=never"]).fails_with(&["--pull=missing"]);
+}

@@ -22,7 +22,7 @@ use crate::event::{EventKind, Events, Finding, StepId};
 use crate::export::{self, Destination, Engine, ExportError, Output};
 use crate::git::Git;
 use crate::image::{self, Image};
-use crate::pin::{PinError, Pinner};
+use crate::pin::{PinError, Pinner, Pull};
 use crate::sandbox::Sandbox;
 use crate::snapshot::Method;
 use crate::solver::{Need, OpError, SolveError, Solved, Solver};
@@ -50,8 +50,8 @@ pub struct Request {
     pub outputs: Vec<Output>,
     /// How many commands may run at a time.
     pub jobs: usize,
-    /// Ask registries also for what was built here.
-    pub pull: bool,
+    /// Which registries are asked what a name stands for.
+    pub pull: Pull,
     /// What tells this Dockerfile and its context from others, from one build to the next.
     pub project: Digest,
     /// Tell why steps run.

@@ -35,12 +35,24 @@ pub struct Pinner {
     pub git: Git,
     /// Where to tell what happens.
     pub events: Events,
-    /// `--pull`: ask the registry also for what was built here.
-    pub pull: bool,
+    /// `--pull`: when a registry is asked.
+    pub pull: Pull,
     /// Whether the caller goes on without what can't be looked up, and tells so itself.
     pub goes_on: bool,
     /// What is being looked up.
     pub lookups: Arc<Lookups>,
+}
+
+/// When a registry is asked what a name stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// Unless an image of this name was built here.
+    #[default]
+    Usual,
+    /// In any case.
+    Always,
+    /// Only if it was never asked before.
+    Missing,
 }
 
 /// Why a source can't be pinned.
@@ -248,7 +260,7 @@ impl Pinner {
         strict: bool,
     ) -> Result<PinnedImage, PinError> {
         let name = reference.to_string();
-        if !self.pull
+        if self.pull != Pull::Always
             && let Some(built) = self.cache.image(reference)?
         {
             return self
@@ -282,6 +294,11 @@ impl Pinner {
     ) -> Result<Descriptor, PinError> {
         if let Some(digest) = reference.digest {
             return self.resolve_digest(reference, name, digest).await;
+        }
+        if self.pull == Pull::Missing
+            && let Some(Pin { digest, .. }) = self.cache.pin(name)?
+        {
+            return Ok(Descriptor::new("", digest, 0));
         }
         match self.registry.resolve(reference).await {
             Ok(found) => {

@@ -22,6 +22,7 @@ use super::settings::Settings;
 use super::store::StoreArgs;
 use super::values::ValueError;
 use super::words::{self, Word};
+use crate::pin::Pull;
 use crate::sandbox::Choice;
 
 /// The whole command line.
@@ -180,8 +181,19 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "STAGE", value_delimiter = ',', help_heading = "Cache")]
     pub(crate) no_cache_filter: Vec<String>,
     /// Ask registries also for images that were built here
-    #[arg(long, help_heading = "Cache")]
-    pub(crate) pull: bool,
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        value_name = "WHEN",
+        value_parser = pull,
+        help_heading = "Cache"
+    )]
+    pub(crate) pull: Pull,
     /// Tell of each step that runs why no cache answered it
     #[arg(long, help_heading = "Cache")]
     pub(crate) explain: bool,
@@ -403,6 +415,22 @@ fn with_values(command: clap::Command) -> clap::Command {
     command.args_override_self(true).mut_args(optional).mut_subcommands(with_values)
 }
 
+/// `--pull` has a truth in docker, and a word in podman.
+fn pull(text: &str) -> Result<Pull, String> {
+    match text {
+        "always" | "newer" => Ok(Pull::Always),
+        "missing" | "ifmissing" => Ok(Pull::Missing),
+        "never" => {
+            Err("it is not supported yet: --pull=missing asks as little as can be".to_owned())
+        }
+        text => match truth(text) {
+            Some(true) => Ok(Pull::Always),
+            Some(false) => Ok(Pull::Usual),
+            None => Err("it must be true, false, always or missing".to_owned()),
+        },
+    }
+}
+
 fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("it must be a number from 1 on".to_owned()),
@@ -511,6 +539,16 @@ mod tests {
         }
         assert!(!parsed("rbuild --load=0 --quiet=f --no-cache=False --check=false .").no_cache);
         assert!(parsed("rbuild -q --rm=false --explain=1 .").explain);
+        for (line, want) in [
+            ("--pull", Pull::Always),
+            ("--pull=true", Pull::Always),
+            ("--pull=always", Pull::Always),
+            ("--pull=missing", Pull::Missing),
+            ("--pull=0", Pull::Usual),
+        ] {
+            assert_eq!(parsed(&format!("rbuild {line} .")).pull, want, "{line}");
+        }
+        assert!(refusal("rbuild --pull=never .").contains("not supported yet"));
         assert!(refusal("rbuild --push=perhaps .").contains("true or false"));
         assert!(refusal("rbuild --push= .").contains("true or false"));
         assert!(parse(["rbuild", "prune", "--force=1"].map(OsString::from)).is_ok());

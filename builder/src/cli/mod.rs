@@ -472,21 +472,27 @@ fn stop_when_asked(stop: &CancellationToken) -> std::io::Result<()> {
 
 /// What the flags say, else what `BUILDKIT_PROGRESS` says.
 fn progress_mode(args: &BuildArgs, settings: &Settings) -> Result<ProgressMode, UsageError> {
-    let is_dumb = settings.variable("TERM").as_deref() == Some("dumb");
-    let has_variable = settings.variable("BUILDKIT_PROGRESS").is_some_and(|mode| !mode.is_empty());
-    match (args.progress.unwrap_or_default(), args.quiet) {
+    let variable = |name: &str| settings.variable(name).filter(|value| !value.is_empty());
+    let given = (args.progress.unwrap_or_default(), args.quiet);
+    chosen_mode(given, variable("BUILDKIT_PROGRESS"), variable("TERM").as_deref())
+}
+
+fn chosen_mode(
+    given: (ProgressMode, bool),
+    variable: Option<String>,
+    terminal: Option<&str>,
+) -> Result<ProgressMode, UsageError> {
+    match given {
         (ProgressMode::Auto | ProgressMode::Quiet, true) => Ok(ProgressMode::Quiet),
         (other, true) => Err(UsageError::QuietAndProgress(other)),
-        // Such a terminal can't move its cursor.
-        (ProgressMode::Auto, false) if is_dumb && !has_variable => Ok(ProgressMode::Plain),
-        (ProgressMode::Auto, false) => {
-            match settings.variable("BUILDKIT_PROGRESS").filter(|mode| !mode.is_empty()) {
-                Some(mode) => {
-                    ProgressMode::from_str(&mode, true).map_err(|_| UsageError::Progress(mode))
-                }
-                None => Ok(ProgressMode::Auto),
+        (ProgressMode::Auto, false) => match variable {
+            Some(mode) => {
+                ProgressMode::from_str(&mode, true).map_err(|_| UsageError::Progress(mode))
             }
-        }
+            // Such a terminal can't move its cursor.
+            None if terminal == Some("dumb") => Ok(ProgressMode::Plain),
+            None => Ok(ProgressMode::Auto),
+        },
         (mode, false) => Ok(mode),
     }
 }
@@ -506,4 +512,20 @@ fn registry(settings: &Settings, credentials: Credentials) -> Result<Client, Sta
     let hosts = RegistriesConf::load(&settings.registries_conf())?;
     let user_agent = concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned();
     Ok(Client::new(ClientOptions { hosts, credentials, user_agent, ..ClientOptions::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dumb_terminal_gets_plain_progress() {
+        let mode = |given, variable: Option<&str>, terminal| {
+            chosen_mode((given, false), variable.map(str::to_owned), Some(terminal)).unwrap()
+        };
+        assert_eq!(mode(ProgressMode::Auto, None, "dumb"), ProgressMode::Plain);
+        assert_eq!(mode(ProgressMode::Auto, None, "xterm"), ProgressMode::Auto);
+        assert_eq!(mode(ProgressMode::Auto, Some("tty"), "dumb"), ProgressMode::Tty);
+        assert_eq!(mode(ProgressMode::Tty, None, "dumb"), ProgressMode::Tty);
+    }
 }
