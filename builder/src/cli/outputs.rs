@@ -97,8 +97,11 @@ pub(crate) fn outputs(
     stdout_is_terminal: bool,
 ) -> Result<Vec<Output>, OutputError> {
     let is_split = args.platform.len() > 1;
-    let mut outputs: Vec<Output> =
-        args.output.iter().map(|text| output(text, is_split)).collect::<Result<_, _>>()?;
+    let mut outputs: Vec<Output> = args
+        .output
+        .iter()
+        .map(|text| output(text, is_split, args.push))
+        .collect::<Result<_, _>>()?;
     if args.push && !outputs.iter().any(|output| matches!(output, Output::Registry(_))) {
         outputs.push(Output::Registry(ImageOptions::default()));
     }
@@ -179,8 +182,8 @@ fn is_directory(field: &str) -> bool {
     !field.split('/').next().is_some_and(|first| first.contains('='))
 }
 
-/// Reads one `-o`; `is_split` is whether there is a directory for each platform.
-fn output(text: &str, is_split: bool) -> Result<Output, OutputError> {
+/// Reads one `-o`; `is_split` is whether there is a directory for each platform, `push` is `--push`.
+fn output(text: &str, is_split: bool, push: bool) -> Result<Output, OutputError> {
     if text == "-" {
         return Ok(Output::Tar { dest: Destination::Stdout });
     }
@@ -191,7 +194,7 @@ fn output(text: &str, is_split: bool) -> Result<Output, OutputError> {
     {
         return Ok(Output::Local { dest: PathBuf::from(path) });
     }
-    Fields { text, pairs: csv::pairs(text).map_err(invalid)?, is_split }.output()
+    Fields { text, pairs: csv::pairs(text).map_err(invalid)?, is_split, push }.output()
 }
 
 /// The fields of one `-o`.
@@ -199,6 +202,7 @@ struct Fields<'a> {
     text: &'a str,
     pairs: Vec<(String, String)>,
     is_split: bool,
+    push: bool,
 }
 
 impl Fields<'_> {
@@ -241,8 +245,16 @@ impl Fields<'_> {
             "tar" => Ok(Output::Tar { dest: self.destination() }),
             "oci" => Ok(Output::OciLayout(self.archive(kind)?)),
             "docker" => Ok(Output::DockerArchive(self.archive(kind)?)),
-            _ => self.stored_or_pushed(self.flag("push", kind == "registry")),
+            _ => {
+                let by_flag = self.push && self.is_about_a_push();
+                self.stored_or_pushed(self.flag("push", kind == "registry" || by_flag))
+            }
         }
+    }
+
+    fn is_about_a_push(&self) -> bool {
+        let keys = ["push-by-digest", "name-canonical", "registry.insecure"];
+        keys.iter().any(|key| self.flag(key, false))
     }
 
     /// An image goes into the store or to its registry, never to both.
@@ -258,8 +270,7 @@ impl Fields<'_> {
             }
             (true, false) | (false, true) => {}
         }
-        let without_push = ["push-by-digest", "name-canonical", "registry.insecure"];
-        if !is_pushed && without_push.iter().any(|key| self.flag(key, false)) {
+        if !is_pushed && self.is_about_a_push() {
             return Err(self.together(
                 "push-by-digest, name-canonical and registry.insecure go with push=true only",
             ));
@@ -407,6 +418,7 @@ mod tests {
         for line in [
             "-o type=image,name=r.io:5/a/b,push=true,push-by-digest=true,name-canonical=true",
             "-t r.io:5/a/b -o type=registry,push-by-digest=true",
+            "-t r.io:5/a/b --push -o type=image,push-by-digest=true",
         ] {
             let outputs = outputs_of(line).unwrap();
             let [Output::Registry(image)] = outputs.as_slice() else { panic!("{outputs:?}") };
