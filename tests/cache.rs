@@ -408,5 +408,22 @@ fn a_name_that_was_asked_for_is_not_asked_again_with_pull_missing() {
     };
     assert_eq!(asked_since(&["--pull=missing", "--no-cache"]), [""; 0]);
     assert_ne!(asked_since(&["--pull=false"]), [""; 0]);
-    session.build(&["--pull=never"]).fails_with(&["--pull=missing"]);
+}
+
+#[test]
+fn no_registry_is_asked_with_pull_never() {
+    let registry = TestRegistry::start();
+    Base::Busybox.push_to(&registry, "base");
+    let session = Session::new();
+    session.write("Dockerfile", format!("FROM {}\nRUN true\n", registry.name("base")));
+    let words = ["no registry is asked", "Dockerfile:1", "--pull=missing"];
+    session.build(&["--pull=never"]).fails_with(&words);
+    assert_eq!(registry.request_lines(), [""; 0]);
+    session.build(&[]).succeeds();
+    let _before = registry.request_lines();
+    session.build(&["--pull=never", "--no-cache"]).succeeds();
+    assert_eq!(registry.request_lines(), [""; 0]);
+    // What is pushed goes to its registry anyway.
+    session.build(&["--pull=never", "--push", "-t", &registry.name("built")]).succeeds();
+    assert!(registry.manifest("built", "latest").is_some());
 }

@@ -64,7 +64,8 @@ fn a_variable_without_a_value_is_as_good_as_none() {
 #[test]
 fn the_store_is_removed_wherever_the_flag_stands() {
     let session = Session::new().dockerfile("FROM scratch\nCOPY Dockerfile /\n");
-    for line in [["store", "remove", "--root", "s"], ["--root", "s", "store", "remove"]] {
+    for line in [["store", "remove", "-f", "--root", "s"], ["--root", "s", "store", "remove", "-f"]]
+    {
         session.build(&["--root", "s"]).succeeds();
         session.rbuild(&line).succeeds();
         assert!(!session.path("s").exists(), "{line:?}");

@@ -456,8 +456,29 @@ fn a_host_name_without_an_address() {
     assert!(said.contains("help: is `no-such-host.invalid` spelled right?"), "{said}");
 }
 
-/// A TLS server with a certificate that it signed itself, which is in the file `cert.pem`.
-fn tls_server(session: &Session) -> (std::process::Child, String) {
+/// Answers whatever it is asked with 418, to those whom it knows.
+const TLS_SERVER: &str = r#"
+import http.server, ssl, sys
+
+class Teapot(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(418)
+    do_HEAD = do_GET
+
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("cert.pem", "key.pem")
+if sys.argv[1:] == ["known"]:
+    context.load_verify_locations("cert.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Teapot)
+server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+print(server.server_port, flush=True)
+server.serve_forever()
+"#;
+
+/// A TLS server with a certificate that it signed itself, which is in the file `cert.pem`; it ends
+/// with the value. To `known` ones it may want a certificate, which is the same.
+fn tls_server(session: &Session, serves: &[&str]) -> (impl Drop, String) {
     use std::io::BufRead as _;
     let subject = [
         "-subj",
@@ -470,24 +491,50 @@ fn tls_server(session: &Session) -> (std::process::Child, String) {
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     let files = ["-keyout", "key.pem", "-out", "cert.pem"];
     session.tool("openssl", &[&["req", "-x509"], &key[..], &subject, &files].concat());
-    let mut server = session.command("openssl");
-    server.args(["s_server", "-accept", "127.0.0.1:0", "-cert", "cert.pem", "-key", "key.pem"]);
-    let mut server = server.arg("-www").stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let lines = std::io::BufReader::new(server.stdout.take().unwrap()).lines();
-    let mut addresses =
-        lines.filter_map(|line| Some(line.ok()?.strip_prefix("ACCEPT ")?.to_owned()));
-    let address = addresses.next().expect("openssl says where it listens");
-    (server, address)
+    let mut server = session.command("python3");
+    server.args(["-c", TLS_SERVER]).args(serves);
+    server.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let mut server = Ended(server.spawn().unwrap());
+    let mut lines = std::io::BufReader::new(server.0.stdout.take().unwrap()).lines();
+    let port = lines.next().expect("the server says where it listens").unwrap();
+    (server, format!("127.0.0.1:{port}"))
+}
+
+/// A process that goes with the value.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 #[test]
 fn a_registry_of_this_machine_with_a_certificate_that_is_not_trusted() {
     let session = session();
-    let (mut server, address) = tls_server(&session);
+    let (_server, address) = tls_server(&session, &[]);
     session.write("Dockerfile", format!("FROM {address}/app\n"));
     let failed = session.build_quietly(&[]);
-    server.kill().unwrap();
-    server.wait().unwrap();
     let failed = failed.fails_with(&["its certificate is not trusted", "SSL_CERT_FILE=FILE"]);
     insta::assert_snapshot!(failed.redacted_stderr());
+}
+
+#[test]
+fn a_directory_of_certificates_is_trusted_and_shown() {
+    let session = session();
+    let (_server, address) = tls_server(&session, &["known"]);
+    session.write("Dockerfile", format!("FROM {address}/app\n"));
+    let said = |flags: &[&str], words: &[&str]| session.build_quietly(flags).fails_with(words);
+    let add = |from: &str, to: &str| std::fs::copy(session.path(from), session.path(to)).unwrap();
+    said(&[], &["its certificate is not trusted"]);
+    std::fs::create_dir(session.path("certs")).unwrap();
+    said(&["--cert-dir=certs"], &["certs has no certificate: an authority is a *.crt"]);
+    add("cert.pem", "certs/ca.crt");
+    let unknown = said(&["--cert-dir=certs"], &["Dockerfile:1"]).stderr;
+    assert!(!unknown.contains("not trusted") && !unknown.contains("418"), "{unknown}");
+    add("cert.pem", "certs/me.cert");
+    said(&["--cert-dir=certs"], &["me.key has no private key in the PEM form"]);
+    add("key.pem", "certs/me.key");
+    said(&["--cert-dir=certs"], &["418"]);
 }

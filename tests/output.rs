@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use oci::Digest;
 use serde_json::Value;
-use test_support::{Base, Caller, DebianRegistry, Image, SKIPPED, Session, TestRegistry};
+use test_support::{Base, Caller, DebianRegistry, Image, Login, SKIPPED, Session, TestRegistry};
 use test_support::{build_listing, list, validate_image};
 
 /// Layers with all that a layer can have: links, whiteouts, owners, special files.
@@ -604,6 +604,28 @@ fn what_is_pushed_by_digest_gets_no_tag() {
     assert!(registry.manifest("app", "latest").is_none());
     assert!(said.contains(&format!("{}@{digest}", registry.name("app"))), "{said}");
     assert!(!said.contains(&registry.name("app:latest")), "{said}");
+}
+
+#[test]
+fn credentials_of_the_command_line_go_where_it_names() {
+    let session = Session::new().dockerfile("FROM scratch\nLABEL a=b\n");
+    let registry = TestRegistry::start();
+    registry.require(Login::Basic { username: "me".into(), password: "a:word".into() });
+    let name = registry.name("app");
+    session.build(&["--push", "-t", &name, "--creds", "me:a:word"]).succeeds();
+    assert!(registry.manifest("app", "latest").is_some());
+    let wrong = session.build(&["--push", "-t", &name, "--creds=me:wrong"]);
+    let wrong = wrong.fails_with(&["user `me` from --creds"]);
+    assert!(!wrong.stderr.contains("wrong"), "{}", wrong.stderr);
+    session.build(&["-t", "app", "--creds=me:a:word"]).fails_with(&["-t REGISTRY/NAME"]);
+    session.build(&["-t", &name, "--creds=me"]).fails_with(&["--creds is USER:PASSWORD"]);
+    session.build(&["--authfile=nope"]).fails_with(&["--authfile: there is no file nope"]);
+    // Another registry is not shown them.
+    let other = TestRegistry::start();
+    other.require(Login::Basic { username: "me".into(), password: "a:word".into() });
+    session.write("Dockerfile", format!("FROM {}\n", other.name("base")));
+    let shown = session.build(&["-t", &name, "--creds=me:a:word"]);
+    shown.fails_with(&["401", "no credentials were sent"]);
 }
 
 #[test]

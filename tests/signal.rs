@@ -235,7 +235,7 @@ fn an_interrupted_build_does_not_wait_for_the_reader_of_a_pipe() {
         });
         std::thread::sleep(Duration::from_millis(200));
         interrupt(build);
-        session.rbuild(&["store", "remove"]).succeeds();
+        session.rbuild(&["store", "remove", "-f"]).succeeds();
     }
 }
 

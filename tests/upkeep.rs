@@ -297,7 +297,7 @@ fn a_directory_that_is_no_store_is_not_removed() {
     for name in ["layout", "home", "empty"] {
         let list = || session.tool("find", &[name]);
         let before = list();
-        let refused = session.rbuild(&["store", "--root", name, "remove"]);
+        let refused = session.rbuild(&["store", "--root", name, "remove", "-f"]);
         refused.fails_with(&["there is no store in"]);
         assert_eq!(list(), before);
     }

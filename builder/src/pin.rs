@@ -53,6 +53,8 @@ pub enum Pull {
     Always,
     /// Only if it was never asked before.
     Missing,
+    /// In no case, not for documents and layers either.
+    Never,
 }
 
 /// Why a source can't be pinned.
@@ -295,7 +297,7 @@ impl Pinner {
         if let Some(digest) = reference.digest {
             return self.resolve_digest(reference, name, digest).await;
         }
-        if self.pull == Pull::Missing
+        if matches!(self.pull, Pull::Missing | Pull::Never)
             && let Some(Pin { digest, .. }) = self.cache.pin(name)?
         {
             return Ok(Descriptor::new("", digest, 0));

@@ -13,6 +13,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{Asker, Auth};
+use crate::certificates::Certificates;
 use crate::credentials::Credentials;
 use crate::error::{Call, Error, Obstacle};
 use crate::hosts::{Endpoint, RegistriesConf, is_loopback};
@@ -31,6 +32,10 @@ pub struct ClientOptions {
     pub hosts: RegistriesConf,
     /// Who we are.
     pub credentials: Credentials,
+    /// Whom to trust, and who we are, beside the system's certificates.
+    pub certificates: Certificates,
+    /// Whether registries are asked for images at all. What is pushed goes to them anyway.
+    pub reads: bool,
     /// What we call ourselves.
     pub user_agent: String,
     /// How often a request is tried.
@@ -49,6 +54,8 @@ impl Default for ClientOptions {
         Self {
             hosts: RegistriesConf::default(),
             credentials: Credentials::default(),
+            certificates: Certificates::default(),
+            reads: true,
             user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
             retry: RetryPolicy::default(),
             transfers_per_host: NonZeroUsize::new(4).expect("four is not zero"),
@@ -128,6 +135,7 @@ impl Client {
         let transports = Transports::new(
             options.user_agent.clone(),
             options.hosts.insecure_hosts(),
+            options.certificates.clone(),
             options.patience,
         );
         let web = Web::new(&options);
@@ -145,13 +153,6 @@ impl Client {
     pub fn trusting(&self, registries: impl IntoIterator<Item = String>) -> Self {
         let mut options = self.options().clone();
         options.hosts.trust(registries);
-        Self::new(options)
-    }
-
-    /// A client like this one that demands neither a valid certificate of any registry nor TLS.
-    pub fn trusting_all(&self) -> Self {
-        let mut options = self.options().clone();
-        options.hosts.trust_all();
         Self::new(options)
     }
 
@@ -180,6 +181,9 @@ impl Client {
 
     /// The places to read `reference` from, in order.
     pub(crate) fn pull_places(&self, reference: &Reference) -> Result<Vec<Place>, Error> {
+        if !self.options().reads {
+            return Err(Error::NeverAsked { name: reference.name() });
+        }
         let endpoints = self.options().hosts.pull_endpoints(reference)?;
         Ok(endpoints.into_iter().map(|endpoint| self.place(endpoint)).collect())
     }

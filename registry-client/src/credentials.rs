@@ -159,6 +159,15 @@ impl Credentials {
         Ok((Self::of(Kind::Stored(Arc::new(stored))), broken))
     }
 
+    /// One credential for some registries (host and port), and for no other.
+    pub fn for_registries(
+        registries: impl IntoIterator<Item = String>,
+        credential: &Credential,
+    ) -> Self {
+        let stored = registries.into_iter().map(|name| (name, credential.clone())).collect();
+        Self::of(Kind::Stored(Arc::new(stored)))
+    }
+
     /// Asks `lookup` when a registry demands credentials. It gets the name that credential helpers
     /// know the registry by: host and port, `https://index.docker.io/v1/` for Docker Hub. It may
     /// block, and is asked again for each repository.

@@ -133,6 +133,12 @@ pub enum Error {
         /// The prefix of the entry that blocks it.
         prefix: String,
     },
+    /// The client reads from no registry.
+    #[error("no registry is asked for `{name}`")]
+    NeverAsked {
+        /// What was asked for.
+        name: String,
+    },
     /// A name makes no URL.
     #[error("`{0}` is not a valid address")]
     Address(String),
@@ -209,6 +215,7 @@ impl Error {
             | Self::Realm { .. }
             | Self::Credentials { .. }
             | Self::Blocked { .. }
+            | Self::NeverAsked { .. }
             | Self::Address(_)
             | Self::NoUrl(_)
             | Self::Read { .. }

@@ -17,6 +17,7 @@
 //! certificates are looked for where `SSL_CERT_FILE` and `SSL_CERT_DIR` say.
 
 mod auth;
+mod certificates;
 mod client;
 mod credentials;
 mod error;
@@ -31,6 +32,7 @@ mod token;
 mod transport;
 mod web;
 
+pub use certificates::{Certificates, CertificatesError};
 pub use client::{Client, ClientOptions};
 pub use credentials::{
     BrokenLogin, Credential, Credentials, CredentialsError, LookupError, Secret, read_docker_config,

@@ -97,6 +97,7 @@ fn is_temporary(error: &Error) -> bool {
         | Error::Realm { .. }
         | Error::Credentials { .. }
         | Error::Blocked { .. }
+        | Error::NeverAsked { .. }
         | Error::Address(_)
         | Error::NoUrl(_)
         | Error::Read { .. }

@@ -25,6 +25,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::time::Instant;
 
+use crate::certificates::Certificates;
 use crate::error::{Answer, Call, Error};
 use crate::hosts::{ALL, is_loopback};
 
@@ -43,6 +44,7 @@ const PATIENCE_FOR_REFUSAL: Duration = Duration::from_secs(5);
 pub(crate) struct Transports {
     user_agent: String,
     insecure: BTreeSet<String>,
+    certificates: Certificates,
     patience: Duration,
     loopback: OnceLock<reqwest::Client>,
     plain: OnceLock<reqwest::Client>,
@@ -106,12 +108,18 @@ impl Pace {
 }
 
 impl Transports {
-    /// Trusts any certificate of `insecure` (hosts with their ports). `patience` is how long nothing
-    /// may move.
-    pub(crate) fn new(user_agent: String, insecure: BTreeSet<String>, patience: Duration) -> Self {
+    /// Trusts any certificate of `insecure` (hosts with their ports), and of others what the system
+    /// and `certificates` trust. `patience` is how long nothing may move.
+    pub(crate) fn new(
+        user_agent: String,
+        insecure: BTreeSet<String>,
+        certificates: Certificates,
+        patience: Duration,
+    ) -> Self {
         Self {
             user_agent,
             insecure,
+            certificates,
             patience,
             loopback: OnceLock::new(),
             plain: OnceLock::new(),
@@ -269,7 +277,7 @@ impl Transports {
             .user_agent(&self.user_agent)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
-            .tls_backend_preconfigured(tls(route));
+            .tls_backend_preconfigured(tls(route, &self.certificates));
         match route {
             Route::Loopback => builder.no_proxy().build(),
             Route::Plain | Route::Verified | Route::Unverified => builder.build(),
@@ -308,34 +316,37 @@ pub(crate) fn location_url(base: &Url, location: &[u8]) -> Result<Url, String> {
     }
 }
 
-fn tls(route: Route) -> ClientConfig {
+fn tls(route: Route, certificates: &Certificates) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("ring has the cipher suites of TLS 1.2 and 1.3");
-    let mut config = match route {
+    let builder = match route {
         // Never used, but the HTTP client wants one.
-        Route::Loopback | Route::Plain => {
-            builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+        Route::Loopback | Route::Plain => builder.with_root_certificates(RootCertStore::empty()),
+        Route::Verified => builder.with_root_certificates(trusted_roots(certificates)),
+        Route::Unverified => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         }
-        Route::Verified => builder.with_root_certificates(trusted_roots()).with_no_client_auth(),
-        Route::Unverified => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth(),
+    };
+    let mut config = match &certificates.identity {
+        Some(identity) => builder.with_client_cert_resolver(identity.clone()),
+        None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config
 }
 
-/// The system's CA certificates, or Mozilla's where the system has none, as in an empty container.
-fn trusted_roots() -> RootCertStore {
+/// The system's CA certificates, or Mozilla's where the system has none, as in an empty container;
+/// and the user's own.
+fn trusted_roots(certificates: &Certificates) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     // Single files that can't be read or parsed do not matter as long as others can.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
+    roots.extend(certificates.authorities.roots.iter().cloned());
     roots
 }
 
@@ -391,7 +402,12 @@ mod tests {
     #[tokio::test]
     async fn a_server_without_tls_is_told_as_such() {
         let registry = test_support::TestRegistry::start();
-        let transports = Transports::new("test".into(), BTreeSet::new(), Duration::from_secs(9));
+        let transports = Transports::new(
+            "test".into(),
+            BTreeSet::new(),
+            Certificates::default(),
+            Duration::from_secs(9),
+        );
         let url = url(&format!("https://{}/v2/", registry.host()));
         let (method, headers) = (Method::GET, HeaderMap::new());
         let outgoing = Outgoing { method, url, headers, body: None, sent: None };
@@ -406,7 +422,12 @@ mod tests {
     #[test]
     fn only_hosts_called_insecure_need_no_certificate() {
         let insecure = ["r.example", "s.example:5000"].map(str::to_owned).into();
-        let transports = Transports::new("test".into(), insecure, Duration::from_secs(1));
+        let transports = Transports::new(
+            "test".into(),
+            insecure,
+            Certificates::default(),
+            Duration::from_secs(1),
+        );
         for (address, route) in [
             ("https://r.example/v2/", Route::Unverified),
             ("https://r.example:5000/v2/", Route::Verified),
@@ -421,11 +442,16 @@ mod tests {
 
     #[test]
     fn every_route_has_a_client_that_can_be_built() {
-        let transports = Transports::new("test".into(), BTreeSet::new(), Duration::from_secs(1));
+        let transports = Transports::new(
+            "test".into(),
+            BTreeSet::new(),
+            Certificates::default(),
+            Duration::from_secs(1),
+        );
         for route in [Route::Loopback, Route::Plain, Route::Verified, Route::Unverified] {
             transports.build(route).unwrap();
         }
-        assert!(!trusted_roots().is_empty());
+        assert!(!trusted_roots(&Certificates::default()).is_empty());
     }
 
     /// The row "leaks" of `security.md` 5.4.

@@ -15,6 +15,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, Response, StatusCode, Url};
 
+use crate::certificates::Certificates;
 use crate::client::ClientOptions;
 use crate::error::{Call, Error};
 use crate::retry::{RetryPolicy, Tries};
@@ -69,7 +70,12 @@ pub struct WebFile {
 impl Web {
     pub(crate) fn new(options: &ClientOptions) -> Self {
         let insecure = Default::default();
-        let transports = Transports::new(options.user_agent.clone(), insecure, options.patience);
+        let transports = Transports::new(
+            options.user_agent.clone(),
+            insecure,
+            Certificates::default(),
+            options.patience,
+        );
         Self(Arc::new(Shared { transports, retry: options.retry }))
     }
 

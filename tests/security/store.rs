@@ -203,7 +203,7 @@ fn a_store_below_a_directory_in_which_another_user_may_rename_is_refused() {
         for (owner, group, open_to) in ways {
             let (session, way) = below(caller, owner, group, open_to);
             all_refuse(&session, &["/way`", &format!("{open_to:04o}"), "another user", "--root"]);
-            session.rbuild(&["store", "remove"]).fails_with(&["another user"]);
+            session.rbuild(&["store", "remove", "-f"]).fails_with(&["another user"]);
             assert!(is_empty(&way.join("x")), "{caller:?} {owner} {open_to:o}");
         }
     }
@@ -227,7 +227,7 @@ fn a_store_below_directories_that_only_the_caller_or_root_changes_is_used() {
             let (session, way) = below(caller, owner, group, open_to);
             session.build(&["-t", "x"]).succeeds();
             assert!(way.join("x/new/store/rbuild.db").exists());
-            session.rbuild(&["store", "remove"]).succeeds();
+            session.rbuild(&["store", "remove", "-f"]).succeeds();
         }
     }
 }
@@ -241,7 +241,7 @@ fn root_uses_a_store_in_a_directory_of_the_user_for_whom_sudo_runs_it() {
     session.build(&["-t", "x"]).fails_with(&["another user"]);
     let session = session.env("SUDO_UID", "9999");
     session.build(&["-t", "x"]).succeeds();
-    session.rbuild(&["store", "remove"]).succeeds();
+    session.rbuild(&["store", "remove", "-f"]).succeeds();
     // For others than root it means nothing.
     let (session, _) = below(Caller::WithOneId, STRANGER, STRANGER, 0o755);
     session.env("SUDO_UID", "9999").build(&["-t", "x"]).fails_with(&["another user"]);

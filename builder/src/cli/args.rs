@@ -20,6 +20,8 @@ use super::progress::ProgressMode;
 use super::prune::PruneArgs;
 use super::settings::Settings;
 use super::store::StoreArgs;
+use registry_client::Secret;
+
 use super::values::ValueError;
 use super::words::{self, Word};
 use crate::pin::Pull;
@@ -268,6 +270,12 @@ pub(crate) struct Others {
     /// The file with credentials for registries.
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) authfile: Option<PathBuf>,
+    /// User and password for the registries that the command line names.
+    #[arg(long, value_name = "USER:PASSWORD", hide = true, value_parser = secret)]
+    pub(crate) creds: Option<Secret>,
+    /// A directory with certificates for registries.
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) cert_dir: Option<PathBuf>,
     /// Whether registries need a valid certificate.
     #[arg(
         long,
@@ -415,18 +423,22 @@ fn with_values(command: clap::Command) -> clap::Command {
     command.args_override_self(true).mut_args(optional).mut_subcommands(with_values)
 }
 
+/// Whatever it is: a refusal would quote it.
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
+fn secret(text: &str) -> Result<Secret, String> {
+    Ok(Secret::new(text))
+}
+
 /// `--pull` has a truth in docker, and a word in podman.
 fn pull(text: &str) -> Result<Pull, String> {
     match text {
         "always" | "newer" => Ok(Pull::Always),
         "missing" | "ifmissing" => Ok(Pull::Missing),
-        "never" => {
-            Err("it is not supported yet: --pull=missing asks as little as can be".to_owned())
-        }
+        "never" => Ok(Pull::Never),
         text => match truth(text) {
             Some(true) => Ok(Pull::Always),
             Some(false) => Ok(Pull::Usual),
-            None => Err("it must be true, false, always or missing".to_owned()),
+            None => Err("it must be true, false, always, missing or never".to_owned()),
         },
     }
 }
@@ -544,11 +556,11 @@ mod tests {
             ("--pull=true", Pull::Always),
             ("--pull=always", Pull::Always),
             ("--pull=missing", Pull::Missing),
+            ("--pull=never", Pull::Never),
             ("--pull=0", Pull::Usual),
         ] {
             assert_eq!(parsed(&format!("rbuild {line} .")).pull, want, "{line}");
         }
-        assert!(refusal("rbuild --pull=never .").contains("not supported yet"));
         assert!(refusal("rbuild --push=perhaps .").contains("true or false"));
         assert!(refusal("rbuild --push= .").contains("true or false"));
         assert!(parse(["rbuild", "prune", "--force=1"].map(OsString::from)).is_ok());
@@ -563,11 +575,7 @@ mod tests {
             assert!(said.contains("is not supported yet: "), "{line}: {said}");
             assert!(!said.contains("similar"), "{line}: {said}");
         }
-        let said = refusal("rbuild --creds me:secret .");
-        assert!(
-            said.contains("--creds is not supported yet") && !said.contains("secret"),
-            "{said}"
-        );
+        assert!(!format!("{:?}", parsed("rbuild --creds me:word .")).contains("word"));
         for line in [
             "--provenance=false --sbom 0 --attest type=sbom,disabled=true",
             "--layers --format=oci --reproducible --compress --squash=false --layers=true",

@@ -20,6 +20,7 @@ use super::context::{self, Remote};
 use super::outputs::{self, OutputError};
 use super::places::{self, PlaceError};
 use super::progress::{NotShown, ProgressMode};
+use super::registries::{self, RegistriesError};
 use super::settings::Settings;
 use super::values::{self, SshValue, ValueError};
 use super::visible::visible_lines;
@@ -34,6 +35,9 @@ use crate::worker::{KeyAgent, KeyAgentError, Secrets, SshAgent, SshAgents};
 /// Why a command line can't be carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
+    /// Registries can't be used in this way.
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
     /// A flag's value is wrong.
     #[error(transparent)]
     Value(#[from] ValueError),
@@ -256,6 +260,7 @@ pub(crate) fn check(args: &BuildArgs, settings: &Settings) -> Result<(), UsageEr
     context::check(&args.context, args.file.as_deref())?;
     let tags = outputs::tags(args)?;
     outputs::outputs(args, &tags, std::io::stdout().is_terminal())?;
+    registries::check(args)?;
     plan_request(args, settings, &BTreeMap::new(), BTreeMap::new(), (None, None)).map(drop)
 }
 

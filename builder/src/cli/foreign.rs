@@ -52,7 +52,8 @@ const SANDBOX: &str = "--sandbox says how RUN is isolated, RUN --security=insecu
 const NETWORK: &str = "RUN has the names of the host's /etc/resolv.conf; --add-host adds one";
 const MOUNT: &str = "RUN --mount=type=bind,from=… takes files of a --build-context";
 const LABELS: &str = "leave it out";
-const CERTIFICATES: &str = "SSL_CERT_FILE names further authorities, --tls-verify=false trusts all";
+const CERTIFICATES: &str =
+    "--cert-dir names a directory of certificates, --tls-verify=false trusts all";
 const REGISTRIES: &str = "`insecure` and mirrors of registries.conf count, --tls-verify=false, too";
 const PROGRESS: &str = "--progress says what is shown";
 const ATTESTATIONS: &str = "rbuild makes no attestations";
@@ -117,8 +118,6 @@ const FLAGS: &[Foreign] = &[
     value("logfile", NotYet("2>FILE writes the log into a file")),
     value("cap-add", NotYet(SANDBOX)),
     value("cap-drop", NotYet(SANDBOX)),
-    value("cert-dir", NotYet(CERTIFICATES)),
-    value("creds", NotYet("--authfile names a file with credentials, as docker login writes it")),
     value("cache-ttl", NotYet("rbuild prune --filter until=24h deletes what is older")),
     value("cgroupns", NotYet(SANDBOX)),
     value("cpp-flag", NotYet("cpp Dockerfile.in | rbuild -f - . reads what it prints")),

@@ -15,6 +15,7 @@ mod outputs;
 mod places;
 mod progress;
 mod prune;
+mod registries;
 mod report;
 mod settings;
 mod store;
@@ -34,7 +35,7 @@ use cache::Cache;
 use clap::ValueEnum;
 use frontend::Source;
 use oci::Reference;
-use registry_client::{Client, ClientOptions, Credentials, RegistriesConf};
+use registry_client::Client;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -301,10 +302,9 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
         say(&format!("warning: {warning}"));
     }
     let (hidden, open) = (events.hidden(), events.clone());
-    let mut services = services(settings, &logins, store, sandbox, events)?;
-    if !args.others.tls_verify {
-        services.registry = services.registry.trusting_all();
-    }
+    let sandbox = Arc::new(sandbox);
+    let registry = registries::client(args, settings, &logins, &sandbox)?;
+    let services = services(registry, store, sandbox, events)?;
     let stop = services.stop.clone();
     let runtime = threads::start().map_err(StartError::Threads)?;
     stop_when_asked(&stop).map_err(StartError::Threads)?;
@@ -368,13 +368,12 @@ fn tell(
 }
 
 fn services(
-    settings: &Settings,
-    logins: &Logins,
+    registry: Client,
     store: &Path,
-    sandbox: Sandbox,
+    sandbox: Arc<Sandbox>,
     events: Events,
 ) -> Result<Services, StartError> {
-    let (sandbox, stop) = (Arc::new(sandbox), CancellationToken::new());
+    let stop = CancellationToken::new();
     let (cache, chosen) = open_to_build(store, sandbox.level(), &stop)?;
     if let Some(note) = chosen.note {
         say(&format!("note: {note}"));
@@ -382,7 +381,7 @@ fn services(
     Ok(Services {
         cache,
         snapshots: chosen.method,
-        registry: registry(settings, logins.credentials(&sandbox))?,
+        registry,
         sandbox,
         host: Host { resolv_conf: PathBuf::from("/etc/resolv.conf") },
         events,
@@ -506,12 +505,6 @@ fn remove_old_iidfile(args: &BuildArgs) -> Result<(), StartError> {
         }
         _ => Ok(()),
     }
-}
-
-fn registry(settings: &Settings, credentials: Credentials) -> Result<Client, StartError> {
-    let hosts = RegistriesConf::load(&settings.registries_conf())?;
-    let user_agent = concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned();
-    Ok(Client::new(ClientOptions { hosts, credentials, user_agent, ..ClientOptions::default() }))
 }
 
 #[cfg(test)]

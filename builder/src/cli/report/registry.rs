@@ -8,6 +8,11 @@ pub(super) fn help(error: &Error, image: &str) -> Option<String> {
     if let Some(obstacle) = error.obstacle() {
         return Some(reach(obstacle, host));
     }
+    if let Error::NeverAsked { .. } = error {
+        return Some(
+            "--pull=never builds with what is in the store: --pull=missing gets it once".into(),
+        );
+    }
     let answer = error.answer()?;
     match answer.status {
         401 | 403 => Some(log_in(answer.credentials.as_deref(), host)),
