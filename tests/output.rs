@@ -216,8 +216,9 @@ fn an_image_is_loaded_by_the_caller_itself() {
 
 #[test]
 fn nobody_to_load_an_image_or_one_who_refuses_is_told() {
-    let session = small().program("podman", "test $1 != load || { echo no room >&2; exit 125; }");
-    session.build(&["--load"]).fails_with(&["podman load failed: no room"]);
+    let session = small()
+        .program("podman", "test $1 != load || { echo first line; echo last line; exit 125; } >&2");
+    session.build(&["--load"]).fails_with(&["podman load failed: first line", "last line"]);
     let platforms = "--platform=linux/amd64,linux/arm64";
     session.write("Dockerfile", "FROM scratch\nCOPY file /\n");
     session.build(&[platforms, "--load"]).fails_with(&["holds one platform"]);

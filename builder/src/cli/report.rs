@@ -140,6 +140,9 @@ fn pin_help(error: &PinError) -> Option<String> {
             "is `{image}` spelled right? A stage must be defined before the instruction that names it"
         )),
         PinError::Registry { image, source } => registry::help(source, image),
+        PinError::Platform { available, .. } if !available.is_empty() => Some(
+            "--platform says what to build for, FROM --platform=… what one stage is for".to_owned(),
+        ),
         _ => None,
     }
 }

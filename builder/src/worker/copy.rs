@@ -54,8 +54,7 @@ impl LocalWorker {
                 ));
             }
             for pattern in &copied.unmatched {
-                let text = format!("no file matches `{pattern}`: nothing was copied for it");
-                events.tell(step, EventKind::Warning(text));
+                warn(format!("no file matches `{pattern}`: nothing was copied for it"));
             }
             let _nobody_asks_any_more = noted.send(copied.parents);
             Ok(())

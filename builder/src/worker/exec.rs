@@ -79,6 +79,12 @@ impl ExecError {
 
     /// What the user can do about it, where that is known.
     pub fn help(&self) -> Option<String> {
+        if let Self::Platform { wanted, host } = self {
+            return Some(format!(
+                "leave out --platform to build for {host}; a stage that only prepares files may run \
+                 here for {wanted}, too: FROM --platform=$BUILDPLATFORM"
+            ));
+        }
         let Self::Code { no_room, .. } = self else { return None };
         let was = match (*no_room)? {
             NoRoom::Disk => "the disk was full",

@@ -102,6 +102,8 @@ pub struct LocalWorker {
     host: Host,
     events: Events,
     outputs: Outputs,
+    /// Where instructions stand is told with what is wrong about them.
+    dockerfile: Dockerfile,
     contexts: BTreeMap<String, Arc<BuildContext>>,
     secrets: Secrets,
     ssh: SshAgents,
@@ -176,6 +178,7 @@ impl LocalWorker {
             blobs,
             exported: layers_of_targets(plan),
             suspicions: suspicions(dockerfile, plan),
+            dockerfile: dockerfile.clone(),
             linked: Mutex::default(),
             compressions: compressions.into_iter().collect(),
             digested: Mutex::default(),
@@ -390,7 +393,8 @@ impl LocalWorker {
     /// Says what should be known of the step.
     fn warner(&self, job: &Job<'_>) -> impl Fn(String) + Send + 'static {
         let (events, step) = (self.events.clone(), StepId(job.vertex.digest));
-        move |text| events.tell(step, EventKind::Warning(text))
+        let line = *self.dockerfile.lines_at(&job.vertex.span).start();
+        move |text| events.tell(step, EventKind::Warning(format!("{text} (line {line})")))
     }
 
     fn context(&self, name: &str) -> Arc<BuildContext> {
