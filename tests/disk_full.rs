@@ -4,6 +4,7 @@
 //! meets the end of it at least once; the list is printed.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
@@ -18,6 +19,18 @@ impl SmallDisk {
         let size = std::ffi::CString::new(format!("size={kilobytes}k")).unwrap();
         mount("tmpfs", &path, "tmpfs", MountFlags::empty(), &*size).unwrap();
         Self(path)
+    }
+
+    /// Leaves not one byte.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        let mut piece = 1 << 20;
+        while piece > 0 {
+            match file.write_all(&vec![0; piece]) {
+                Ok(()) => {}
+                Err(_full) => piece /= 2,
+            }
+        }
     }
 
     fn grow(&self) {
@@ -163,6 +176,27 @@ fn a_full_disk_is_told_and_the_store_stays_whole() {
     use Place::{Blob, Database, Destination, Download, Index, Layer, Run, Unpack};
     for place in [Database, Index, Download, Unpack, Run, Layer, Blob, Destination] {
         assert!(failed.contains_key(&place), "{place:?} was never the first: {failed:?}");
+    }
+}
+
+/// Issue 9, section 3: SQLite needs 32 kB to open a database, and what a prune frees comes later.
+#[test]
+fn a_prune_on_a_full_disk_needs_no_room() {
+    let session = Session::new().file("random", random(1_000_000));
+    for dockerfile in [
+        "FROM busybox\nCOPY random /random\n",
+        "FROM busybox\nRUN --mount=type=cache,target=/c head -c 4000000 /dev/zero > /c/f\n",
+    ] {
+        session.write("Dockerfile", dockerfile);
+        let disk = SmallDisk::new(session.store(), 30_000);
+        session.build(&["-t", "app"]).succeeds();
+        let want = digest(&session);
+        disk.fill();
+        let pruned = session.rbuild(&["prune"]).succeeds();
+        assert!(pruned.stdout.contains(" MB"), "{pruned}");
+        assert_eq!(digest(&session), want);
+        session.rbuild(&["store", "check"]).succeeds();
+        session.build(&["-t", "again"]).succeeds();
     }
 }
 

@@ -48,25 +48,25 @@ impl Cache {
         lock::exclusive(&file).map_err(io_error("lock", &lock_path))?;
         Ok(BuildDir { path, _lock: file })
     }
+}
 
-    /// Buries the directories of builds that have ended and that nothing was written to within
-    /// `unused_for`.
-    pub(crate) fn bury_builds(&self, unused_for: Duration) -> Result<(), CacheError> {
-        let parent = self.path("builds");
-        if !parent.is_dir() {
-            return Ok(());
-        }
-        let gate = File::open(&parent).map_err(io_error("open", &parent))?;
-        lock::exclusive(&gate).map_err(io_error("lock", &parent))?;
-        for path in ended(&parent)? {
-            let metadata = path.symlink_metadata().map_err(io_error("examine", &path))?;
-            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
-            if age.unwrap_or_default() >= unused_for {
-                run::bury(self.root(), &path)?;
-            }
-        }
-        Ok(())
+/// Buries the directories of builds that have ended in the store `root` and that nothing was written
+/// to within `unused_for`.
+pub(crate) fn bury_ended(root: &Path, unused_for: Duration) -> Result<(), CacheError> {
+    let parent = root.join("builds");
+    if !parent.is_dir() {
+        return Ok(());
     }
+    let gate = File::open(&parent).map_err(io_error("open", &parent))?;
+    lock::exclusive(&gate).map_err(io_error("lock", &parent))?;
+    for path in ended(&parent)? {
+        let metadata = path.symlink_metadata().map_err(io_error("examine", &path))?;
+        let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
+        if age.unwrap_or_default() >= unused_for {
+            run::bury(root, &path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The directories of builds that have ended. Needs the lock on `builds`.

@@ -16,7 +16,7 @@ use crate::content::blob_path;
 use crate::db::{Failure, digest, now};
 use crate::error::{CacheError, io_error};
 use crate::layers::{LayerForm, LayerName, OwnershipMap, bury_layer};
-use crate::{Cache, lock, parts, run, tree, usage};
+use crate::{Cache, builds, lock, run, usage};
 
 /// What to delete.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,34 +48,19 @@ impl Cache {
     /// Deletes what no named image consists of and no living process counts on, and what dead
     /// processes left behind, and what ended builds printed. The named images stay.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, CacheError> {
-        // What needs no room goes first: on a full disk the database can't say what else may go.
-        self.bury_builds(options.unused_for)?;
-        self.declare_dead()?;
-        let bytes = self.remove_dead()?;
+        let root = self.root();
+        builds::bury_ended(root, options.unused_for)?;
+        run::sweep(root)?;
+        let bytes = run::remove_dead(root, self.own_life())?;
         let mut pruned = self.bury_unneeded(options)?;
         self.remove_dead_leases()?;
-        pruned.bytes = bytes + self.remove_dead()?;
+        pruned.bytes = bytes + run::remove_dead(root, self.own_life())?;
         Ok(pruned)
-    }
-
-    /// Deletes what waits for it, and returns how many bytes that frees.
-    fn remove_dead(&self) -> Result<u64, CacheError> {
-        let mut bytes = 0;
-        for path in self.dead(self.own_life())? {
-            bytes += tree::disk_usage(&path);
-            parts::remove(self.root(), &path, usize::MAX)?;
-        }
-        Ok(bytes)
     }
 
     fn bury_unneeded(&self, options: &PruneOptions) -> Result<Pruned, CacheError> {
         let (gate, alive) = usage::close_gate(self.root(), self.own_life())?;
-        let unused_since = now().saturating_sub_unsigned(options.unused_for.as_secs());
-        let limit = match options.unused_for {
-            Duration::ZERO => i64::MAX,
-            _ => unused_since,
-        };
-        let limit = limit.min(usage::limit(&alive));
+        let limit = limit(options.unused_for, &alive);
         let needed = self.needed_by_images()?;
         let pruned = self.0.db.write("prune", |transaction| -> Result<Pruned, Failure> {
             let is_alone = alive.is_empty();
@@ -91,7 +76,7 @@ impl Cache {
             transaction.prepare_cached(contexts)?.execute([limit])?;
             let steps = "DELETE FROM steps WHERE saved < ?1";
             transaction.prepare_cached(steps)?.execute([now() - STEPS_COUNT_FOR])?;
-            let cache_mounts = self.bury_mounts(limit)?;
+            let cache_mounts = bury_mounts(self.root(), limit)?;
             Ok(Pruned { blobs, layers, cache_mounts, bytes: 0 })
         });
         drop(gate);
@@ -169,38 +154,6 @@ impl Cache {
         Ok(())
     }
 
-    /// Buries the cache mounts that nobody uses, and returns how many.
-    fn bury_mounts(&self, limit: i64) -> Result<usize, CacheError> {
-        let mut buried = 0;
-        for map in OwnershipMap::ALL {
-            for path in entries(&self.path("mounts").join(map.name()))? {
-                let Some(mount) = path.to_str().and_then(|path| path.strip_suffix(".lock")) else {
-                    continue;
-                };
-                let file = match lock::open_lock_file(&path) {
-                    Ok(file) => file,
-                    // No mount has it as its lock.
-                    Err(CacheError::WrongKind { .. }) => {
-                        run::bury(self.root(), &path)?;
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
-                let metadata = file.metadata().map_err(io_error("examine", &path))?;
-                let used =
-                    metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-                let used = used.map_or(0, |since| since.as_secs().cast_signed());
-                if used >= limit || !lock::try_exclusive(&file).map_err(io_error("lock", &path))? {
-                    continue;
-                }
-                buried += usize::from(Path::new(mount).exists());
-                run::bury(self.root(), Path::new(mount))?;
-                run::bury(self.root(), &path)?;
-            }
-        }
-        Ok(buried)
-    }
-
     /// The blobs that named images consist of.
     pub(crate) fn needed_by_images(&self) -> Result<HashSet<Digest>, CacheError> {
         let mut needed = HashSet::new();
@@ -224,6 +177,46 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// What was last used before that time goes, if these are the times since when others live.
+pub(crate) fn limit(unused_for: Duration, alive: &[i64]) -> i64 {
+    let limit = match unused_for {
+        Duration::ZERO => i64::MAX,
+        _ => now().saturating_sub_unsigned(unused_for.as_secs()),
+    };
+    limit.min(usage::limit(alive))
+}
+
+/// Buries the cache mounts that nobody uses, and returns how many.
+pub(crate) fn bury_mounts(root: &Path, limit: i64) -> Result<usize, CacheError> {
+    let mut buried = 0;
+    for map in OwnershipMap::ALL {
+        for path in entries(&root.join("mounts").join(map.name()))? {
+            let Some(mount) = path.to_str().and_then(|path| path.strip_suffix(".lock")) else {
+                continue;
+            };
+            let file = match lock::open_lock_file(&path) {
+                Ok(file) => file,
+                // No mount has it as its lock.
+                Err(CacheError::WrongKind { .. }) => {
+                    run::bury(root, &path)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let metadata = file.metadata().map_err(io_error("examine", &path))?;
+            let used = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            let used = used.map_or(0, |since| since.as_secs().cast_signed());
+            if used >= limit || !lock::try_exclusive(&file).map_err(io_error("lock", &path))? {
+                continue;
+            }
+            buried += usize::from(Path::new(mount).exists());
+            run::bury(root, Path::new(mount))?;
+            run::bury(root, &path)?;
+        }
+    }
+    Ok(buried)
 }
 
 /// What is in a directory.

@@ -6,18 +6,18 @@ use std::time::{Duration, UNIX_EPOCH};
 use rusqlite::Row;
 
 use crate::content::blob_path;
-use crate::db::{digest, now};
+use crate::db::digest;
 use crate::error::{CacheError, io_error};
 use crate::gc::entries;
 use crate::layers::{LayerForm, LayerName, OwnershipMap};
-use crate::{Cache, PruneOptions, Pruned, lock, tree, usage};
+use crate::{Cache, PruneOptions, Pruned, gc, lock, run, tree, usage};
 
 impl Cache {
     /// Tells what [`Cache::prune`] would delete now, and deletes nothing.
     pub fn prunable(&self, options: &PruneOptions) -> Result<Pruned, CacheError> {
         let limit = self.prune_limit(options.unused_for)?;
         let mut pruned = Pruned::default();
-        for path in self.dead(self.own_life())? {
+        for path in run::dead(self.root(), self.own_life())? {
             pruned.bytes += tree::disk_usage(&path);
         }
         self.count_blobs(limit, &mut pruned)?;
@@ -29,11 +29,7 @@ impl Cache {
     /// What was used before this time may go.
     fn prune_limit(&self, unused_for: Duration) -> Result<i64, CacheError> {
         let (_gate, alive) = usage::close_gate(self.root(), self.own_life())?;
-        let limit = match unused_for {
-            Duration::ZERO => i64::MAX,
-            _ => now().saturating_sub_unsigned(unused_for.as_secs()),
-        };
-        Ok(limit.min(usage::limit(&alive)))
+        Ok(gc::limit(unused_for, &alive))
     }
 
     fn count_blobs(&self, limit: i64, pruned: &mut Pruned) -> Result<(), CacheError> {

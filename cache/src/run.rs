@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::error::{CacheError, io_error};
-use crate::{Cache, db, lock, open, parts, usage};
+use crate::{Cache, db, lock, open, parts, tree, usage};
 
 /// Entries that are deleted at once when a run directory is dropped; what is left waits.
 const QUICK: usize = 200;
@@ -68,30 +68,41 @@ impl Cache {
     /// Deletes what dead processes left behind. Takes as long as that takes; meant for a thread
     /// beside a build that has real work to do.
     pub fn reclaim(&self) -> Result<(), CacheError> {
-        self.declare_dead()?;
-        let dead = self.dead(None)?.into_iter();
+        sweep(self.root())?;
+        let dead = dead(self.root(), None)?.into_iter();
         let removed = dead.map(|path| parts::remove(self.root(), &path, usize::MAX).map(drop));
         // What resists must not protect what comes after it.
         removed.fold(Ok(()), Result::and)
     }
+}
 
-    /// Gives what dead processes left a dead name.
-    pub(crate) fn declare_dead(&self) -> Result<(), CacheError> {
-        let (gate, parent) = gate(self.root())?;
-        // If somebody starts right now, the next one will do it.
-        if lock::try_exclusive(&gate).map_err(io_error("lock", &parent))? {
-            declare_dead(self.root())?;
-        }
-        Ok(())
+/// Gives what dead processes left in the store `root` a dead name.
+pub(crate) fn sweep(root: &Path) -> Result<(), CacheError> {
+    let (gate, parent) = gate(root)?;
+    // If somebody starts right now, the next one will do it.
+    if lock::try_exclusive(&gate).map_err(io_error("lock", &parent))? {
+        declare_dead(root)?;
     }
+    Ok(())
+}
 
-    /// What waits to be deleted, but for what a living process other than `own` may still use.
-    pub(crate) fn dead(&self, own: Option<&Path>) -> Result<Vec<PathBuf>, CacheError> {
-        let entries = entries(&self.path("run"))?.into_iter();
-        let oldest = usage::oldest(self.root(), own)?;
-        let is_free = |name: &str| is_dead(name) && retired(name).is_none_or(|at| at < oldest);
-        Ok(entries.filter(|(name, _)| is_free(name)).map(|(_, path)| path).collect())
+/// Deletes what waits for it, and returns how many bytes that frees.
+pub(crate) fn remove_dead(root: &Path, own: Option<&Path>) -> Result<u64, CacheError> {
+    let mut bytes = 0;
+    for path in dead(root, own)? {
+        bytes += tree::disk_usage(&path);
+        parts::remove(root, &path, usize::MAX)?;
     }
+    Ok(bytes)
+}
+
+/// What waits to be deleted, but for what a living process other than the one that made the file
+/// `own` may still use.
+pub(crate) fn dead(root: &Path, own: Option<&Path>) -> Result<Vec<PathBuf>, CacheError> {
+    let entries = entries(&root.join("run"))?.into_iter();
+    let oldest = usage::oldest(root, own)?;
+    let is_free = |name: &str| is_dead(name) && retired(name).is_none_or(|at| at < oldest);
+    Ok(entries.filter(|(name, _)| is_free(name)).map(|(_, path)| path).collect())
 }
 
 /// Whether a living process has a run directory.

@@ -182,11 +182,13 @@ fn prune(args: &PruneArgs, settings: &Settings) -> Result<ExitCode, StartError> 
     // Only from within the namespace can files of other ids be deleted.
     let sandbox = sandbox::enter(args.sandbox.choice(settings).map_err(UsageError::from)?)?;
     // A store that was never made takes no room.
-    let cache = root.exists().then(|| open_store(&root, sandbox.level())).transpose()?;
+    let open = || root.exists().then(|| open_store(&root, sandbox.level())).transpose();
     if args.dry_run {
-        prune::preview(&options, cache.as_ref())?;
-    } else if args.is_confirmed(&options, cache.as_ref())? {
-        prune::run(&options, cache.as_ref())?;
+        prune::preview(&options, open()?.as_ref())?;
+    } else if args.is_confirmed(&options, open)? {
+        // On a full disk the store can't even be opened.
+        let freed = cache::make_room(&root, options.unused_for)?;
+        prune::run(&options, open()?.as_ref(), freed)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -66,15 +66,15 @@ impl PruneArgs {
         Ok(PruneOptions { unused_for, records: self.all })
     }
 
-    /// Whether to go on. `cache` is asked what it would be, where somebody can answer.
+    /// Whether to go on. The store is opened only to say what would go, where somebody can answer.
     pub(crate) fn is_confirmed(
         &self,
         options: &PruneOptions,
-        cache: Option<&Cache>,
+        open: impl FnOnce() -> Result<Option<Cache>, CacheError>,
     ) -> Result<bool, PruneError> {
         let question = || {
             let pruned =
-                cache.map(|cache| cache.prunable(options)).transpose()?.unwrap_or_default();
+                open()?.map(|cache| cache.prunable(options)).transpose()?.unwrap_or_default();
             let what = if self.all { "everything but the named images" } else { "the build cache" };
             Ok(format!("This deletes {what}: {}", told(&pruned)))
         };
@@ -120,8 +120,12 @@ pub(crate) fn preview(options: &PruneOptions, cache: Option<&Cache>) -> Result<(
     Ok(())
 }
 
-/// Deletes, and prints what was gained.
-pub(crate) fn run(options: &PruneOptions, cache: Option<&Cache>) -> Result<(), PruneError> {
+/// Deletes, and prints what was gained, with the bytes that were `freed` before.
+pub(crate) fn run(
+    options: &PruneOptions,
+    cache: Option<&Cache>,
+    freed: u64,
+) -> Result<(), PruneError> {
     let pruned = cache.map(|cache| cache.prune(options)).transpose()?.unwrap_or_default();
     let mut out = io::stdout();
     writeln!(
@@ -129,6 +133,6 @@ pub(crate) fn run(options: &PruneOptions, cache: Option<&Cache>) -> Result<(), P
         "Deleted {} blobs, {} unpacked layers, {} cache mounts",
         pruned.blobs, pruned.layers, pruned.cache_mounts
     )?;
-    writeln!(out, "Total reclaimed space: {}", DecimalBytes(pruned.bytes))?;
+    writeln!(out, "Total reclaimed space: {}", DecimalBytes(freed + pruned.bytes))?;
     Ok(())
 }
