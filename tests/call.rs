@@ -238,3 +238,20 @@ fn mistakes_that_no_other_builder_tells() {
     session.write("Dockerfile", format!("# check=skip={skip}\n{MISTAKES}"));
     assert!(ours(&session.build(&["--no-cache"]).succeeds().stderr).is_empty());
 }
+
+/// Issue 9, section 3: 20,000 findings took 10 s, as each was compared with those before it.
+#[test]
+fn time_grows_with_the_findings_and_not_with_their_square() {
+    let session = Session::new();
+    // What the processor does for it, whatever else runs beside it.
+    let seconds = |findings: usize| -> f64 {
+        session.write("Dockerfile", format!("FROM scratch\n{}", "ENV a b\n".repeat(findings)));
+        let check = session.build_command("plain", &["--check"]);
+        let mut command = session.command("bash");
+        let timed = "TIMEFORMAT=%U; time \"$@\" > /dev/null 2>&1";
+        command.args(["-c", timed, "bash"]).arg(check.get_program()).args(check.get_args());
+        session.run(&mut command).stderr.trim().parse().unwrap()
+    };
+    let (few, many) = (seconds(5_000), seconds(20_000));
+    assert!(many < 8.0 * few + 0.1, "{few} s became {many} s with four times as many");
+}

@@ -213,10 +213,20 @@ pub fn did_you_mean<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let word = word.to_lowercase();
+    /// Among more than these none is looked for: each is compared with each word that is wrong, and
+    /// a file may have thousands of both.
+    const MOST: usize = 200;
+    /// A longer one is no typing mistake, and takes long to compare.
+    const LONGEST: usize = 100;
+    let is_near = |candidate: &&str| {
+        candidate.len().max(word.len()) <= LONGEST && candidate.len().abs_diff(word.len()) <= 8
+    };
+    let lower = word.to_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| (edits(&word, &candidate.to_lowercase()), candidate))
+        .take(MOST)
+        .filter(is_near)
+        .map(|candidate| (edits(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(edits, candidate)| (1..=2).contains(edits) && *edits < candidate.len())
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
@@ -245,6 +255,19 @@ fn edits(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Issue 9, section 3: thousands of words that are wrong were compared with thousands of names.
+    #[test]
+    fn a_suggestion_costs_the_same_among_any_number_of_names() {
+        let names: Vec<_> = (0..100_000).map(|number| format!("A{number}")).collect();
+        let mut looked_at = 0;
+        let counted = names.iter().map(String::as_str).inspect(|_| looked_at += 1);
+        assert_eq!(did_you_mean("A5x", counted), Some("A5"));
+        assert!(looked_at <= 200, "{looked_at}");
+        // Comparing two of these letter by letter would take minutes.
+        let [long, other] = ["x", "y"].map(|letter| letter.repeat(200_000));
+        assert_eq!(did_you_mean(&long, [&*other]), None);
+    }
 
     #[test]
     fn points_at_the_word_with_carets_of_its_width() {
