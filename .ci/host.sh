@@ -36,7 +36,7 @@ processes() {
         program=$(readlink "$process/exe" 2>/dev/null) || continue
         words=$(tr '\0' ' ' < "$process/cmdline" 2>/dev/null) || continue
         case "$program $words" in
-            */rbuild\ *|*/rbuild\ \(deleted\)*|rbuild-init\ *|*/tmp/rbuild-test-*)
+            */rbuild\ *|*/rbuild\ \(deleted\)*|*\ rbuild-init\ *|*/tmp/rbuild-test-*)
                 # The name alone: numbers are never the same twice.
                 printf '%s\n' "$program" ;;
         esac
