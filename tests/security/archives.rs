@@ -264,20 +264,28 @@ fn links_with_many_dots_and_absolute_hard_links_are_none_of_the_attacks() {
     assert_eq!(session.image("x").rootfs().below("/"), expected);
 }
 
-/// CVE-2026-41567 (moby): `xz` of the image's path was run.
+/// CVE-2026-41567 (GHSA-x86f-5xw2-fm2r, moby): `xz` of the image's path was run. CVE-2019-14271
+/// (moby): a helper that had entered the image loaded its libraries to look users up.
 #[test]
 fn no_program_of_the_image_unpacks() {
     let session = Session::new().dockerfile(
         "FROM busybox\n\
-         RUN for p in xz unxz gzip gunzip unpigz zstd bzip2 tar; do \
-             printf '#!/bin/sh\\ntouch /run-by-add\\n' > /bin/$p && chmod 755 /bin/$p; done\n\
-         ADD a.tar.xz /unpacked/\n",
+         RUN echo /lib/evil.so > /etc/ld.so.preload && echo 'passwd: evil' > /etc/nsswitch.conf && \
+             echo someone:x:5:6::/: >> /etc/passwd && mkdir -p /lib && \
+             for p in xz unxz gzip gunzip unpigz zstd bzip2 tar id getent cp chown mkdir; do \
+             rm -f /bin/$p; printf '#!/bin/sh\\ntouch /run-by-add\\n' > /bin/$p; \
+             cat /bin/$p > /lib/evil.so; /bin/busybox chmod 755 /bin/$p; done\n\
+         ADD --chown=someone a.tar.xz /unpacked/\n\
+         COPY --chown=someone:6 Dockerfile /copied\n\
+         USER someone\n\
+         WORKDIR /made\n",
     );
     session.write("a.tar", tar(&[(b'0', "f", "", "x")]));
     session.tool("xz", &["context/a.tar"]);
     session.build(&["-t", "x"]).succeeds();
     let rootfs = session.image("x").rootfs();
     assert!(rootfs.has("/unpacked/f") && !rootfs.has("/run-by-add"));
+    assert_eq!(rootfs.file("/copied").access(), "644 5:6");
 }
 
 /// Issue 9: a file that no layer can hold was left out without a word.

@@ -1,7 +1,10 @@
 //! Git repositories and URLs: nothing of the caller leaks into them, nothing of theirs leads out.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
 use test_support::{Outcome, Session, WebServer};
 
@@ -139,7 +142,7 @@ fn no_command_line_had_it(server: &WebServer) {
     }
 }
 
-/// Issue 9, 1.2; CVE-2023-26054.
+/// Issue 9, 1.2; CVE-2023-26054 (GHSA-gc89-7gcr-jxqc).
 #[test]
 fn the_password_of_a_downloads_url_is_not_kept_or_shown() {
     let session = session();
@@ -442,4 +445,64 @@ fn an_address_that_programs_read_differently_is_refused() {
             assert!(!outcome.stderr.contains("pa55wordmarker"), "{outcome}");
         }
     }
+}
+
+/// CVE-2025-48385: where a repository says that a bundle has its objects, git fetched that from wherever
+/// it was told and wrote it where it was told.
+#[test]
+fn a_bundle_that_a_repository_names_is_not_fetched() {
+    let session = session();
+    let server = WebServer::start(&session.path("repositories"), None);
+    let bundle = format!("http://{}/the.bundle", server.host());
+    let script = format!(
+        "cd repositories && git -C app.git bundle create ../the.bundle --all 2> /dev/null && cd app.git && \
+         git config uploadpack.advertiseBundleURIs true && git config bundle.version 1 && \
+         git config bundle.mode all && git config bundle.one.uri {bundle} && \
+         cd .. && git init -q -b main outer.git && cd outer.git && \
+         printf '[submodule \"s\"]\\n\\tpath = s\\n\\turl = ../app.git\\n' > .gitmodules && \
+         printf 'FROM scratch\\nCOPY s/file /\\n' > Dockerfile && git add . && \
+         git update-index --add --cacheinfo 160000 $(git -C ../app.git rev-parse HEAD) s && \
+         git -c user.name=a -c user.email=a@b commit -qm outer"
+    );
+    session.tool("sh", &["-c", &script]);
+    // The user may want it elsewhere.
+    session.tool("git", &["config", "--file", "home/.gitconfig", "transfer.bundleURI", "true"]);
+    let url = format!("http://{}/outer.git", server.host());
+    session.rbuild(&["-t", "x", &url]).succeeds();
+    session.write("Dockerfile", format!("FROM scratch\nADD {url} /\n"));
+    session.build(&["-t", "x"]).succeeds();
+    let asked = server.requests();
+    assert!(asked.iter().any(|request| request.target.contains("app.git")), "{asked:?}");
+    assert!(asked.iter().all(|request| !request.target.contains("bundle")), "{asked:?}");
+}
+
+/// Issue 9, 1.12: a server that never answers, and one that sends a byte now and then.
+#[test]
+fn a_git_server_that_sends_next_to_nothing_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let trickling = TcpListener::bind("127.0.0.1:0").unwrap();
+    let urls = [&silent, &trickling]
+        .map(|server| format!("http://{}/a.git", server.local_addr().unwrap()));
+    std::thread::spawn(move || {
+        for mut connection in trickling.incoming().flatten() {
+            let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n\r\n";
+            let _it_may_be_gone = connection.write_all(head);
+            while connection.write_all(b"0").is_ok() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    });
+    std::thread::scope(|scope| {
+        for url in &urls {
+            scope.spawn(move || {
+                // The minute that it has is shortened; that there is a limit is rbuild's.
+                let session = Session::new().env("GIT_HTTP_LOW_SPEED_TIME", "1");
+                let build = ["30", test_support::rbuild().to_str().unwrap(), "build", url];
+                let mut command = session.command("timeout");
+                let outcome = session.run(command.args(build));
+                outcome.fails_with(&["git can't look into", "Operation too slow"]);
+            });
+        }
+    });
+    drop(silent);
 }

@@ -432,7 +432,7 @@ fn nothing_in_an_image_stands_in_for_a_device_or_a_mask() {
     assert_untouched(&host);
 }
 
-/// GHSA-q6r4-3wmg-fwcq, CVE-2022-23648, CVE-2018-15664.
+/// GHSA-q6r4-3wmg-fwcq (CVE-2026-55686), CVE-2022-23648, CVE-2018-15664.
 #[test]
 fn a_link_of_the_image_leads_no_instruction_to_the_host() {
     let session = Session::new().file("f", "f");
@@ -451,8 +451,8 @@ fn a_link_of_the_image_leads_no_instruction_to_the_host() {
     assert_untouched(&host);
 }
 
-/// CVE-2024-23651 (GHSA-m3r6-h7wv-7xxv), CVE-2024-11218, CVE-2024-1753, CVE-2024-9675,
-/// GHSA-388v-wmr2-g2v2 (there a junction of Windows).
+/// CVE-2024-23651 (GHSA-m3r6-h7wv-7xxv), CVE-2024-11218 (GHSA-5vpc-35f4-r8w6), CVE-2024-1753,
+/// CVE-2024-9675, GHSA-388v-wmr2-g2v2 (there a junction of Windows).
 #[test]
 fn a_mount_has_its_source_inside_and_a_cache_its_place_in_the_store() {
     let session = Session::new();
@@ -484,7 +484,8 @@ fn a_mount_has_its_source_inside_and_a_cache_its_place_in_the_store() {
     assert_untouched(&host);
 }
 
-/// GHSA-7236-3392-c5c6, CVE-2024-9407 (GHSA-fhqq-8f65-5xfc): what is not known is no default.
+/// GHSA-7236-3392-c5c6, CVE-2024-9407 (GHSA-fhqq-8f65-5xfc), CVE-2021-20206: what is not known is no
+/// default, and no path of the host.
 #[test]
 fn a_mode_or_an_option_that_is_not_known_is_refused() {
     for flag in [
@@ -492,6 +493,7 @@ fn a_mode_or_an_option_that_is_not_known_is_refused() {
         "--security=2",
         "--security=",
         "--network=container:x",
+        "--network=../../etc/cni",
         "--mount=type=bind,target=/m,bind-propagation=shared",
         "--mount=type=bind,target=/m,bind-propagation=rslave",
         "--mount=type=proc,target=/m",
@@ -499,6 +501,69 @@ fn a_mode_or_an_option_that_is_not_known_is_refused() {
     ] {
         let session = Session::new().dockerfile(&format!("FROM busybox\nRUN {flag} true\n"));
         session.build(&[]).fails_with(&["Dockerfile:2"]);
+    }
+}
+
+/// CVE-2024-23653 (GHSA-wr6v-9f75-vh2g): containers that a frontend asked for skipped the check. Each way
+/// to a command passes it here; there is none beside RUN.
+#[test]
+fn every_way_to_a_command_passes_the_entitlements() {
+    for (flag, entitlement) in
+        [("--security=insecure", "security.insecure"), ("--network=host", "network.host")]
+    {
+        let run = format!("RUN {flag} touch /ran");
+        let session = Session::new().dockerfile(&format!("FROM busybox\nONBUILD {run}\n"));
+        session.build(&["-t", "trigger"]).succeeds();
+        let refused = format!("{entitlement} is not allowed");
+        for dockerfile in [
+            "FROM trigger\n".to_owned(),
+            format!("FROM busybox\n{run}\n"),
+            format!("FROM busybox\nRUN {flag} <<E\ntouch /ran\nE\n"),
+            format!("FROM busybox\nRUN {flag} [\"touch\", \"/ran\"]\n"),
+            format!("FROM busybox AS a\n{run}\nFROM scratch\nCOPY --from=a /ran /\n"),
+            format!("FROM busybox AS a\n{run}\nFROM busybox\nRUN --mount=from=a,target=/a true\n"),
+        ] {
+            session.write("Dockerfile", dockerfile);
+            session.build(&["-t", "x"]).fails_with(&[&refused]);
+        }
+        // A Dockerfile that grants it to itself.
+        let own = format!(
+            "# allow={entitlement}\nARG BUILDKIT_ALLOW={entitlement}\nFROM busybox\n{run}\n"
+        );
+        session.write("Dockerfile", own);
+        session.build(&["-t", "x"]).fails_with(&[&refused]);
+    }
+}
+
+/// Gives the command a `/sys` in which something is wherever a host has what its root alone may see, or
+/// what tells how busy it is.
+const WITH_SECRETS_IN_SYS: &str = r#"
+set -eu
+mount -t tmpfs sys /sys/devices/virtual
+mount -t tmpfs sys /sys/devices/system/cpu
+mkdir -p /sys/devices/virtual/powercap /sys/devices/system/cpu/cpu0/thermal_throttle
+for directory in /sys/fs/bpf /sys/fs/pstore /sys/kernel/config /sys/kernel/debug /sys/kernel/security     /sys/kernel/tracing /sys/firmware /sys/devices/virtual/powercap     /sys/devices/system/cpu/cpu0/thermal_throttle; do
+    test -d "$directory" || continue
+    mount -t tmpfs sys "$directory"
+    echo secret > "$directory/of-the-host"
+done
+exec "$@"
+"#;
+
+/// GHSA-jq35-85cj-fj4p (powercap), GHSA-6fw5-f8r9-fgfm (thermal_throttle), and what hosts mount in `/sys`:
+/// root of a container gets that of the host, others a new one.
+#[test]
+fn what_is_mounted_in_sys_of_the_host_is_not_seen() {
+    for caller in [Caller::RootOfContainer, Caller::WithSubordinateIds, Caller::Root] {
+        let session = Session::new().run_by(caller).dockerfile(
+            "FROM busybox\n             RUN find /sys -name of-the-host 2> /dev/null > /found;                  cat /sys/fs/pstore/* /sys/firmware/* 2> /dev/null >> /found; true\n",
+        );
+        let build = session.build_command("plain", &["-t", "x"]);
+        let mut command = session.command("unshare");
+        command.args(["--mount", "--propagation=private", "sh", "-c", WITH_SECRETS_IN_SYS, "sh"]);
+        command.arg(build.get_program()).args(build.get_args());
+        session.run(&mut command).succeeds();
+        assert_eq!(session.image("x").text("/found"), "", "{caller:?}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a command cannot do or see.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -141,11 +142,72 @@ fn helper() {
         let error = UnixStream::connect_addr(&address).err();
         return tell(error.and_then(|error| error.raw_os_error()).unwrap_or(0));
     }
+    if wanted == "key" {
+        return tell(look_for_key());
+    }
     let numbers: Vec<i64> = wanted.split(' ').map(|number| number.parse().unwrap()).collect();
     // SAFETY: the tests pass only calls whose arguments are numbers.
     let result = unsafe { libc::syscall(numbers[0], numbers[1], numbers[2], numbers[3], 0, 0, 0) };
     let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
     tell(if result < 0 { error } else { 0 });
+}
+
+/// A key's kind and name.
+const KEY: (&CStr, &CStr) = (c"user", c"rbuild-test-key");
+
+/// The session of this thread.
+const SESSION_KEYRING: libc::c_long = -3;
+
+/// Gives this thread a session of its own with a key; `false` where the system has no keys for us.
+fn keep_key() -> bool {
+    /// `KEYCTL_JOIN_SESSION_KEYRING`
+    const JOIN: libc::c_long = 1;
+    let no_name = std::ptr::null::<libc::c_char>();
+    // SAFETY: the pointers are to text with an end, to three bytes and to nothing.
+    unsafe {
+        libc::syscall(libc::SYS_keyctl, JOIN, no_name) >= 0
+            && libc::syscall(
+                libc::SYS_add_key,
+                KEY.0.as_ptr(),
+                KEY.1.as_ptr(),
+                c"key".as_ptr(),
+                3_usize,
+                SESSION_KEYRING,
+            ) >= 0
+    }
+}
+
+/// Looks for the key in the session; returns 0 or the error.
+fn look_for_key() -> i32 {
+    /// `KEYCTL_SEARCH`
+    const SEARCH: libc::c_long = 10;
+    let (kind, name) = (KEY.0.as_ptr(), KEY.1.as_ptr());
+    // SAFETY: the pointers are to text with an end.
+    let found =
+        unsafe { libc::syscall(libc::SYS_keyctl, SEARCH, SESSION_KEYRING, kind, name, 0_usize) };
+    let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    if found < 0 { error } else { 0 }
+}
+
+/// `security.md` 5.1, "no keyctl": not even an insecure command has the keys of the caller's session.
+#[test]
+fn the_keys_of_the_callers_session_are_out_of_reach() {
+    let Some(fixture) = Fixture::new() else { return };
+    if !keep_key() {
+        return;
+    }
+    assert_eq!(look_for_key(), 0);
+    let helper = std::env::current_exe().unwrap();
+    for (security, expected) in
+        [(Security::Sandbox, libc::EPERM), (Security::Insecure, libc::ENOKEY)]
+    {
+        let mut container = fixture.container(&["/helper", HELPER, "--exact", "--nocapture"]);
+        container.security = security;
+        container.env.push(("SANDBOX_HELPER".into(), "key".into()));
+        fixture_with_test_binary(&fixture, &mut container, &helper);
+        let ran = fixture.run(container);
+        assert!(ran.stdout.contains(&format!("result: {expected}\n")), "{security:?}: {ran:?}");
+    }
 }
 
 fn tell(error: i32) {

@@ -29,7 +29,8 @@ fn terminals_shared_memory_and_queues_are_there() {
     assert_eq!(seen, "3\nsize=65536k\n1777\n");
 }
 
-/// CVE-2021-30465, CVE-2024-9341: a target that is a link of the image.
+/// CVE-2021-30465, CVE-2024-9341 (GHSA-mc76-5925-c5p6), CVE-2025-9566: a target that is a link of the
+/// image, that of a secret too.
 #[test]
 fn mounts_are_attached_in_order_and_follow_links_inside_only() {
     let Some(fixture) = Fixture::new() else { return };
