@@ -292,7 +292,8 @@ fn git_uses_the_agent_that_the_build_is_given() {
     assert!(said.contains("ED25519"), "{said}");
 }
 
-/// CVE-2026-33748; 446e8c84f of BuildKit and CVE-2019-13139: refs that begin with a dash.
+/// CVE-2026-33748 (GHSA-4vrq-3vrq-g6gg); 446e8c84f of BuildKit and CVE-2019-13139: refs that begin
+/// with a dash.
 #[test]
 fn what_is_not_there_or_not_what_it_should_be_is_told() {
     let (session, server) = session();

@@ -404,7 +404,7 @@ mod tests {
     }
 
     /// Issue 9, 2: `-f svc/Dockerfile`, which is a link to the one above. The counterpart is
-    /// CVE-2026-44517: no other file of the host is read by such a link.
+    /// CVE-2026-44517 (GHSA-49p4-px3h-rq49): no other file of the host is read by such a link.
     #[test]
     fn a_dockerfile_may_be_a_link_into_the_context_or_to_another_dockerfile() {
         let tree = Tree::new()
@@ -428,7 +428,8 @@ mod tests {
         assert!(context.read_dockerfile(Path::new("out/Dockerfile")).is_err());
     }
 
-    /// Issue 9, 2, and CVE-2022-4122: a link is followed within the context alone.
+    /// Issue 9, 2, and CVE-2022-4122 (GHSA-4crw-w8pw-2hmf): a link is followed within the context
+    /// alone.
     #[test]
     fn an_ignore_file_that_can_hide_nothing_is_told() {
         let host = Tree::new().file("secret", "a\n");

@@ -361,7 +361,8 @@ fn a_user_without_a_home_has_no_store_in_a_directory_that_another_user_may_have_
     assert!(is_empty(&own));
 }
 
-/// CVE-2024-9675, CVE-2026-33747: ids that lead out of the directory of all mounts.
+/// CVE-2024-9675 (GHSA-586p-749j-fhwp), CVE-2026-33747: ids that lead out of the directory of all
+/// mounts.
 #[test]
 fn the_id_of_a_cache_mount_is_never_a_path() {
     let session = Session::new();

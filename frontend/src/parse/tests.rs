@@ -508,7 +508,8 @@ fn a_no_break_space_separates_no_keyword() {
 const SCRAPS: &str = "(FROM|RUN|COPY|ENV|ARG|ONBUILD|HEALTHCHECK CMD|from a|CMD|VOLUME|[a=\\\\\"'`$\\[\\],<\\-# \u{e9}\u{a0}\r\n\t]|<<E|\nE\n|--link|--mount=|\\\\\n){0,30}";
 
 proptest! {
-    /// CVE-2024-23650, CVE-2026-15792 (BuildKit): what is malformed is an error.
+    /// CVE-2024-23650 (GHSA-9p26-698r-w4hx), CVE-2026-15792 (GHSA-qx3x-mv6r-52p6, BuildKit): what
+    /// is malformed is an error.
     #[test]
     fn no_text_makes_the_parser_panic(text in SCRAPS) {
         for text in [text.clone(), format!("FROM a\n{text}"), format!("# escape=`\nFROM a\n{text}")] {

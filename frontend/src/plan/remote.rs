@@ -60,7 +60,7 @@ pub(crate) fn decode(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// CVE-2026-33747 (BuildKit): a name with `..` led out of the directory.
+    /// CVE-2026-33747 (GHSA-4c29-8rgm-jvjj, BuildKit): a name with `..` led out of the directory.
     #[test]
     fn a_download_is_named_after_the_last_segment_of_its_path() {
         for (url, name) in [

@@ -90,8 +90,10 @@ fn problem(bytes: &[u8]) -> String {
     members(bytes).unwrap_err().to_string()
 }
 
-/// CVE-2025-62518 (TARmageddon), CVE-2026-33055, RUSTSEC-2026-0112, RUSTSEC-2026-0113,
-/// GHSA-3pv8-6f4r-ffg2: readers that see other entries than GNU tar does.
+/// CVE-2025-62518 (GHSA-j5gw-2vrg-8fgx, RUSTSEC-2025-0111, TARmageddon), CVE-2026-33055
+/// (GHSA-gchp-q4r4-x4ff, RUSTSEC-2026-0068), RUSTSEC-2026-0112 (GHSA-fp55-jw48-c537),
+/// RUSTSEC-2026-0113 (GHSA-xx64-wwv2-hcqq), GHSA-3pv8-6f4r-ffg2: readers that see other entries
+/// than GNU tar does.
 #[test]
 fn odd_archives_have_the_entries_that_gnu_tar_sees() {
     let inner = Archive::default().file("smuggled", b"x").end();

@@ -183,7 +183,8 @@ fn the_archives_root_entry_changes_nothing() {
     assert_eq!(to.show("x"), "d 0755 0:0");
 }
 
-/// CVE-2026-28406 (kaniko), CVE-2026-17106 (moby): `../x` left the destination.
+/// CVE-2026-28406 (kaniko), CVE-2026-17106 (GHSA-hfg8-hc9c-6c3h, moby): `../x` left the
+/// destination.
 #[test]
 fn names_stay_within_the_destination() {
     let archive = Archive::new().file("/abs", "a").file("../../up", "b").file("in/../x", "c");

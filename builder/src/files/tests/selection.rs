@@ -200,7 +200,8 @@ fn a_deep_tree_is_walked_to_its_end() {
     assert_eq!(Copy::new(".", "/").to_empty(&from).list().len(), 301);
 }
 
-/// CVE-2018-15664, CVE-2026-41568, CVE-2026-42306 (moby): a directory becomes a link while it is copied.
+/// CVE-2018-15664, CVE-2026-41568 (GHSA-vp62-88p7-qqf5), CVE-2026-42306 (GHSA-rg2x-37c3-w2rh,
+/// moby): a directory becomes a link while it is copied.
 #[test]
 fn a_directory_swapped_for_a_link_meanwhile_never_leads_outside() {
     use std::sync::atomic::{AtomicBool, Ordering};

@@ -154,7 +154,7 @@ fn gnu_tar_unpacks_what_we_write_to_the_same_files() {
     }
 }
 
-/// CVE-2026-28406 (kaniko): `../x` left the destination.
+/// CVE-2026-28406 (GHSA-6rxq-q92g-4rmf, kaniko): `../x` left the destination.
 #[test]
 fn names_with_dots_or_a_leading_slash_stay_inside() {
     let archive = Archive::default()
@@ -176,8 +176,8 @@ fn a_link_with_many_dots_is_kept_as_it_is() {
     assert_eq!(fs::read_link(sample.at("layer/bin")).unwrap(), Path::new("../../../usr/bin"));
 }
 
-/// RUSTSEC-2018-0002, RUSTSEC-2021-0080 (Rust's tar), CVE-2020-10696 (buildah): a link, then a
-/// file through it.
+/// RUSTSEC-2018-0002, RUSTSEC-2021-0080 (Rust's tar), CVE-2020-10696 (GHSA-fx8w-mjvm-hvpc,
+/// buildah): a link, then a file through it.
 #[test]
 fn a_link_on_the_way_is_followed_inside_the_root_only() {
     let sample = Archive::default()
@@ -199,15 +199,16 @@ fn a_link_on_the_way_is_followed_inside_the_root_only() {
     );
 }
 
-/// CVE-2025-11395 (podman): a file of a layer overwrote one of the host.
+/// CVE-2025-11395 (GHSA-3gcv-x57j-xqxv, podman): a file of a layer overwrote one of the host.
 #[test]
 fn a_file_replaces_a_link_instead_of_writing_through_it() {
     let sample = Archive::default().symlink("x", "../outside").file("x", "replaced").unpacked();
     assert_eq!(read(&sample, "x"), "replaced");
 }
 
-/// CVE-2026-33056, RUSTSEC-2026-0145 (Rust's tars), CVE-2021-32760, CVE-2025-47290 (containerd):
-/// a directory over a link changed the mode of what the link leads to.
+/// CVE-2026-33056 (GHSA-j4xf-2g29-59ph, RUSTSEC-2026-0067), RUSTSEC-2026-0145 (GHSA-3cv2-h65g-fgmm,
+/// Rust's tars), CVE-2021-32760, CVE-2025-47290 (GHSA-cm76-qm8v-3j95, containerd): a directory over
+/// a link changed the mode of what the link leads to.
 #[test]
 fn a_directory_replaces_a_link_instead_of_changing_its_target() {
     let sample = Archive::default().symlink("x", "..").dir("x/").file("x/f", "f").unpacked();
@@ -262,7 +263,8 @@ fn a_hard_link_to_a_symbolic_link_is_one_to_the_link() {
     assert_eq!(sample.at("outside").metadata().unwrap().nlink(), 1);
 }
 
-/// CVE-2021-29136 (umoci): a link in place of the root led every other member astray.
+/// CVE-2021-29136 (GHSA-9m95-8hx6-7p9v, umoci): a link in place of the root led every other member
+/// astray.
 #[test]
 fn the_root_can_only_be_a_directory() {
     for name in [".", "/", "./", "a/..", ""] {

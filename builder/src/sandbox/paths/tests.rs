@@ -113,7 +113,7 @@ fn what_was_filled_stays() {
     assert!(!root.path().join("empty").exists());
 }
 
-/// CVE-2024-23652.
+/// CVE-2024-23652 (GHSA-4v98-7qmw-rqr8).
 #[test]
 fn a_parent_that_became_a_link_leads_nowhere() {
     if !may_unmount() {
