@@ -4,8 +4,8 @@ use std::os::unix::fs::symlink;
 
 use test_support::{Kind, Session};
 
-/// GHSA-vp35-85q5-9f25 (moby), kaniko#1553, GHSA-388v-wmr2-g2v2 (BuildKit): a link was followed to
-/// files of the host.
+/// GHSA-vp35-85q5-9f25 (moby), GoogleContainerTools/kaniko#1553, osscontainertools/kaniko#1160,
+/// GHSA-388v-wmr2-g2v2 (BuildKit): a link was followed to files of the host.
 #[test]
 fn a_link_of_the_context_leads_to_no_file_of_the_host() {
     let session = Session::new();

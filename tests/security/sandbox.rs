@@ -432,7 +432,8 @@ fn nothing_in_an_image_stands_in_for_a_device_or_a_mask() {
     assert_untouched(&host);
 }
 
-/// GHSA-q6r4-3wmg-fwcq (CVE-2026-55686), CVE-2022-23648, CVE-2018-15664.
+/// GHSA-q6r4-3wmg-fwcq (CVE-2026-55686), CVE-2022-23648, CVE-2018-15664; osscontainertools/kaniko#560,
+/// #586, #587: a stage with files at paths of the builder's own.
 #[test]
 fn a_link_of_the_image_leads_no_instruction_to_the_host() {
     let session = Session::new().file("f", "f");
@@ -440,9 +441,11 @@ fn a_link_of_the_image_leads_no_instruction_to_the_host() {
     session.write(
         "Dockerfile",
         format!(
-            "FROM busybox\nRUN ln -s {host} /link && ln -s ../../../../../../../..{host} /v\n\
+            "FROM busybox AS evil\nRUN mkdir -p {host} && echo evil > {host}/secret\n\
+             FROM busybox\nRUN ln -s {host} /link && ln -s ../../../../../../../..{host} /v\n\
              COPY --chown=5 f /link/copied\nADD f /v/added\nVOLUME /v\n\
-             USER 5:6\nWORKDIR /link/made\nRUN test ! -e /v/secret && stat -c %u {host}/made > /tmp/owner\n",
+             USER 5:6\nWORKDIR /link/made\nRUN test ! -e /v/secret && stat -c %u {host}/made > /tmp/owner\n\
+             COPY f ../../../../../../../../../../..{host}/executor\nCOPY --from=evil / /\n",
             host = host.display()
         ),
     );
