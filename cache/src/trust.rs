@@ -11,6 +11,8 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
+use crate::IdMap;
+
 const STICKY: u32 = 0o1000;
 const GROUP_WRITES: u32 = 0o020;
 /// The bit with which anyone may write.
@@ -105,14 +107,10 @@ fn has_access_list(directory: &Path) -> bool {
 /// The user that stands for all who have no number in this user namespace, root mostly among them.
 /// A process in such a namespace can't tell them apart.
 fn unmapped() -> Option<u32> {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    // Without /proc all are taken for what they seem.
+    let map = IdMap::of_users().ok()?;
     let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
-    has_unmapped(&map).then(|| overflow.trim().parse().unwrap_or(65534))
-}
-
-fn has_unmapped(map: &str) -> bool {
-    let all = ["0", "0", "4294967295"];
-    !map.is_empty() && !map.lines().any(|line| line.split_whitespace().eq(all))
+    (!map.has_every_id()).then(|| overflow.trim().parse().unwrap_or(65534))
 }
 
 #[cfg(test)]
@@ -136,13 +134,5 @@ mod tests {
         assert!(!all(77), "nothing is known of it");
         assert!(ann.are_members(1000, "", ""), "users may be in another directory than /etc");
         assert!(!Trust { users: vec![0, 1002] }.are_members(1000, GROUPS, USERS));
-    }
-
-    #[test]
-    fn users_without_a_number_are_there_in_a_namespace_that_maps_some() {
-        assert!(!has_unmapped("         0          0 4294967295\n"));
-        assert!(has_unmapped("         0       1000          1\n"));
-        assert!(has_unmapped("0 1000 1\n1 100000 65536\n"));
-        assert!(!has_unmapped(""), "without /proc all are taken for what they seem");
     }
 }

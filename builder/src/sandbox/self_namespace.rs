@@ -17,6 +17,7 @@
 use std::io::{PipeWriter, Read as _, Write as _};
 use std::path::Path;
 
+use cache::IdMap;
 use clap::ValueEnum;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, WaitOptions, chdir, getegid, geteuid, getpid, pivot_root, waitpid};
@@ -103,10 +104,9 @@ fn enter_first(broker: &Broker, user: User) -> Result<Level, SandboxError> {
 /// Whether something may keep root from what root may do: another user namespace than the kernel's
 /// first one, or a filter of system calls.
 fn is_confined() -> bool {
-    const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let has_every_id = read("/proc/self/uid_map").split_whitespace().eq(EVERY_ID);
-    let is_filtered = read("/proc/self/status")
+    let has_every_id = IdMap::of_users().is_ok_and(|map| map.has_every_id());
+    let is_filtered = std::fs::read_to_string("/proc/self/status")
+        .unwrap_or_default()
         .lines()
         .any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() != "0"));
     !has_every_id || is_filtered
@@ -303,8 +303,8 @@ struct OwnIds {
 impl OwnIds {
     /// Must be called before this process enters a namespace.
     fn prepare() -> std::io::Result<Self> {
-        let map = |path| std::fs::read_to_string(path).map(|map| onto_themselves(&map));
-        let (uids, gids) = (map("/proc/self/uid_map")?, map("/proc/self/gid_map")?);
+        let uids = onto_themselves(&IdMap::of_users()?);
+        let gids = onto_themselves(&IdMap::of_groups()?);
         let (mut started, start) = std::io::pipe()?;
         let target = getpid().as_raw_nonzero();
         match fork()? {
@@ -328,13 +328,8 @@ impl OwnIds {
 }
 
 /// The same ids as in `map`, each as itself.
-fn onto_themselves(map: &str) -> String {
-    let ranges = map.lines().filter_map(|line| {
-        let mut fields = line.split_whitespace();
-        let (first, _outside, count) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(format!("{first} {first} {count}\n"))
-    });
-    ranges.collect()
+fn onto_themselves(map: &IdMap) -> String {
+    map.parts().iter().map(|ids| format!("{0} {0} {1}\n", ids.inside, ids.count)).collect()
 }
 
 impl Drop for OwnIds {
@@ -378,7 +373,7 @@ mod tests {
     #[test]
     fn ids_are_mapped_onto_themselves_whatever_they_are_outside() {
         let map = "         0       1000          1\n         1     100000      65536\n";
-        assert_eq!(onto_themselves(map), "0 0 1\n1 1 65536\n");
+        assert_eq!(onto_themselves(&IdMap::parse(map)), "0 0 1\n1 1 65536\n");
     }
 
     #[test]
