@@ -39,6 +39,7 @@ mod error;
 mod examine;
 mod init;
 mod limits;
+mod listener;
 mod message;
 mod mounts;
 mod network;

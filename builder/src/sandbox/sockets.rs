@@ -16,13 +16,14 @@
 //! Where the files belong to an id that the container lacks (an ordinary user's build), and where the
 //! kernel has no listener to give (another one is above us), commands are in the host's namespace.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
 
+use super::listener::{Answer, Listener};
 use super::message::{receive_with_rights, send_with_rights};
 use super::{SandboxError, devices, network, seccomp, single_id};
 
@@ -56,7 +57,7 @@ pub(super) fn enter_own_network() -> Result<(), SandboxError> {
 }
 
 /// Makes the sockets that a command asks for.
-pub(super) struct Sockets(OwnedFd);
+pub(super) struct Sockets(Listener);
 
 /// What the command's process has said before it becomes the command.
 pub(super) enum Said {
@@ -88,51 +89,28 @@ impl AsFd for Sockets {
 impl Sockets {
     /// Makes those that are asked for on a listener.
     pub(super) fn new(listener: OwnedFd) -> Self {
-        Self(listener)
+        Self(Listener::new(listener))
     }
 
     /// Answers one request. A process that was killed meanwhile needs no answer.
     pub(super) fn answer(&self) {
-        // SAFETY: zeroes are a valid value of these plain structures, and what the kernel demands.
-        let mut request: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-        if self.control(libc::SECCOMP_IOCTL_NOTIF_RECV as _, &mut request).is_err() {
-            return;
-        }
-        let given = make(&request).and_then(|socket| self.give(&request, &socket));
-        if let Err(error) = given {
-            let mut refusal = libc::seccomp_notif_resp {
-                id: request.id,
-                val: 0,
-                error: -error.raw_os_error(),
-                flags: 0,
-            };
-            let _gone = self.control(libc::SECCOMP_IOCTL_NOTIF_SEND as _, &mut refusal);
-        }
+        let Some(request) = self.0.receive() else { return };
+        let _gone = self.0.answer(request.id, answer_to(&request));
     }
+}
 
-    /// Puts a socket into the caller's table, whose number is the call's result.
-    fn give(&self, request: &libc::seccomp_notif, socket: &OwnedFd) -> Result<(), Errno> {
-        let closes_on_exec = request.data.args[1] as i32 & libc::SOCK_CLOEXEC != 0;
-        let mut gift = libc::seccomp_notif_addfd {
-            id: request.id,
-            flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
-            srcfd: socket.as_raw_fd() as u32,
-            newfd: 0,
-            newfd_flags: if closes_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
-        };
-        self.control(libc::SECCOMP_IOCTL_NOTIF_ADDFD as _, &mut gift)
-    }
-
-    fn control<T>(&self, request: libc::Ioctl, argument: &mut T) -> Result<(), Errno> {
-        // SAFETY: each request is made with the structure that it names.
-        let result =
-            unsafe { libc::ioctl(self.0.as_raw_fd(), request, std::ptr::from_mut(argument)) };
-        if result < 0 { Err(last_error()) } else { Ok(()) }
+/// The answer to a call that asks for a socket.
+pub(super) fn answer_to(request: &libc::seccomp_notif) -> Answer {
+    let closes_on_exec = request.data.args[1] as i32 & libc::SOCK_CLOEXEC != 0;
+    let flags = if closes_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
+    match make(request) {
+        Ok(socket) => Answer::Descriptor(socket, flags),
+        Err(error) => Answer::Error(error),
     }
 }
 
 /// Makes the socket that a call asks for.
-pub(super) fn make(request: &libc::seccomp_notif) -> Result<OwnedFd, Errno> {
+fn make(request: &libc::seccomp_notif) -> Result<OwnedFd, Errno> {
     // The kernel reads these as 32-bit numbers.
     let [family, kind, protocol] = [0, 1, 2].map(|at| request.data.args[at] as i32);
     let asking = Asking::process(request.pid).ok_or(Errno::PERM)?;

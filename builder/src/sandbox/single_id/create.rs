@@ -16,8 +16,7 @@ use rustix::process::umask;
 
 use super::caller::Place;
 use super::calls::{At, Making, Opening};
-use super::listener::Answer;
-use super::{Asked, Beliefs, DONE, Ids, Reply};
+use super::{Answer, Asked, Beliefs, DONE, Ids, Reply};
 use crate::owners::{Owner, SET_GROUP};
 
 /// Takes away what was made for a caller that did not come to know of it: it will ask again.

@@ -7,8 +7,7 @@ use rustix::io::Errno;
 
 use super::caller::Place;
 use super::calls::At;
-use super::listener::Answer;
-use super::{Asked, Beliefs, DONE};
+use super::{Answer, Asked, Beliefs, DONE};
 use crate::owners::{self, Owner};
 
 /// Makes what a call puts into the caller's memory.

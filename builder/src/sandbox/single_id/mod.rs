@@ -39,7 +39,6 @@ mod caller;
 mod calls;
 mod create;
 mod ids;
-mod listener;
 mod look;
 
 use std::collections::HashMap;
@@ -51,13 +50,13 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::error::OrCannot;
+use super::listener::{Answer, Listener};
 use super::{SandboxError, sockets};
 use crate::owners::{self, Owner};
 use caller::{Caller, View};
 use calls::{Action, At, Call, Calls, Kind, Question};
 use create::Undo;
 use ids::{Change, Known, Quad, UNCHANGED};
-use listener::{Answer, Listener};
 
 pub(super) use caller::name_in_proc;
 pub(super) use calls::program;
@@ -93,7 +92,9 @@ impl Supervisor {
         let Some(notification) = listener.receive() else { return };
         let id = notification.id;
         let reply = match calls.find(&notification.data) {
-            Some(Call { action: Action::MakeSocket, .. }) => make_socket(&notification),
+            Some(Call { action: Action::MakeSocket, .. }) => {
+                Ok(sockets::answer_to(&notification).into())
+            }
             Some(call) => Caller::new(view, &notification, beliefs.has_other_roots)
                 .and_then(|caller| beliefs.act(&Asked { call, caller, listener, id })),
             // The program has nothing else heard.
@@ -181,12 +182,6 @@ impl From<Answer> for Reply {
 }
 
 const DONE: Answer = Answer::Value(0);
-
-fn make_socket(notification: &libc::seccomp_notif) -> Result<Reply, Errno> {
-    let closes_on_exec = notification.data.args[1] as i32 & libc::SOCK_CLOEXEC != 0;
-    let flags = if closes_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
-    Ok(Answer::Descriptor(sockets::make(notification)?, flags).into())
-}
 
 /// What tells a file from all others, also from one that later gets its inode: device, inode and
 /// the time when it was made.

@@ -21,12 +21,6 @@ pub(super) enum Answer {
     Descriptor(OwnedFd, u32),
 }
 
-impl From<Errno> for Answer {
-    fn from(error: Errno) -> Self {
-        Self::Error(error)
-    }
-}
-
 /// Hears the calls of a container.
 pub(super) struct Listener(OwnedFd);
 
