@@ -4,6 +4,7 @@
 //! what can be read in a message, then the digests.
 
 use std::fmt::Write as _;
+use std::process::Command;
 
 use test_support::{Base, Caller, Image, Kind, Session, compile};
 
@@ -193,6 +194,91 @@ fn what_is_wrong_is_refused_as_by_the_kernel() {
              RUN /owners wrong /users > /said/user 2>&1\n",
         )
     });
+}
+
+/// Issue 10, 1, L2: links of the kernel's own, such as `/dev/stdout`, slashes, bounds of `openat2`.
+#[test]
+fn every_form_of_a_path_leads_to_the_same_file_as_for_root() {
+    let image = is_the_same_for_both(|| {
+        program(
+            "RUN mkdir /names && /owners names /names > /said/root 2>&1\n\
+             RUN mkdir -m 777 /users && touch /said/user && chmod 666 /said/user\n\
+             USER 1000:1001\n\
+             RUN /owners names /users > /said/user 2>&1\n",
+        )
+    });
+    assert!(image.text("/said/user").lines().count() > 3000);
+}
+
+/// Issue 10, 1, L2: what nginx's image does with its logs, and its user in them.
+#[test]
+fn logs_that_are_links_to_the_output_are_given_away_and_written_to() {
+    let build = |caller| {
+        let session = busybox(
+            "RUN mkdir /logs && ln -sf /dev/stdout /logs/access && ln -sf /dev/stderr /logs/error && \
+                 ln -s /proc/self/fd/1 /logs/first && chown 5:6 /logs/* && chown -h 7:8 /logs/error\n\
+             USER 5:6\n\
+             RUN echo one > /logs/access && echo two >> /logs/error && echo three | tee /logs/first\n",
+        );
+        let session = session.env("SOURCE_DATE_EPOCH", "1700000000").run_by(caller);
+        let outcome = session.build_with_events(&["-t", "x"]).succeeds();
+        (outcome.steps().step("RUN echo").log.clone(), listing(&session.image("x")))
+    };
+    let (log, users) = build(Caller::WithOneId);
+    assert!(["one", "two", "three"].iter().all(|word| log.contains(word)), "{log}");
+    assert_eq!(users, build(Caller::Root).1);
+}
+
+/// Issue 10, 1, L2: set-user-ID programs that can't be executed, scripts, `no_new_privs`, `nosuid`.
+#[test]
+fn a_program_makes_another_user_of_its_process_only_if_it_is_executed() {
+    let image = is_the_same_for_both(|| {
+        program(
+            "RUN mkdir /programs && cd /programs && for p in plain user group both other \
+                 group-without-execution not-executable; do cp /owners $p; done && \
+                 printf '#!/owners ids\\n' > script && printf '#!/programs/user\\n' > script-of-user && \
+                 printf '#!/absent\\n' > script-of-absent && echo garbage > broken && touch empty && \
+                 mkdir directory && ln -s user link && chgrp 50 group both group-without-execution && \
+                 chown 40 other && chmod 755 script-of-user && chmod 2755 group && \
+                 chmod 2745 group-without-execution && chmod 6755 both && \
+                 chmod 4755 user other script script-of-absent broken empty directory && \
+                 chmod 4644 not-executable\n\
+             RUN cp /owners /dev/shm/user; chmod 4755 /dev/shm/user; /owners become / > /said/become 2>&1\n",
+        )
+    });
+    let said = image.text("/said/become");
+    assert!(said.contains("/programs/user: 1000 0 0, 1000 1000 1000\n"), "{said}");
+}
+
+/// Issue 10, 1, L2.
+#[test]
+fn rights_that_root_keeps_end_with_the_program() {
+    let image = is_the_same_for_both(|| program("RUN /owners rights / > /said/rights 2>&1\n"));
+    let said = image.text("/said/rights");
+    assert!(said.contains("rights: ok") && said.contains("later program: Operation not"), "{said}");
+}
+
+/// Issue 10, 1, L2: kernels before 5.19 end the wait for an answer at each signal.
+#[test]
+fn what_signals_interrupt_is_done_once() {
+    let image = is_the_same_for_both(|| {
+        program("RUN mkdir -m 777 /s && /owners signals /s > /said/signals 2>&1\n")
+    });
+    assert_eq!(image.text("/said/signals"), "two users: ok\nsignals: ok\n");
+}
+
+/// Issue 10, 1, L2: in real time there is no timer slack, in which it is noted who a process is.
+#[test]
+fn a_command_of_a_caller_in_real_time_becomes_another_user() {
+    let session = busybox("RUN su -s /bin/sh www-data -c 'id -u; touch /tmp/f' > /said/id\n");
+    let session = session.run_by(Caller::WithOneId);
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let changed = Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).status();
+    assert!(changed.expect("chrt runs").success(), "no real time here");
+    session.build(&["-t", "x"]).succeeds();
+    let image = session.image("x");
+    assert_eq!(image.text("/said/id"), "33\n");
+    assert_eq!(image.rootfs().file("/tmp/f").access(), "644 33:33");
 }
 
 #[test]

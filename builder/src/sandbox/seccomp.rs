@@ -176,7 +176,7 @@ pub(super) const TABLES: &[Table] = &[Table {
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
 pub(super) const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
-const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+pub(super) const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const UNSUPPORTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
 const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
 const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;

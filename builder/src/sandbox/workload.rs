@@ -179,6 +179,7 @@ impl Workload {
         if self.level != Level::SingleId {
             return Ok(false);
         }
+        leave_real_time();
         let cannot = "set the timer slack";
         set_current_timer_slack(NonZeroU64::new(single_id::USUAL_SLACK)).or_cannot(cannot)?;
         // SAFETY: `close_all_but_streams` has put the socket there.
@@ -248,6 +249,22 @@ fn tell(error: &SandboxError) -> ! {
     let failed = unsafe { BorrowedFd::borrow_raw(FAILURE) };
     let _nobody_reads = rustix::io::write(failed, error.chain().as_bytes());
     end(1)
+}
+
+/// Takes the usual scheduling if the caller's is another one: the kernel keeps no timer slack for what
+/// runs in real time.
+fn leave_real_time() {
+    const REAL_TIME: [libc::c_int; 3] = [libc::SCHED_FIFO, libc::SCHED_RR, libc::SCHED_DEADLINE];
+    // SAFETY: the structure is one number, a zero as that policy demands, and outlives the call. The C
+    // library's own functions do nothing in musl.
+    unsafe {
+        let policy = libc::syscall(libc::SYS_sched_getscheduler, 0)
+            & !libc::c_long::from(libc::SCHED_RESET_ON_FORK);
+        if REAL_TIME.iter().any(|real_time| libc::c_long::from(*real_time) == policy) {
+            let usual: libc::c_int = 0;
+            libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_OTHER, &raw const usual);
+        }
+    }
 }
 
 /// Gives every signal its default action and blocks none.

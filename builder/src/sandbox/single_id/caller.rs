@@ -7,18 +7,21 @@
 //!
 //! Paths are a stranger's. They are walked from the caller's root or directory, the end is opened
 //! as a mere place (`O_PATH`: no pipe blocks, no device is touched), and no link of the kernel's
-//! own is followed, which would lead to what this PID 1 has open. Those that name the caller's own
-//! descriptors are put in terms of its number first, for `/proc/self` is another's here.
+//! own is followed, which would lead to what this PID 1 has open. Where such a link is on the way,
+//! as for `/dev/stdout`, the path is walked [step by step](super::steps).
 
-use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, statx};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, StatxFlags, fstatfs, openat,
+    openat2, statx,
+};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, chroot, fchdir, pidfd_open};
 
 use super::calls::At;
+use super::steps;
 
 /// The kernel's `PATH_MAX`, with the end.
 const LONGEST_PATH: usize = 4096;
@@ -199,74 +202,104 @@ impl<'v> Caller<'v> {
         text.trim().parse().map_err(|_| Errno::INVAL)
     }
 
-    pub(super) fn set_slack(&self, slack: u64) -> Result<(), Errno> {
-        let file = self.open_own("timerslack_ns", OFlags::WRONLY)?;
-        rustix::io::write(&file, slack.to_string().as_bytes()).map(drop)
+    /// Opens its timer slack for [`set_slack`]. The descriptor stays with this thread: a later one
+    /// that gets its number is not reached by it.
+    pub(super) fn open_slack(&self) -> Result<OwnedFd, Errno> {
+        self.open_own("timerslack_ns", OFlags::WRONLY)
+    }
+
+    /// Where the parts of its program are in memory. It changes when another program is executed,
+    /// and a child has its parent's.
+    pub(super) fn layout(&self) -> Result<Layout, Errno> {
+        let text = self.read_own("stat", &mut [0; 1024])?;
+        layout_of(&text).ok_or(Errno::SRCH)
+    }
+
+    /// Whether programs give it no rights: `PR_SET_NO_NEW_PRIVS`.
+    pub(super) fn gains_nothing(&self) -> Result<bool, Errno> {
+        Ok(self.status("NoNewPrivs:")?.as_deref() == Some("1"))
+    }
+
+    /// The number of its process in this `/proc`.
+    pub(super) fn process(&self) -> Result<String, Errno> {
+        self.status("Tgid:")?.ok_or(Errno::SRCH)
+    }
+
+    /// Its name in `/proc`.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn status(&self, field: &str) -> Result<Option<String>, Errno> {
+        let text = self.read_own("status", &mut [0; 4096])?;
+        let value = text.lines().find_map(|line| line.strip_prefix(field));
+        Ok(value.map(|value| value.trim().to_owned()))
+    }
+
+    fn read_own(&self, name: &str, buffer: &mut [u8]) -> Result<String, Errno> {
+        let length = rustix::io::read(self.open_own(name, OFlags::RDONLY)?, &mut *buffer)?;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+
+    /// Whether one of its descriptors is a mere place, which `fchown` refuses.
+    pub(super) fn is_mere_place(&self, descriptor: u32) -> bool {
+        let facts = self.read_own(&format!("fdinfo/{descriptor}"), &mut [0; 256]);
+        let flags = facts
+            .as_deref()
+            .unwrap_or_default()
+            .lines()
+            .find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+        flags.is_some_and(|flags| flags & OFlags::PATH.bits() != 0)
     }
 
     /// The permissions that it takes from what it makes.
     pub(super) fn umask(&self) -> Result<Mode, Errno> {
-        let status = self.open_own("status", OFlags::RDONLY)?;
         // It is the second line.
-        let mut text = [0; 256];
-        let length = rustix::io::read(&status, &mut text)?;
-        let text = String::from_utf8_lossy(&text[..length]);
+        let text = self.read_own("status", &mut [0; 256])?;
         let mask = text.lines().find_map(|line| line.strip_prefix("Umask:"));
         let mask = mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok());
         mask.map(Mode::from_raw_mode).ok_or(Errno::INVAL)
     }
 
     fn open_own(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        openat(CWD, format!("{}/{name}", self.name), flags | OFlags::CLOEXEC, Mode::empty())
+        // Not from the working directory, which is another one while this process has another root.
+        let path = format!("{}/{name}", self.name);
+        openat(self.proc(), path, flags | OFlags::CLOEXEC, Mode::empty())
     }
 
     /// The file that a call is about, if it can be named.
     pub(super) fn place(&self, at: At) -> Result<Place, Errno> {
         match at {
             At::Descriptor(number) => Ok(Place::Descriptor(self.number(number))),
-            At::Path(path) => self.path(AT_CWD, self.string(path)?, true),
-            At::PathOfLink(path) => self.path(AT_CWD, self.string(path)?, false),
-            At::Relative(dir, path) => self.path(self.number(dir), self.string(path)?, true),
+            At::Path(path) => path_at(AT_CWD, self.string(path)?, true),
+            At::PathOfLink(path) => path_at(AT_CWD, self.string(path)?, false),
+            At::Relative(dir, path) => path_at(self.number(dir), self.string(path)?, true),
             At::RelativeWithFlags(dir, path, flags) => {
                 let flags = AtFlags::from_bits_retain(self.number(flags));
                 let follow = !flags.contains(AtFlags::SYMLINK_NOFOLLOW);
                 if !flags.contains(AtFlags::EMPTY_PATH) {
-                    return self.path(self.number(dir), self.string(path)?, follow);
+                    return path_at(self.number(dir), self.string(path)?, follow);
                 }
                 // Newer kernels take no path for an empty one.
                 let is_empty = self.address(path) == 0 || self.string(path)?.is_empty();
                 match (is_empty, self.number(dir)) {
-                    (true, AT_CWD) => self.path(AT_CWD, c".".to_owned(), true),
+                    (true, AT_CWD) => path_at(AT_CWD, c".".to_owned(), true),
                     (true, descriptor) => Ok(Place::Descriptor(descriptor)),
-                    (false, dir) => self.path(dir, self.string(path)?, follow),
+                    (false, dir) => path_at(dir, self.string(path)?, follow),
                 }
-            }
-        }
-    }
-
-    fn path(&self, dir: u32, path: CString, follow: bool) -> Result<Place, Errno> {
-        if path.is_empty() {
-            return Err(Errno::NOENT);
-        }
-        let own = own_part(path.to_bytes(), self.name.as_bytes()).filter(|_| self.has_our_root);
-        let Some(own) = own else { return Ok(Place::Path { dir, path, follow }) };
-        match own_place(&own, follow) {
-            Some(place) => Ok(place),
-            None => {
-                let path = c_string(&[b"/proc/", self.name.as_bytes(), b"/", &own])?;
-                Ok(Place::Path { dir, path, follow })
             }
         }
     }
 
     /// A path by which this PID 1 may look at the place without opening it. It can lead elsewhere if
     /// links of the kernel's own are on the way: nothing may be changed by it. `None` if the
-    /// caller's root is another one.
+    /// caller's root is another one, or if the path is surely over such a link.
     pub(super) fn shortcut(&self, place: &Place) -> Option<CString> {
         let name = self.name.as_bytes();
         let path = match place {
             Place::Descriptor(number) => return self.descriptor(*number).ok(),
             Place::Path { .. } if !self.has_our_root => return None,
+            Place::Path { path, .. } if is_of_kernel(path) => return None,
             Place::Path { path, .. } if is_absolute(path) => return Some(path.clone()),
             Place::Path { dir: AT_CWD, path, .. } => c_string(&[name, b"/cwd/", path.to_bytes()]),
             Place::Path { dir, path, .. } => {
@@ -295,15 +328,55 @@ impl<'v> Caller<'v> {
         }
     }
 
+    /// Opens the directory of a path that is walked within bounds: those of `openat2`.
+    pub(super) fn open_within(
+        &self,
+        place: &Place,
+        bounds: ResolveFlags,
+    ) -> Result<OwnedFd, Errno> {
+        let Place::Path { dir, path, follow } = place else { return self.open(place) };
+        if bounds.is_empty() {
+            return self.open(place);
+        }
+        let is_rooted = is_absolute(path) && !bounds.intersects(SCOPES);
+        let start = self.start(if is_rooted { None } else { Some(*dir) })?;
+        let start = start.as_ref().map_or(CWD, AsFd::as_fd);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = if *follow { flags } else { flags | OFlags::NOFOLLOW };
+        let bounds = bounds | ResolveFlags::NO_MAGICLINKS;
+        self.from_its_root(|| openat2(start, path, flags, Mode::empty(), bounds))
+    }
+
     fn walk(&self, dir: u32, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let dir = match (is_absolute(path), dir) {
-            (true, _) => None,
-            (false, AT_CWD) => Some(self.open_own("cwd", OFlags::PATH)?),
-            (false, number) => Some(self.open(&Place::Descriptor(number))?),
-        };
-        let dir = dir.as_ref().map_or(CWD, AsFd::as_fd);
-        let walk = || openat2(dir, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
-        if self.has_our_root { walk() } else { self.in_its_root(walk) }
+        let start = self.start(if is_absolute(path) { None } else { Some(dir) })?;
+        let dir = start.as_ref().map_or(CWD, AsFd::as_fd);
+        self.from_its_root(|| {
+            let found = openat2(dir, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
+            match found {
+                Ok(file) if !is_in_proc(&file) => Ok(file),
+                // The way may be over a link of the kernel's own, or over `/proc/self`, which is
+                // another process's here.
+                Ok(_) | Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {
+                    let follow = !flags.contains(OFlags::NOFOLLOW);
+                    steps::walk(self, start.as_ref().map(AsFd::as_fd), path.to_bytes(), follow)
+                }
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// The directory in which a path begins; `None` is the root.
+    fn start(&self, dir: Option<u32>) -> Result<Option<OwnedFd>, Errno> {
+        match dir {
+            None => Ok(None),
+            Some(AT_CWD) => self.open_own("cwd", OFlags::PATH).map(Some),
+            Some(number) => self.open(&Place::Descriptor(number)).map(Some),
+        }
+    }
+
+    /// The directory of `/proc` with its own and all other processes.
+    pub(super) fn proc(&self) -> BorrowedFd<'_> {
+        self.view.proc.as_fd()
     }
 
     fn descriptor(&self, number: u32) -> Result<CString, Errno> {
@@ -311,6 +384,11 @@ impl<'v> Caller<'v> {
             return Err(Errno::BADF);
         }
         c_string(&[self.name.as_bytes(), b"/fd/", number.to_string().as_bytes()])
+    }
+
+    /// Works where absolute paths begin at the caller's root.
+    fn from_its_root<T>(&self, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        if self.has_our_root { work() } else { self.in_its_root(work) }
     }
 
     /// Takes the caller's root for a moment. This process has one thread.
@@ -325,7 +403,31 @@ impl<'v> Caller<'v> {
 }
 
 /// `AT_FDCWD` as an argument.
-const AT_CWD: u32 = libc::AT_FDCWD as u32;
+pub(super) const AT_CWD: u32 = libc::AT_FDCWD as u32;
+
+/// What makes a path begin at a directory also if it is absolute.
+pub(super) const SCOPES: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::BENEATH);
+
+/// Where the parts of a program are in memory.
+pub(super) type Layout = [u64; 4];
+
+/// Sets the timer slack of the thread from which `file` was opened.
+pub(super) fn set_slack(file: &OwnedFd, slack: u64) -> Result<(), Errno> {
+    rustix::io::write(file, slack.to_string().as_bytes()).map(drop)
+}
+
+/// Reads `/proc/PID/stat`.
+fn layout_of(stat: &str) -> Option<Layout> {
+    /// Of code, stack, data and heap: the fields 26, 28, 45 and 47, of which the third is the
+    /// first behind the program's name.
+    const BEGINNINGS: [usize; 4] = [26 - 3, 28 - 3, 45 - 3, 47 - 3];
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let mut layout = [0; 4];
+    for (address, at) in layout.iter_mut().zip(BEGINNINGS) {
+        *address = fields.get(at)?.parse().ok()?;
+    }
+    Some(layout)
+}
 
 /// What a call names.
 #[derive(Debug, PartialEq, Eq)]
@@ -340,15 +442,31 @@ impl Place {
         matches!(self, Self::Path { follow: false, .. })
     }
 
-    /// The place that a link in this directory leads to.
-    pub(super) fn join(&self, target: &CStr) -> Self {
+    /// The place that a link in this directory leads to, if a way within such bounds is over it.
+    pub(super) fn join(&self, target: &CStr, bounds: ResolveFlags) -> Self {
         match self {
             Self::Path { dir, path, .. } if !is_absolute(target) => {
                 let path = c_string(&[path.to_bytes(), b"/", target.to_bytes()]);
                 Self::Path { dir: *dir, path: path.unwrap_or_default(), follow: true }
             }
+            Self::Path { dir, .. } if bounds.intersects(SCOPES) => {
+                Self::Path { dir: *dir, path: target.to_owned(), follow: true }
+            }
             _ => Self::Path { dir: AT_CWD, path: target.to_owned(), follow: true },
         }
+    }
+
+    /// The same, but a link at its end is not followed.
+    pub(super) fn unfollowed(self) -> Self {
+        match self {
+            Self::Path { dir, path, .. } => Self::Path { dir, path, follow: false },
+            descriptor @ Self::Descriptor(_) => descriptor,
+        }
+    }
+
+    /// Whether only a directory can be there.
+    pub(super) fn ends_in_slash(&self) -> bool {
+        matches!(self, Self::Path { path, .. } if path.to_bytes().ends_with(b"/"))
     }
 
     /// The directory that it is in, and its name there; `None` if it has no name of its own.
@@ -367,48 +485,24 @@ impl Place {
     }
 }
 
-/// What follows the caller's own directory in a path that begins with it. `/dev` is ours, and so are
-/// the links to descriptors in it.
-fn own_part<'p>(path: &'p [u8], own: &[u8]) -> Option<Cow<'p, [u8]>> {
-    if let Some(rest) = path.strip_prefix(b"/proc/") {
-        let slash = rest.iter().position(|byte| *byte == b'/')?;
-        let (process, rest) = (&rest[..slash], &rest[slash + 1..]);
-        let is_own = process == b"self" || process == b"thread-self" || process == own;
-        return is_own.then_some(Cow::Borrowed(rest));
+/// The place at a path.
+pub(super) fn path_at(dir: u32, path: CString, follow: bool) -> Result<Place, Errno> {
+    if path.is_empty() {
+        return Err(Errno::NOENT);
     }
-    let name = path.strip_prefix(b"/dev/")?;
-    let stream = [&b"stdin"[..], b"stdout", b"stderr"].iter().position(|known| *known == name);
-    match stream {
-        Some(number) => Some(Cow::Owned(format!("fd/{number}").into_bytes())),
-        None => name.starts_with(b"fd/").then_some(Cow::Borrowed(name)),
-    }
+    Ok(Place::Path { dir, path, follow })
 }
 
-/// The place that a path in the caller's own directory of `/proc` leads to, if the way is over a link
-/// of the kernel's own.
-fn own_place(path: &[u8], follow: bool) -> Option<Place> {
-    let place = |dir, rest: &[u8]| {
-        let path = CString::new(if rest.is_empty() { b"." } else { rest }).ok()?;
-        Some(Place::Path { dir, path, follow })
-    };
-    if let Some(rest) = path.strip_prefix(b"cwd/") {
-        return place(AT_CWD, without_slashes(rest));
-    }
-    if let Some(rest) = path.strip_prefix(b"root/") {
-        return place(AT_CWD, &[b"/", rest].concat());
-    }
-    let path = path.strip_prefix(b"fd/")?;
-    let end = path.iter().position(|byte| *byte == b'/');
-    let number = std::str::from_utf8(&path[..end.unwrap_or(path.len())]).ok()?.parse().ok()?;
-    match end {
-        Some(end) => place(number, without_slashes(&path[end..])),
-        None => follow.then_some(Place::Descriptor(number)),
-    }
+/// Whether a path begins where the kernel keeps links of its own.
+fn is_of_kernel(path: &CStr) -> bool {
+    let mut names = path.to_bytes().split(|byte| *byte == b'/');
+    let first = names.find(|name| !matches!(*name, b"" | b"."));
+    is_absolute(path) && matches!(first, Some(b"proc" | b"dev"))
 }
 
-fn without_slashes(path: &[u8]) -> &[u8] {
-    let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
-    &path[start..]
+/// Whether a file is one of `/proc`.
+pub(super) fn is_in_proc(file: impl AsFd) -> bool {
+    fstatfs(file).is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC)
 }
 
 fn is_absolute(path: &CStr) -> bool {
@@ -471,35 +565,36 @@ mod tests {
 
     #[test]
     fn a_link_leads_on_from_its_directory_or_the_root() {
-        assert_eq!(path("a/").join(c"../b"), path("a//../b"));
-        assert_eq!(path("a/").join(c"/b"), path("/b"));
+        assert_eq!(path("a/").join(c"../b", ResolveFlags::empty()), path("a//../b"));
+        assert_eq!(path("a/").join(c"/b", ResolveFlags::empty()), path("/b"));
     }
 
     #[test]
-    fn only_the_callers_own_directory_is_its_own() {
-        let own = |path: &str| {
-            own_part(path.as_bytes(), b"42").map(|rest| String::from_utf8_lossy(&rest).into_owned())
-        };
-        for path in ["/proc/self/fd/3", "/proc/42/fd/3", "/proc/thread-self/fd/3", "/dev/fd/3"] {
-            assert_eq!(own(path).as_deref(), Some("fd/3"), "{path}");
+    fn a_link_stays_within_the_bounds_of_its_path() {
+        let inside = Place::Path { dir: 3, path: c"a/".to_owned(), follow: true };
+        let target = Place::Path { dir: 3, path: c"/b".to_owned(), follow: true };
+        assert_eq!(inside.join(c"/b", ResolveFlags::IN_ROOT), target);
+        assert_eq!(inside.join(c"/b", ResolveFlags::NO_XDEV), path("/b"));
+    }
+
+    #[test]
+    fn a_path_over_links_of_the_kernel_is_known_however_it_is_written() {
+        let is = |path: &str| is_of_kernel(&CString::new(path).unwrap());
+        for path in ["/proc/self/fd/3", "//proc//self/fd", "/./dev/stdout", "/proc"] {
+            assert!(is(path), "{path}");
         }
-        assert_eq!(own("/dev/stderr").as_deref(), Some("fd/2"));
-        for path in ["/proc/1/fd/3", "/proc/421/fd/3", "/proc/self", "/dev/null", "/dev/fdx", "a"] {
-            assert_eq!(own(path), None, "{path}");
+        for path in ["/process", "proc/self", "/etc/proc", "/"] {
+            assert!(!is(path), "{path}");
         }
     }
 
     #[test]
-    fn links_of_the_kernel_are_followed_only_where_the_caller_has_them() {
-        let place = |path: &str| own_place(path.as_bytes(), true);
-        assert_eq!(place("fd/3"), Some(Place::Descriptor(3)));
-        let inside = Place::Path { dir: 3, path: c"1/fd/5".to_owned(), follow: true };
-        assert_eq!(place("fd/3//1/fd/5"), Some(inside));
-        assert_eq!(place("cwd/a"), Some(path("a")));
-        assert_eq!(place("root/a"), Some(path("/a")));
-        for other in ["status", "fd/x", "task/1/fd/3", "exe", "fd"] {
-            assert_eq!(place(other), None, "{other}");
-        }
-        assert_eq!(own_place(b"fd/3", false), None, "the link itself is a file of /proc");
+    fn the_layout_of_a_program_is_read_behind_its_name() {
+        let fields: Vec<String> = (3..=52).map(|field: u32| field.to_string()).collect();
+        let stat = format!("42 (a) 1 (b)) {}\n", fields.join(" "));
+        assert_eq!(layout_of(&stat), Some([26, 28, 45, 47]));
+        assert_eq!(layout_of("42 (a) R 1"), None);
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(layout_of(&own).unwrap().iter().all(|address| *address != 0), "{own}");
     }
 }

@@ -14,7 +14,7 @@ use libc::{seccomp_data, sock_filter};
 use super::ids::Change;
 use crate::sandbox::seccomp::{
     ALLOW, ASKED_FOR, BPF_JEQ, BPF_JGE, OFFSET_OF_ARCHITECTURE, OFFSET_OF_ARGUMENTS,
-    OFFSET_OF_NUMBER, TABLES, Table, X32_BIT, answer, jump, load, mask, skip,
+    OFFSET_OF_NUMBER, REFUSE, TABLES, Table, X32_BIT, answer, jump, load, mask, skip,
 };
 
 /// Which file a call is about; the numbers are those of arguments.
@@ -86,8 +86,12 @@ pub(super) enum Action {
     AskGroups,
     Open(At, Opening),
     Make(At, Making),
-    /// To say, in an argument, whether rights are kept when root becomes a user.
-    KeepRights(usize),
+    /// To say whether rights are kept when root becomes a user, among much else.
+    Control,
+    /// To be scheduled otherwise, by a structure.
+    Schedule,
+    /// The same by a number, of which nothing is heard: the program refuses what it must.
+    ScheduleByNumber,
     /// To execute a program.
     Execute(At),
     /// To take another root.
@@ -121,7 +125,9 @@ const COMMON: &[(&str, Action)] = &[
     ("symlinkat", Make(Relative(1, 2), Making::Link(0))),
     ("mknod", Make(Path(0), Making::Node(1))),
     ("mknodat", Make(Relative(0, 1), Making::Node(2))),
-    ("prctl", KeepRights(1)),
+    ("prctl", Control),
+    ("sched_setattr", Schedule),
+    ("sched_setscheduler", ScheduleByNumber),
     ("execve", Execute(Path(0))),
     ("execveat", Execute(RelativeWithFlags(0, 1, 4))),
     ("chroot", ChangeRoot),
@@ -207,6 +213,13 @@ fn calls_of(table: &Table) -> Vec<(u32, Call)> {
 
 const NOTIFY: u32 = libc::SECCOMP_RET_USER_NOTIF;
 
+/// Policies of scheduling for which the kernel keeps no timer slack.
+pub(super) const REAL_TIME: [u32; 3] =
+    [libc::SCHED_FIFO as u32, libc::SCHED_RR as u32, libc::SCHED_DEADLINE as u32];
+
+/// Says that a call has succeeded, which is not made.
+const IGNORE: u32 = libc::SECCOMP_RET_ERRNO;
+
 /// Flags with which a file may come into being. The second has a bit of its own and another's.
 const MAY_CREATE: u32 = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
 
@@ -263,7 +276,17 @@ impl Condition {
             Action::Open(_, Opening::Flags(argument)) => {
                 vec![Self { argument, bits: MAY_CREATE, value: 0, then: ALLOW }]
             }
-            Action::KeepRights(_) => vec![is(0, libc::PR_SET_KEEPCAPS)],
+            // The slack says who a process is, see `Known`.
+            Action::Control => vec![
+                is(0, libc::PR_SET_KEEPCAPS),
+                is(0, libc::PR_SET_SECUREBITS),
+                Self { then: IGNORE, ..is(0, libc::PR_SET_TIMERSLACK) },
+            ],
+            Action::ScheduleByNumber => {
+                let bits = !(libc::SCHED_RESET_ON_FORK as u32);
+                let refused = |value| Self { argument: 1, bits, value, then: REFUSE };
+                REAL_TIME.map(refused).to_vec()
+            }
             Action::MakeSocket if hears_sockets => ASKED_FOR.map(|family| is(0, family)).to_vec(),
             _ => vec![],
         }
@@ -272,7 +295,7 @@ impl Condition {
     /// The answer where no condition holds.
     fn otherwise(action: Action) -> u32 {
         match action {
-            Action::KeepRights(_) | Action::MakeSocket => ALLOW,
+            Action::Control | Action::ScheduleByNumber | Action::MakeSocket => ALLOW,
             _ => NOTIFY,
         }
     }
@@ -310,7 +333,20 @@ mod tests {
     fn a_process_that_wants_to_keep_its_rights_is_heard() {
         let control = |option: i32| decide(&TABLES[0], "prctl", [option as u64, 1, 0]);
         assert_eq!(control(libc::PR_SET_KEEPCAPS), NOTIFY);
+        assert_eq!(control(libc::PR_SET_SECUREBITS), NOTIFY);
         assert_eq!(control(libc::PR_SET_NAME), ALLOW);
+    }
+
+    #[test]
+    fn nothing_takes_the_timer_slack_from_a_process() {
+        let set = [libc::PR_SET_TIMERSLACK as u64, 1, 0];
+        assert_eq!(decide(&TABLES[0], "prctl", set), IGNORE);
+        let schedule =
+            |policy: i32| decide(&TABLES[0], "sched_setscheduler", [0, policy as u64, 0]);
+        assert_eq!(schedule(libc::SCHED_FIFO), REFUSE);
+        assert_eq!(schedule(libc::SCHED_RR | libc::SCHED_RESET_ON_FORK), REFUSE);
+        assert_eq!(schedule(libc::SCHED_BATCH), ALLOW);
+        assert_eq!(decide(&TABLES[0], "sched_setattr", [0; 3]), NOTIFY);
     }
 
     #[test]

@@ -8,26 +8,39 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, fstat, mkdirat, mknodat, openat, readlinkat, stat, statat,
-    symlinkat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat, openat2,
+    readlinkat, stat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::umask;
 
-use super::caller::Place;
+use super::caller::{Place, is_in_proc};
 use super::calls::{At, Making, Opening};
-use super::{Answer, Asked, Beliefs, DONE, Ids, Reply};
+use super::{Answer, Asked, Beliefs, DONE, Ids, Reply, Undo};
 use crate::owners::{Owner, SET_GROUP};
 
-/// Takes away what was made for a caller that did not come to know of it: it will ask again.
-pub(super) struct Undo {
+/// Something made for a caller that may not come to know of it.
+pub(super) struct Made {
     spot: Spot,
     flags: AtFlags,
+    identity: (u64, u64),
 }
 
-impl Undo {
-    pub(super) fn run(&self) {
-        let _gone_already = unlinkat(&self.spot.dir, &self.spot.name, self.flags);
+impl Made {
+    fn new(spot: Spot, made: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let stat = fstat(made)?;
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        Ok(Self { spot, flags, identity: (stat.st_dev, stat.st_ino) })
+    }
+
+    /// Takes it away, if it is still there.
+    pub(super) fn remove(&self) {
+        let Spot { dir, name } = &self.spot;
+        let found = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        if found.is_ok_and(|found| (found.st_dev, found.st_ino) == self.identity) {
+            let _gone_already = unlinkat(dir, name, self.flags);
+        }
     }
 }
 
@@ -41,6 +54,31 @@ struct Spot {
 struct Open {
     flags: OFlags,
     mode: Mode,
+    /// How the way there is restricted.
+    bounds: ResolveFlags,
+    /// Whether flags that mean nothing are refused.
+    is_strict: bool,
+}
+
+impl Open {
+    /// Makes the file `name`, or fails if there is one.
+    fn make(&self, dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+        let ours = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.open(dir, name, self.flags | ours)
+    }
+
+    fn open(&self, dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+        match self.is_strict {
+            true => openat2(dir, name, flags, self.mode, ResolveFlags::empty()),
+            false => openat(dir, name, flags, self.mode),
+        }
+    }
+
+    /// Whether a link at the end of the path is followed to a file that is to be made.
+    fn follows_links(&self) -> bool {
+        !self.flags.intersects(OFlags::EXCL | OFlags::NOFOLLOW)
+            && !self.bounds.contains(ResolveFlags::NO_SYMLINKS)
+    }
 }
 
 /// Why something was not made here.
@@ -85,13 +123,12 @@ impl Beliefs {
         }
         let place = asked.caller.place(at)?;
         if how.flags.contains(OFlags::TMPFILE) {
-            return self.open_nameless(asked, &place, &how);
+            return self.open_nameless(asked, place, &how);
         }
-        let place = if how.flags.contains(OFlags::EXCL) { place } else { behind(asked, place)? };
-        let (spot, owner) = self.spot(asked, &place)?;
-        let ours = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file =
-            with_umask_of(asked, || openat(&spot.dir, &spot.name, how.flags | ours, how.mode));
+        refuse_slash(&place)?;
+        let place = if how.follows_links() { behind(asked, place, how.bounds)? } else { place };
+        let (spot, owner) = self.spot(asked, &place, how.bounds)?;
+        let file = with_umask_of(asked, || how.make(spot.dir.as_fd(), &spot.name));
         let file = match file {
             Err(Errno::EXIST) if how.flags.contains(OFlags::EXCL) => {
                 return Ok(Answer::Error(Errno::EXIST).into());
@@ -99,23 +136,24 @@ impl Beliefs {
             // There is one: the kernel opens it.
             file => file?,
         };
-        let undo = Undo { spot, flags: AtFlags::empty() };
+        let made = Made::new(spot, file.as_fd())?;
         Ok(match self.note(file.as_fd(), owner) {
-            Ok(()) => Reply { answer: handed_over(file, &how), undo: Some(undo) },
-            Err(error) => undone(undo, error),
+            Ok(()) => Reply { answer: handed_over(file, &how), undo: Some(Undo::Made(made)) },
+            Err(error) => undone(&made, error),
         })
     }
 
     fn open_nameless(
         &mut self,
         asked: &Asked<'_>,
-        place: &Place,
+        place: Place,
         how: &Open,
     ) -> Result<Reply, Failure> {
-        let dir = asked.caller.open(place)?;
+        let place = if how.flags.contains(OFlags::NOFOLLOW) { place.unfollowed() } else { place };
+        let dir = asked.caller.open_within(&place, how.bounds)?;
         let owner = self.owner_in(asked, dir.as_fd())?;
         let flags = how.flags | OFlags::CLOEXEC;
-        let file = with_umask_of(asked, || openat(&dir, c".", flags, how.mode))?;
+        let file = with_umask_of(asked, || how.open(dir.as_fd(), c".", flags))?;
         self.note(file.as_fd(), owner)?;
         Ok(handed_over(file, how).into())
     }
@@ -126,7 +164,11 @@ impl Beliefs {
     }
 
     fn try_to_make(&mut self, asked: &Asked<'_>, at: At, making: Making) -> Result<Reply, Failure> {
-        let (spot, owner) = self.spot(asked, &asked.caller.place(at)?)?;
+        let place = asked.caller.place(at)?;
+        if !matches!(making, Making::Directory(_)) {
+            refuse_slash(&place)?;
+        }
+        let (spot, owner) = self.spot(asked, &place, ResolveFlags::empty())?;
         let (dir, name) = (spot.dir.as_fd(), &*spot.name);
         match making {
             Making::Directory(mode) => {
@@ -144,19 +186,21 @@ impl Beliefs {
             }
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let noted =
-            openat(dir, name, flags, Mode::empty()).and_then(|made| self.note(made.as_fd(), owner));
-        let is_directory = matches!(making, Making::Directory(_));
-        let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        let undo = Undo { spot, flags };
-        Ok(match noted {
-            Ok(()) => Reply { answer: DONE, undo: Some(undo) },
-            Err(error) => undone(undo, error),
+        let file = openat(dir, name, flags, Mode::empty())?;
+        let made = Made::new(spot, file.as_fd())?;
+        Ok(match self.note(file.as_fd(), owner) {
+            Ok(()) => Reply { answer: DONE, undo: Some(Undo::Made(made)) },
+            Err(error) => undone(&made, error),
         })
     }
 
     /// Where something new goes, and its owner.
-    fn spot(&self, asked: &Asked<'_>, place: &Place) -> Result<(Spot, Owner), Failure> {
+    fn spot(
+        &self,
+        asked: &Asked<'_>,
+        place: &Place,
+        bounds: ResolveFlags,
+    ) -> Result<(Spot, Owner), Failure> {
         let (above, name) = place.split().ok_or(Failure::Kernels)?;
         if self.ids_of(&asked.caller).makes_what_is_roots()
             && let Some(path) = asked.caller.shortcut(&above)
@@ -164,7 +208,11 @@ impl Beliefs {
         {
             return Err(Failure::Kernels);
         }
-        let dir = asked.caller.open(&above)?;
+        let dir = asked.caller.open_within(&above, bounds)?;
+        // Nothing is made there, nor is it this process's own directory that the caller means.
+        if is_in_proc(&dir) {
+            return Err(Failure::Kernels);
+        }
         let is_there = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
         let owner = self.owner_in(asked, dir.as_fd()).map_err(|failure| match failure {
             // That is the first thing that the kernel finds out.
@@ -178,6 +226,9 @@ impl Beliefs {
     fn owner_in(&self, asked: &Asked<'_>, dir: BorrowedFd<'_>) -> Result<Owner, Failure> {
         let ids = self.ids_of(&asked.caller);
         let (owner, mode) = (self.owner_of(dir)?, fstat(dir)?.st_mode);
+        if FileType::from_raw_mode(mode) != FileType::Directory {
+            return Err(Failure::Kernels);
+        }
         if !may_write(ids, owner, mode) {
             return Err(Failure::Answer(Errno::ACCESS));
         }
@@ -190,18 +241,30 @@ impl Beliefs {
 }
 
 /// The place to which a link leads that ends in nothing; else the place itself.
-fn behind(asked: &Asked<'_>, mut place: Place) -> Result<Place, Errno> {
+fn behind(asked: &Asked<'_>, mut place: Place, bounds: ResolveFlags) -> Result<Place, Failure> {
     /// As many as the kernel follows.
     const MOST_LINKS: usize = 40;
     for _ in 0..MOST_LINKS {
+        refuse_slash(&place)?;
         let Some((above, name)) = place.split() else { return Ok(place) };
-        let dir = asked.caller.open(&above)?;
-        match readlinkat(&dir, &name, Vec::new()) {
-            Ok(target) => place = above.join(&target),
-            Err(_) => return Ok(place),
+        let dir = asked.caller.open_within(&above, bounds)?;
+        let Ok(target) = readlinkat(&dir, &name, Vec::new()) else { return Ok(place) };
+        // It leads to something that there is, such as `/dev/stdout`: the kernel opens it.
+        if is_in_proc(&dir) {
+            return Err(Failure::Kernels);
         }
+        // A link to the root crosses from one mount to another, says the kernel.
+        if target.to_bytes().starts_with(b"/") && bounds.contains(ResolveFlags::NO_XDEV) {
+            return Err(Failure::Kernels);
+        }
+        place = above.join(&target, bounds);
     }
-    Err(Errno::LOOP)
+    Err(Failure::Kernels)
+}
+
+/// Leaves to the kernel what can only be a directory.
+fn refuse_slash(place: &Place) -> Result<(), Failure> {
+    if place.ends_in_slash() { Err(Failure::Kernels) } else { Ok(()) }
 }
 
 /// Whether a process with these ids may write to a directory.
@@ -216,8 +279,8 @@ fn may_write(ids: &Ids, (uid, gid): Owner, mode: u32) -> bool {
     mode >> shift & WRITE_AND_SEARCH == WRITE_AND_SEARCH
 }
 
-fn undone(undo: Undo, error: Errno) -> Reply {
-    undo.run();
+fn undone(made: &Made, error: Errno) -> Reply {
+    made.remove();
     Answer::Error(error).into()
 }
 
@@ -229,19 +292,32 @@ fn how_to_open(asked: &Asked<'_>, opening: Opening) -> Result<Open, Errno> {
         }
         Opening::How(how) => return how_of_structure(asked, how),
     };
-    Ok(Open { flags: OFlags::from_bits_retain(flags), mode: Mode::from_raw_mode(mode) })
+    Ok(Open {
+        flags: OFlags::from_bits_retain(flags),
+        mode: Mode::from_raw_mode(mode),
+        bounds: ResolveFlags::empty(),
+        is_strict: false,
+    })
 }
 
-/// Reads a `struct open_how`. One that restricts the way is left to the kernel.
+/// Reads a `struct open_how`. What the kernel will refuse is left to it, and what a later one adds.
 fn how_of_structure(asked: &Asked<'_>, how: usize) -> Result<Open, Errno> {
     let mut numbers = [[0; 8]; 3];
-    asked.caller.read(asked.caller.address(how), numbers.as_flattened_mut())?;
-    let [flags, mode, resolve] = numbers.map(u64::from_ne_bytes);
-    let flags = OFlags::from_bits_retain(flags as u32);
-    if resolve != 0 || !flags.intersects(OFlags::CREATE | OFlags::TMPFILE) {
+    if asked.caller.address(how + 1) != size_of_val(&numbers) as u64 {
         return Err(Errno::INVAL);
     }
-    Ok(Open { flags, mode: Mode::from_raw_mode(mode as u32) })
+    asked.caller.read(asked.caller.address(how), numbers.as_flattened_mut())?;
+    let [flags, mode, resolve] = numbers.map(u64::from_ne_bytes);
+    let narrow = |number| u32::try_from(number).map_err(|_| Errno::INVAL);
+    let how = Open {
+        flags: OFlags::from_bits_retain(narrow(flags)?),
+        mode: Mode::from_raw_mode(narrow(mode)?),
+        bounds: ResolveFlags::from_bits(resolve).ok_or(Errno::INVAL)?,
+        is_strict: true,
+    };
+    let makes = how.flags.intersects(OFlags::CREATE | OFlags::TMPFILE);
+    let is_answered_at_once = how.bounds.contains(ResolveFlags::CACHED);
+    if makes && !is_answered_at_once { Ok(how) } else { Err(Errno::INVAL) }
 }
 
 fn handed_over(file: OwnedFd, how: &Open) -> Answer {

@@ -1,6 +1,10 @@
 //! The ids that a process believes it has, and the kernel's rules for changing them.
 
+use std::rc::Rc;
+
 use rustix::io::Errno;
+
+use super::caller::Layout;
 
 /// An argument that leaves an id as it is.
 pub(super) const UNCHANGED: u32 = u32::MAX;
@@ -11,9 +15,11 @@ pub(in crate::sandbox) struct Ids {
     pub(super) user: Quad,
     pub(super) group: Quad,
     /// Sorted, as the kernel tells them.
-    groups: Vec<u32>,
-    /// Whether root that becomes a user is to keep its rights.
+    groups: Rc<[u32]>,
+    /// Whether root that becomes a user is to keep its rights, until it executes a program.
     keeps_rights: bool,
+    /// The same, also for later programs: `SECBIT_NO_SETUID_FIXUP`.
+    is_never_fixed: bool,
     /// Whether it has kept them.
     has_kept_rights: bool,
 }
@@ -24,8 +30,9 @@ impl Ids {
         let ids = Self {
             user: Quad::all(uid),
             group: Quad::all(gid),
-            groups: vec![],
+            groups: Rc::new([]),
             keeps_rights: false,
+            is_never_fixed: false,
             has_kept_rights: false,
         };
         ids.with_groups(groups)
@@ -34,7 +41,7 @@ impl Ids {
     /// The same with other supplementary groups.
     pub(super) fn with_groups(mut self, mut groups: Vec<u32>) -> Self {
         groups.sort_unstable();
-        self.groups = groups;
+        self.groups = groups.into();
         self
     }
 
@@ -48,10 +55,18 @@ impl Ids {
         Self { keeps_rights, ..self.clone() }
     }
 
+    /// The same after `PR_SET_SECUREBITS`.
+    pub(super) fn with_secure_bits(&self, bits: u32) -> Self {
+        let has = |bit: i32| bits & bit as u32 != 0;
+        let keeps_rights = has(libc::SECBIT_KEEP_CAPS);
+        Self { keeps_rights, is_never_fixed: has(libc::SECBIT_NO_SETUID_FIXUP), ..self.clone() }
+    }
+
     /// The same as another user.
     pub(super) fn with_user(&self, user: Quad) -> Self {
         let was_root = self.user.is_in_part(0) || self.has_kept_rights;
-        let has_kept_rights = was_root && self.keeps_rights && !user.is_in_part(0);
+        let keeps_rights = self.keeps_rights || self.is_never_fixed;
+        let has_kept_rights = was_root && keeps_rights && !user.is_in_part(0);
         Self { user, has_kept_rights, ..self.clone() }
     }
 
@@ -70,9 +85,11 @@ impl Ids {
         (self.user.file, self.group.file) == (0, 0)
     }
 
-    /// Whether nothing but root is among them.
-    pub(super) fn is_root_alone(&self) -> bool {
+    /// Whether nothing but root is among them, and no right is kept.
+    pub(super) fn is_plain_root(&self) -> bool {
         (self.user, self.group) == (Quad::all(0), Quad::all(0))
+            && !self.keeps_rights
+            && !self.has_kept_rights
     }
 
     /// Whether `gid` is a group of its own.
@@ -85,9 +102,9 @@ impl Ids {
         Self {
             user: self.user.executed_as(user),
             group: self.group.executed_as(group),
-            groups: self.groups.clone(),
             keeps_rights: false,
             has_kept_rights: false,
+            ..self.clone()
         }
     }
 }
@@ -211,10 +228,42 @@ fn or(id: u32, before: u32) -> u32 {
 /// Which of them a process has is noted in the process itself, in a number that the kernel passes
 /// on from parents to children and from program to program, and that this PID 1 may set: its timer
 /// slack. Nothing need be known of forks, and a number of a process that is used again means
-/// nothing. A billionth of a second more or less is felt nowhere. A command that sets its own slack
-/// becomes the container's user again.
+/// nothing. Some billionths of a second more or less are felt nowhere. A command can't set its own
+/// slack, nor run in real time, where the kernel has none (see [`calls`](super::calls)).
+///
+/// A number may also stand for an attempt to execute a program that makes another user of its
+/// process, see [`programs`](super::programs).
 #[derive(Debug)]
-pub(super) struct Known(Vec<Ids>);
+pub(super) struct Known {
+    ids: Vec<Ids>,
+    /// How many supplementary groups are in memory for them.
+    groups: usize,
+    /// The latest ones; the place of the oldest is taken by the next.
+    attempts: Vec<Attempt>,
+    next_attempt: usize,
+}
+
+/// An attempt to execute a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    layout: Layout,
+    before: u64,
+    after: u64,
+}
+
+impl Attempt {
+    /// The slack of a process with this attempt whose program is laid out so.
+    pub(super) fn slack_with(self, layout: Layout) -> u64 {
+        if layout == self.layout { self.before } else { self.after }
+    }
+}
+
+/// What a timer slack stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found<'a> {
+    Ids(&'a Ids),
+    Attempt(Attempt),
+}
 
 /// The kernel's usual slack, in nanoseconds; the number of the ids is added to it.
 pub(in crate::sandbox) const USUAL_SLACK: u64 = 50_000;
@@ -223,36 +272,93 @@ impl Known {
     /// More than any build needs: a slack that grows without end would be felt some day.
     const MOST: usize = 10_000;
 
+    /// Four megabytes of them.
+    const MOST_GROUPS: usize = 1 << 20;
+
+    /// How many attempts may be undecided at once.
+    const MOST_ATTEMPTS: usize = 1_000;
+
+    /// The slack of the first attempt.
+    const ATTEMPTS: u64 = USUAL_SLACK + Self::MOST as u64;
+
     pub(super) fn new(first: Ids) -> Self {
-        Self(vec![first])
+        Self { groups: first.groups.len(), ids: vec![first], attempts: vec![], next_attempt: 0 }
     }
 
     /// Whether all processes have the same.
     pub(super) fn is_one(&self) -> bool {
-        self.0.len() == 1
+        self.ids.len() == 1
     }
 
     pub(super) fn first(&self) -> &Ids {
-        &self.0[0]
+        &self.ids[0]
     }
 
-    /// Those that a process with this slack has.
+    /// Whether a process may have an attempt that is not decided.
+    pub(super) fn has_attempts(&self) -> bool {
+        !self.attempts.is_empty()
+    }
+
+    /// What a process with this slack has.
+    pub(super) fn find(&self, slack: u64) -> Found<'_> {
+        let number = |first: u64| usize::try_from(slack.checked_sub(first)?).ok();
+        let attempt = number(Self::ATTEMPTS).and_then(|number| self.attempts.get(number));
+        let ids = || number(USUAL_SLACK).and_then(|number| self.ids.get(number));
+        match attempt {
+            Some(attempt) => Found::Attempt(*attempt),
+            None => Found::Ids(ids().unwrap_or(self.first())),
+        }
+    }
+
+    /// The ids of a process with this slack.
     pub(super) fn of_slack(&self, slack: u64) -> &Ids {
-        let number = slack.checked_sub(USUAL_SLACK).and_then(|number| usize::try_from(number).ok());
-        number.and_then(|number| self.0.get(number)).unwrap_or(&self.0[0])
+        match self.find(slack) {
+            Found::Ids(ids) => ids,
+            Found::Attempt(Attempt { before, .. }) => match self.find(before) {
+                Found::Ids(ids) => ids,
+                Found::Attempt(_) => self.first(),
+            },
+        }
     }
 
     /// The slack for a process that has them from now on.
     pub(super) fn slack_for(&mut self, ids: Ids) -> Result<u64, Errno> {
-        let number = match self.0.iter().position(|known| *known == ids) {
+        let number = match self.ids.iter().position(|known| *known == ids) {
             Some(number) => number,
-            None if self.0.len() >= Self::MOST => return Err(Errno::AGAIN),
-            None => {
-                self.0.push(ids);
-                self.0.len() - 1
-            }
+            None => self.add(ids)?,
         };
         Ok(USUAL_SLACK + number as u64)
+    }
+
+    fn add(&mut self, mut ids: Ids) -> Result<usize, Errno> {
+        if self.ids.len() >= Self::MOST {
+            return Err(Errno::AGAIN);
+        }
+        match self.ids.iter().find(|known| known.groups == ids.groups) {
+            Some(known) => ids.groups = known.groups.clone(),
+            None if self.groups + ids.groups.len() > Self::MOST_GROUPS => return Err(Errno::NOMEM),
+            None => self.groups += ids.groups.len(),
+        }
+        self.ids.push(ids);
+        Ok(self.ids.len() - 1)
+    }
+
+    /// The slack for a process with the slack `before` that will have the ids `after` if its program,
+    /// laid out so, is followed by another one.
+    pub(super) fn slack_for_attempt(
+        &mut self,
+        before: u64,
+        after: Ids,
+        layout: Layout,
+    ) -> Result<u64, Errno> {
+        let attempt = Attempt { layout, before, after: self.slack_for(after)? };
+        let number = self.next_attempt;
+        self.next_attempt = (number + 1) % Self::MOST_ATTEMPTS;
+        match self.attempts.get_mut(number) {
+            Some(oldest) => *oldest = attempt,
+            None => self.attempts.push(attempt),
+        }
+        Ok(Self::ATTEMPTS + number as u64)
     }
 }
 
@@ -336,5 +442,53 @@ mod tests {
         for other in [0, USUAL_SLACK, slack + 1, u64::MAX] {
             assert_eq!(known.of_slack(other), &root);
         }
+    }
+
+    #[test]
+    fn a_program_decides_by_its_layout_whether_it_was_executed() {
+        let (user, root) = (Ids::new(1, 2, vec![3]), Ids::new(0, 0, vec![]));
+        let mut known = Known::new(user.clone());
+        let slack = known.slack_for_attempt(USUAL_SLACK, root.clone(), [1; 4]).unwrap();
+        assert!(known.has_attempts());
+        let Found::Attempt(attempt) = known.find(slack) else { panic!("it is one") };
+        assert_eq!(known.of_slack(attempt.slack_with([1; 4])), &user);
+        assert_eq!(known.of_slack(attempt.slack_with([2; 4])), &root);
+        assert_eq!(known.of_slack(slack), &user, "until it is decided");
+    }
+
+    #[test]
+    fn attempts_take_the_place_of_the_oldest() {
+        let (user, root) = (Ids::new(1, 2, vec![3]), Ids::new(0, 0, vec![]));
+        let mut known = Known::new(user);
+        let mut attempt = |at| known.slack_for_attempt(USUAL_SLACK, root.clone(), [at; 4]).unwrap();
+        let slacks: Vec<u64> = (0..Known::MOST_ATTEMPTS as u64).map(&mut attempt).collect();
+        assert_eq!(attempt(7777), slacks[0]);
+        assert_eq!(known.attempts.len(), Known::MOST_ATTEMPTS);
+    }
+
+    #[test]
+    fn groups_have_a_bound_in_all() {
+        let mut known = Known::new(Ids::new(0, 0, vec![]));
+        let large = |first: u32| Ids::new(0, 0, (first..first + 65_536).collect());
+        let fits = (0..).take_while(|first| known.slack_for(large(*first)).is_ok()).count();
+        assert_eq!(fits, Known::MOST_GROUPS / 65_536);
+        assert_eq!(known.slack_for(large(u32::MAX - 65_536)), Err(Errno::NOMEM));
+        let same_groups = large(0).with_user(Quad::all(33));
+        assert!(known.slack_for(same_groups).is_ok(), "they are in memory once");
+    }
+
+    #[test]
+    fn no_user_outlives_a_program_with_the_rights_that_root_kept() {
+        let root = Ids::new(0, 0, vec![]).keeping_rights(true);
+        assert!(!root.is_plain_root());
+        let root = root.after_execution(None, None);
+        assert!(root.is_plain_root());
+        assert!(!root.with_user(Quad::all(33)).is_privileged());
+        let bits = libc::SECBIT_KEEP_CAPS as u32;
+        let kept = Ids::new(0, 0, vec![]).with_secure_bits(bits);
+        assert!(kept.with_user(Quad::all(33)).is_privileged());
+        assert!(!kept.after_execution(None, None).with_user(Quad::all(33)).is_privileged());
+        let unfixed = Ids::new(0, 0, vec![]).with_secure_bits(libc::SECBIT_NO_SETUID_FIXUP as u32);
+        assert!(unfixed.after_execution(None, None).with_user(Quad::all(33)).is_privileged());
     }
 }

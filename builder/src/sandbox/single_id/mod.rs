@@ -15,8 +15,8 @@
 //!   `getuid` and its kin tell it. apt looks whether it really became `_apt`, and could not go back.
 //! * What makes files notes their owner if that is not root: the user of the step, or of `su`, or the
 //!   group of a set-group-ID directory. The file is then made here, and a descriptor of it handed over.
-//! * `execve` of a set-user-ID program makes its owner of a process that is someone else: so `sudo`
-//!   works in a step of another user.
+//! * `execve` of a set-user-ID [program](programs) makes its owner of the process: so `sudo` works in a
+//!   step of another user, and what `crontab` writes is its group's.
 //! * Someone else has no capabilities: root's would come back with each program.
 //!
 //! A second user namespace that maps one other id was considered for `USER`. In it all files are that
@@ -27,8 +27,9 @@
 //! one away, four times. For most files there is no note, and the kernel tells about them itself.
 //!
 //! **What it is not.** Permissions are the kernel's, for which all files are the caller's: a user may
-//! write to root's files, as everywhere where there is one id. `/proc/PID/status` and the credentials
-//! of a socket's other end tell the kernel's ids. Device nodes can't be made.
+//! write to root's files, as everywhere where there is one id. The kernel's ids are told by
+//! `/proc/PID/status`, the owners of files in `/proc`, the credentials of a socket's other end, and
+//! `stat` of what a link leads to that leads through `/proc/self`. Device nodes can't be made.
 //!
 //! **Trust.** The command is a stranger and may answer with anything: memory that changes or isn't
 //! there, paths without end, its death. Nothing here waits for it, and nothing is done that it could
@@ -40,6 +41,8 @@ mod calls;
 mod create;
 mod ids;
 mod look;
+mod programs;
+mod steps;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,10 +56,10 @@ use super::error::OrCannot;
 use super::listener::{Answer, Listener};
 use super::{SandboxError, sockets};
 use crate::owners::{self, Owner};
-use caller::{Caller, View};
+use caller::{Caller, View, set_slack};
 use calls::{Action, At, Call, Calls, Kind, Question};
-use create::Undo;
-use ids::{Change, Known, Quad, UNCHANGED};
+use create::Made;
+use ids::{Change, Found, Known, Quad, UNCHANGED};
 
 pub(super) use caller::name_in_proc;
 pub(super) use calls::program;
@@ -102,6 +105,7 @@ impl Supervisor {
         };
         let Reply { answer, undo } = reply.unwrap_or_else(|error| Answer::Error(error).into());
         let is_delivered = listener.answer(id, answer);
+        // Before Linux 5.19 a signal ends the wait, and the caller asks again.
         if let Some(undo) = undo.filter(|_| !is_delivered) {
             undo.run();
         }
@@ -181,6 +185,25 @@ impl From<Answer> for Reply {
     }
 }
 
+/// How to take back what was done for a call.
+enum Undo {
+    /// It has made something.
+    Made(Made),
+    /// It has changed the ids of the thread with this timer slack, which was so.
+    Ids(OwnedFd, u64),
+}
+
+impl Undo {
+    fn run(&self) {
+        match self {
+            Self::Made(made) => made.remove(),
+            Self::Ids(thread, before) => {
+                let _gone = set_slack(thread, *before);
+            }
+        }
+    }
+}
+
 const DONE: Answer = Answer::Value(0);
 
 /// What tells a file from all others, also from one that later gets its inode: device, inode and
@@ -201,6 +224,7 @@ const MOST_ELSEWHERE: usize = 10_000;
 
 impl Beliefs {
     fn act(&mut self, asked: &Asked<'_>) -> Result<Reply, Errno> {
+        self.settle(asked)?;
         let answer = match asked.call.action {
             Action::Give(at, owner) => self.give(asked, at, owner)?,
             Action::Look(at, buffer) => self.look(asked, at, buffer, look::wide),
@@ -208,15 +232,16 @@ impl Beliefs {
             Action::LookExtended => {
                 self.look(asked, At::RelativeWithFlags(0, 1, 2), 4, look::extended)
             }
-            Action::SetIds(kind, change) => self.set_ids(asked, kind, change)?,
+            Action::SetIds(kind, change) => return self.set_ids(asked, kind, change),
             Action::AskIds(kind, question) => self.tell_ids(asked, kind, question)?,
-            Action::SetGroups => self.set_groups(asked)?,
+            Action::SetGroups => return self.set_groups(asked),
             Action::AskGroups => self.tell_groups(asked)?,
             Action::Open(at, opening) => return Ok(self.open(asked, at, opening)),
             Action::Make(at, making) => return Ok(self.make(asked, at, making)),
             Action::Execute(at) => self.execute(asked, at),
-            Action::KeepRights(keeps) => self.keep_rights(asked, keeps),
-            Action::ChangeRoot | Action::MakeSocket => {
+            Action::Control => return self.control(asked),
+            Action::Schedule => schedule(asked),
+            Action::ChangeRoot | Action::MakeSocket | Action::ScheduleByNumber => {
                 self.has_other_roots = true;
                 Answer::Continue
             }
@@ -232,16 +257,34 @@ impl Beliefs {
         caller.slack().map_or(self.known.first(), |slack| self.known.of_slack(slack))
     }
 
-    fn take(&mut self, asked: &Asked<'_>, ids: Ids) -> Result<(), Errno> {
-        if ids == *self.ids_of(&asked.caller) {
+    /// Finds out whether the program was executed that the caller, or a process from which it has its
+    /// memory, asked for last.
+    fn settle(&mut self, asked: &Asked<'_>) -> Result<(), Errno> {
+        if !self.known.has_attempts() {
             return Ok(());
         }
-        let slack = self.known.slack_for(ids)?;
+        let Found::Attempt(attempt) = self.known.find(asked.caller.slack()?) else { return Ok(()) };
+        let slack = attempt.slack_with(asked.caller.layout()?);
         asked.still_waits()?;
-        asked.caller.set_slack(slack)
+        set_slack(&asked.caller.open_slack()?, slack)
     }
 
-    fn set_ids(&mut self, asked: &Asked<'_>, kind: Kind, how: Change) -> Result<Answer, Errno> {
+    fn take(&mut self, asked: &Asked<'_>, ids: Ids) -> Result<Reply, Errno> {
+        if ids == *self.ids_of(&asked.caller) {
+            return Ok(DONE.into());
+        }
+        let slack = self.known.slack_for(ids)?;
+        self.set_slack(asked, slack)
+    }
+
+    fn set_slack(&self, asked: &Asked<'_>, slack: u64) -> Result<Reply, Errno> {
+        let (thread, before) = (asked.caller.open_slack()?, asked.caller.slack()?);
+        asked.still_waits()?;
+        set_slack(&thread, slack)?;
+        Ok(Reply { answer: DONE, undo: Some(Undo::Ids(thread, before)) })
+    }
+
+    fn set_ids(&mut self, asked: &Asked<'_>, kind: Kind, how: Change) -> Result<Reply, Errno> {
         let ids = self.ids_of(&asked.caller);
         let before = quad_of(ids, kind);
         let arguments = [0, 1, 2].map(|argument| asked.id(argument));
@@ -250,10 +293,10 @@ impl Beliefs {
             Kind::User => ids.with_user(quad),
             Kind::Group => ids.with_group(quad),
         };
-        self.take(asked, ids)?;
+        let reply = self.take(asked, ids)?;
         Ok(match how {
-            Change::File => asked.value_of(before.file),
-            Change::One | Change::RealAndEffective | Change::RealEffectiveAndSaved => DONE,
+            Change::File => Reply { answer: asked.value_of(before.file), ..reply },
+            Change::One | Change::RealAndEffective | Change::RealEffectiveAndSaved => reply,
         })
     }
 
@@ -272,7 +315,7 @@ impl Beliefs {
         }
     }
 
-    fn set_groups(&mut self, asked: &Asked<'_>) -> Result<Answer, Errno> {
+    fn set_groups(&mut self, asked: &Asked<'_>) -> Result<Reply, Errno> {
         /// `NGROUPS_MAX`
         const MOST: u32 = 65_536;
         let ids = self.ids_of(&asked.caller).clone();
@@ -286,15 +329,20 @@ impl Beliefs {
         let mut bytes = vec![0; count as usize * asked.size_of_id()];
         asked.caller.read(asked.caller.address(1), &mut bytes)?;
         let groups = bytes.chunks_exact(asked.size_of_id()).map(number).collect();
-        self.take(asked, ids.with_groups(groups))?;
-        Ok(DONE)
+        self.take(asked, ids.with_groups(groups))
     }
 
-    fn keep_rights(&mut self, asked: &Asked<'_>, argument: usize) -> Answer {
-        let keeps = asked.caller.number(argument) != 0;
-        let ids = self.ids_of(&asked.caller).keeping_rights(keeps);
+    /// `prctl` with what is heard of it.
+    fn control(&mut self, asked: &Asked<'_>) -> Result<Reply, Errno> {
+        let ids = self.ids_of(&asked.caller);
+        let (option, value) = (asked.caller.number(0) as i32, asked.caller.number(1));
+        let ids = match option {
+            libc::PR_SET_KEEPCAPS => ids.keeping_rights(value != 0),
+            libc::PR_SET_SECUREBITS if ids.is_privileged() => ids.with_secure_bits(value),
+            _ => return Ok(Answer::Continue.into()),
+        };
         // The kernel has a say in it too.
-        self.take(asked, ids).map_or_else(Answer::Error, |()| Answer::Continue)
+        Ok(Reply { answer: Answer::Continue, ..self.take(asked, ids)? })
     }
 
     fn tell_groups(&self, asked: &Asked<'_>) -> Result<Answer, Errno> {
@@ -320,6 +368,11 @@ impl Beliefs {
         let wanted = (asked.id(owner), asked.id(owner + 1));
         let place = asked.caller.place(at)?;
         let file = asked.caller.open(&place)?;
+        if let At::Descriptor(argument) = at
+            && asked.caller.is_mere_place(asked.caller.number(argument))
+        {
+            return Err(Errno::BADF);
+        }
         let before = self.owner_of(file.as_fd())?;
         refuse_to_give(self.ids_of(&asked.caller), before, wanted)
             .map_err(|error| if is_read_only(file.as_fd()) { Errno::ROFS } else { error })?;
@@ -368,37 +421,23 @@ impl Beliefs {
             noted => noted,
         }
     }
-
-    /// Lets a program be executed; if it is someone's for all that execute it, the caller becomes that.
-    fn execute(&mut self, asked: &Asked<'_>, at: At) -> Answer {
-        let ids = self.ids_of(&asked.caller);
-        if !ids.is_root_alone() {
-            // If the program can't be executed, the kernel says so.
-            let _refused = self.after_execution(asked, at).and_then(|ids| self.take(asked, ids));
-        }
-        Answer::Continue
-    }
-
-    fn after_execution(&self, asked: &Asked<'_>, at: At) -> Result<Ids, Errno> {
-        let file = asked.caller.open(&asked.caller.place(at)?)?;
-        let mode = fstat(&file)?.st_mode;
-        let is_program =
-            FileType::from_raw_mode(mode) == FileType::RegularFile && mode & 0o111 != 0;
-        if !is_program {
-            return Err(Errno::ACCESS);
-        }
-        let (uid, gid) = self.owner_of(file.as_fd())?;
-        let user = (mode & libc::S_ISUID != 0).then_some(uid);
-        let both = libc::S_ISGID | libc::S_IXGRP;
-        let group = (mode & both == both).then_some(gid);
-        Ok(self.ids_of(&asked.caller).after_execution(user, group))
-    }
 }
 
 fn quad_of(ids: &Ids, kind: Kind) -> Quad {
     match kind {
         Kind::User => ids.user,
         Kind::Group => ids.group,
+    }
+}
+
+/// `sched_setattr`: a thread that runs in real time has no timer slack, and so no ids. The kernel
+/// refuses it to nearly all containers.
+fn schedule(asked: &Asked<'_>) -> Answer {
+    let mut policy = [0; 4];
+    let attributes = asked.caller.address(1).saturating_add(4);
+    match asked.caller.read(attributes, &mut policy).map(|()| u32::from_ne_bytes(policy)) {
+        Ok(policy) if calls::REAL_TIME.contains(&policy) => Answer::Error(Errno::PERM),
+        _ => Answer::Continue,
     }
 }
 
