@@ -24,7 +24,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Gid, Mode, Uid};
 use tokio_util::sync::CancellationToken;
 
-use self::copies::Tree;
+use self::copies::Lent;
 use crate::layer::{self, Changes, Committed, DESCRIBES_ROOT, Merged, Window};
 
 pub use copies::Trees;
@@ -62,7 +62,8 @@ pub fn try_overlay(place: &Path) -> Result<(), String> {
 
 /// A writable snapshot that has not become a layer yet.
 ///
-/// What is on disk belongs to whom the `run_dir` belongs to; dropping this only unmounts.
+/// Dropping this unmounts, or removes the copy, which may take a while. What else is on disk goes with
+/// the `run_dir`.
 #[derive(Debug)]
 pub struct Active {
     files: Files,
@@ -72,7 +73,7 @@ pub struct Active {
 #[derive(Debug)]
 enum Files {
     Overlay { root: OwnedFd, base: Option<OwnedFd>, upper: PathBuf },
-    Copies { tree: Tree, trees: Arc<Trees>, run_dir: PathBuf },
+    Copies { tree: Lent, run_dir: PathBuf },
 }
 
 /// Makes a writable snapshot of the layers `lowers`, uppermost first.
@@ -123,7 +124,7 @@ fn prepare_copy(
     let mut tree = trees.take(lowers)?;
     let stubs = stubs::make(tree.dir(), Some(tree.dir()), stubs)?;
     tree.pass_over(&stubs)?;
-    let files = Files::Copies { tree, trees: trees.clone(), run_dir: run_dir.to_owned() };
+    let files = Files::Copies { tree, run_dir: run_dir.to_owned() };
     Ok(Active { files, stubs })
 }
 
@@ -159,10 +160,10 @@ impl Active {
                     Changes { upper: upper_dir, base, deletions, window, stubs: &stubs, stop };
                 Ok((layer::commit(&changes)?, upper))
             }
-            Files::Copies { tree, trees, run_dir } => {
+            Files::Copies { tree, run_dir } => {
                 let upper = make_dir(&run_dir, "upper")?;
                 let upper_dir = overlay::open(&upper)?;
-                let (upper_dir, deletions) = (upper_dir.as_fd(), trees.deletions());
+                let (upper_dir, deletions) = (upper_dir.as_fd(), tree.deletions());
                 tree.collect_changes(upper_dir, deletions, stop)?;
                 let base = Merged::layers(tree.lowers());
                 let base = base.map_err(SnapshotError::on("open what is below", &upper))?;
@@ -170,7 +171,7 @@ impl Active {
                 let changes =
                     Changes { upper: upper_dir, base, deletions, window, stubs: &stubs, stop };
                 let committed = layer::commit(&changes)?;
-                trees.give_back(tree);
+                tree.give_back();
                 Ok((committed, upper))
             }
         }

@@ -1,11 +1,12 @@
 //! RUN: a command in a container on the files below it.
 
 use std::fmt::Write as _;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-use cache::{NoRoom, RunDir};
+use cache::{Cache, NoRoom, RunDir};
 use frontend::{ExecOp, FileSource, Input, NetworkMode, SecurityMode, quote};
 
 use super::LocalWorker;
@@ -102,20 +103,20 @@ impl LocalWorker {
     pub(super) async fn exec(&self, exec: &ExecOp, job: Job<'_>) -> Result<Made, OpError> {
         refuse_other_platforms(exec)?;
         let mounted = self.mount_all(exec, &job).await?;
-        let (cache, method) = (self.cache.clone(), self.snapshots.clone());
+        let (cache, method, user) = (self.cache.clone(), self.snapshots.clone(), exec.user.clone());
         let (base, stubs) = (job.inputs[exec.root].clone(), stubs(&mounted));
-        let workspace = self
-            .blocking(move || Workspace::new((&cache, &method), &base, &stubs))
-            .await
-            .map_err(OpError::failed)?;
-        let user = files::resolve_user(workspace.root(), &exec.user).map_err(OpError::failed)?;
-        self.say_what_chroot_lacks(exec, self.warner(&job));
-        let root = self.root_of_container(&workspace)?;
-        let exit = self.run_in(exec, &job, root, &user, mounted).await?;
-        if job.stop.is_cancelled() {
-            return Err(OpError::Stopped);
+        let make = move || {
+            let made = Workspace::new((&cache, &method), &base, &stubs);
+            let workspace = made.map_err(OpError::failed)?;
+            let user = files::resolve_user(workspace.root(), &user).map_err(OpError::failed)?;
+            Ok::<_, OpError>((workspace, user))
+        };
+        let (workspace, user) = self.blocking(make).await?;
+        if let Err(error) = self.run_on(exec, &job, &workspace, &user, mounted).await {
+            // What it wrote may be much to remove.
+            self.blocking(move || drop(workspace)).await;
+            return Err(error);
         }
-        succeed(exit, &exec.args, self.cache.root()).map_err(OpError::failed)?;
         let (restamp, stop) = (!job.vertex.no_cache, job.stop.clone());
         let warn = self.warner(&job);
         let mut made = self
@@ -124,6 +125,25 @@ impl LocalWorker {
             .map_err(OpError::failed)?;
         made.recordable = self.contexts_are_unchanged(&job).await?;
         Ok(made)
+    }
+
+    /// Runs the command on the files of a workspace; it must end well.
+    async fn run_on(
+        &self,
+        exec: &ExecOp,
+        job: &Job<'_>,
+        workspace: &Workspace,
+        user: &User,
+        mounted: Mounted,
+    ) -> Result<(), OpError> {
+        self.say_what_chroot_lacks(exec, self.warner(job));
+        let root = self.root_of_container(workspace)?;
+        let exit = self.run_in(exec, job, root, user, mounted).await?;
+        if job.stop.is_cancelled() {
+            return Err(OpError::Stopped);
+        }
+        let (args, store) = (exec.args.clone(), self.cache.root().to_owned());
+        self.blocking(move || succeed(exit, &args, &store)).await.map_err(OpError::failed)
     }
 
     /// What a sandbox can attach: of a plain directory that is a mount of its own. Where nothing can be
@@ -146,8 +166,9 @@ impl LocalWorker {
         user: &User,
         mounted: Mounted,
     ) -> Result<Exit, OpError> {
-        let scratch = Scratch::new(self, &mounted).map_err(OpError::failed)?;
-        let Mounted { mounts, variables, targets: _, caches, agents: _agents, _run_dir } = mounted;
+        let scratch = self.scratch(&mounted).await.map_err(OpError::failed)?;
+        let Mounted { mounts, variables, targets: _, caches, agents: _agents, actives, _run_dir } =
+            mounted;
         let (beside, _scratch) = scratch.map(|scratch| (scratch.beside, scratch._run_dir)).unzip();
         let container = Container {
             root,
@@ -177,6 +198,9 @@ impl LocalWorker {
         let output = |stderr: bool, bytes: &[u8]| printer.print(stderr, bytes);
         let exit = self.sandbox.run(container, output, job.stop.clone()).await;
         printer.end();
+        if !actives.is_empty() {
+            self.blocking(move || drop(actives)).await;
+        }
         if self.sandbox.level() == Level::Chroot {
             self.blocking(move || mounts::part_from_layers(&caches))
                 .await
@@ -186,6 +210,25 @@ impl LocalWorker {
             SandboxError::Stopped => OpError::Stopped,
             error => OpError::failed(error),
         })
+    }
+
+    /// What the container has beside its root; `None` where it is not needed.
+    async fn scratch(&self, mounted: &Mounted) -> Result<Option<Scratch>, MountError> {
+        if self.sandbox.level() != Level::Chroot {
+            return Ok(None);
+        }
+        let hold = || -> io::Result<Vec<OwnedFd>> {
+            let mut locks: Vec<_> = self.snapshots.hold()?.into_iter().collect();
+            locks.extend(mounted._run_dir.as_ref().map(RunDir::hold).transpose()?);
+            for cache in mounted.caches.values() {
+                locks.push(cache.hold()?);
+            }
+            Ok(locks)
+        };
+        let path = self.cache.root().display().to_string();
+        let locks = hold().map_err(|source| MountError::Open { path, source })?;
+        let cache = self.cache.clone();
+        self.blocking(move || Scratch::new(&cache, locks)).await.map(Some)
     }
 
     /// Says once for all commands what those by chroot do without.
@@ -223,27 +266,18 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// `None` where it is not needed.
-    fn new(worker: &LocalWorker, mounted: &Mounted) -> Result<Option<Self>, MountError> {
-        if worker.sandbox.level() != Level::Chroot {
-            return Ok(None);
-        }
-        let run_dir = worker.cache.run_dir()?;
+    /// `locks` keep what the container changes from looking dead.
+    fn new(cache: &Cache, mut locks: Vec<OwnedFd>) -> Result<Self, MountError> {
+        let run_dir = cache.run_dir()?;
         let path = run_dir.path().join("beside");
-        let make = || {
+        let mut make = || {
             std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-            let directory = OwnedFd::from(std::fs::File::open(&path)?);
-            let mut locks = vec![run_dir.hold()?];
-            locks.extend(worker.snapshots.hold()?);
-            locks.extend(mounted._run_dir.as_ref().map(RunDir::hold).transpose()?);
-            for cache in mounted.caches.values() {
-                locks.push(cache.hold()?);
-            }
-            Ok(Beside { directory, locks })
+            locks.push(run_dir.hold()?);
+            Ok(OwnedFd::from(std::fs::File::open(&path)?))
         };
-        let beside = make()
+        let directory = make()
             .map_err(|source| MountError::Open { path: path.display().to_string(), source })?;
-        Ok(Some(Self { beside, _run_dir: run_dir }))
+        Ok(Self { beside: Beside { directory, locks }, _run_dir: run_dir })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::files::{self, CopyOptions, FilesError, Root};
 use crate::layer;
 use crate::owners::Owners;
 use crate::sandbox::{self, ContainerMount, Level, SandboxError};
-use crate::snapshot::{self, Method, SnapshotError};
+use crate::snapshot::{self, Active, Method, SnapshotError};
 use crate::solver::{Job, OpError};
 
 /// Why something could not be mounted.
@@ -108,6 +108,8 @@ pub(super) struct Mounted {
     pub(super) caches: BTreeMap<String, cache::CacheMount>,
     /// Agents that are forwarded.
     pub(super) agents: Vec<Forwarded>,
+    /// The stages' files that the command may write to.
+    pub(super) actives: Vec<Active>,
     /// What was written for the mounts.
     pub(super) _run_dir: Option<RunDir>,
 }
@@ -132,7 +134,8 @@ impl LocalWorker {
             return Ok(mounted);
         }
         mounted.caches = self.take_caches(exec, job).await?;
-        let run_dir = self.cache.run_dir()?;
+        let cache = self.cache.clone();
+        let run_dir = self.blocking(move || cache.run_dir()).await?;
         for (number, mount) in exec.mounts.iter().enumerate() {
             let directory = run_dir.path().join(format!("mount-{number}"));
             let is_guarded = self.is_guarded(exec);
@@ -173,8 +176,9 @@ impl LocalWorker {
                 let access = Access { read_only, is_guarded };
                 let source = self.source(from, job)?;
                 let bound = self.bind_files(source, selection, access, directory, job);
-                let (bound, is_directory) = bound.await?;
+                let (bound, is_directory, active) = bound.await?;
                 mounted.add(mount, bound, is_directory);
+                mounted.actives.extend(active);
             }
             MountSource::Cache(cache) => {
                 let id = cache_id(cache, self.seed_of(cache, job)?.as_ref().map(|(from, _)| from));
@@ -210,7 +214,7 @@ impl LocalWorker {
         Ok(())
     }
 
-    /// What a bind mount shows, and whether it is a directory.
+    /// What a bind mount shows, whether it is a directory, and what is to be kept meanwhile.
     async fn bind_files(
         &self,
         source: Source,
@@ -218,16 +222,19 @@ impl LocalWorker {
         access: Access,
         directory: &Path,
         job: &Job<'_>,
-    ) -> Result<(sandbox::MountSource, bool), MountError> {
+    ) -> Result<(sandbox::MountSource, bool, Option<Active>), MountError> {
         let (selection, directory) = (selection.clone(), directory.to_owned());
         let (method, level, stop) =
             (self.snapshots.clone(), self.sandbox.level(), job.stop.clone());
         let work = move || match level {
-            Level::Chroot => copy(&method, &source, &selection, &directory, &stop),
-            Level::Root | Level::SubordinateIds | Level::SingleId => {
-                bind(&method, &source, &selection, access, &directory, &stop)
-                    .map(|(bound, kind)| (sandbox::MountSource::Mount(bound), kind))
-            }
+            Level::Chroot => copy(&method, &source, &selection, &directory, &stop)
+                .map(|(copied, is_directory)| (copied, is_directory, None)),
+            Level::Root | Level::SubordinateIds | Level::SingleId => bind(
+                &method, &source, &selection, access, &directory, &stop,
+            )
+            .map(|Bound { mount, is_directory, active }| {
+                (sandbox::MountSource::Mount(mount), is_directory, active)
+            }),
         };
         self.blocking(work).await
     }
@@ -423,7 +430,15 @@ struct Access {
     is_guarded: bool,
 }
 
-/// Mounts what `selection` names; tells whether it is a directory. What is written to it is thrown
+/// A bind mount.
+struct Bound {
+    mount: OwnedFd,
+    is_directory: bool,
+    /// The files that it shows a part of, if they may be written to.
+    active: Option<Active>,
+}
+
+/// Mounts what `selection` names. What is written to it is thrown
 /// away: it never reaches the source (CVE-2025-4953).
 fn bind(
     method: &Method,
@@ -432,12 +447,13 @@ fn bind(
     Access { read_only, is_guarded }: Access,
     directory: &Path,
     stop: &CancellationToken,
-) -> Result<(OwnedFd, bool), MountError> {
+) -> Result<Bound, MountError> {
     std::fs::create_dir_all(directory).map_err(|source| open_error(directory, source))?;
     match source {
         Source::Context(context) => {
             let copy = copy_context(&context.source(stop), selection, directory)?;
-            Ok((sandbox::bind(&copy, read_only)?, is_directory(&copy)?))
+            let is_directory = is_directory(&copy)?;
+            Ok(Bound { mount: sandbox::bind(&copy, read_only)?, is_directory, active: None })
         }
         Source::Snapshot(_, lowers) if read_only && is_guarded => {
             let view = Root::new(snapshot::view(method, lowers, directory)?);
@@ -447,7 +463,8 @@ fn bind(
             let active = snapshot::prepare(method, lowers, directory, &[])?;
             let root = active.root().try_clone_to_owned();
             let root = Root::new(root.map_err(|source| open_error(directory, source))?);
-            bind_part(&root, selection, directory, read_only)
+            let bound = bind_part(&root, selection, directory, read_only)?;
+            Ok(Bound { active: Some(active), ..bound })
         }
     }
 }
@@ -505,10 +522,11 @@ fn bind_part(
     selection: &Selection,
     directory: &Path,
     read_only: bool,
-) -> Result<(OwnedFd, bool), MountError> {
+) -> Result<Bound, MountError> {
     let part = find(whole, &selection.path)?;
     let place = snapshot::mount_point(directory)?;
-    Ok((sandbox::bind_part(whole.dir(), &part, &place, read_only)?, is_directory(&part)?))
+    let mount = sandbox::bind_part(whole.dir(), &part, &place, read_only)?;
+    Ok(Bound { mount, is_directory: is_directory(&part)?, active: None })
 }
 
 fn is_directory(file: impl AsFd) -> Result<bool, MountError> {

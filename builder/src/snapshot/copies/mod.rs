@@ -3,7 +3,8 @@
 //!
 //! A *view* is a tree of hard links to the layers' files: it is only read. A *writable* snapshot is a
 //! real copy, since no mount stands between a step and the files of a layer. To copy a base image for
-//! every step would take longer than the steps, so a copy is [kept](Trees) when its step is over. What
+//! every step would take longer than the steps, so a copy is [kept](Trees) when its step has become a
+//! layer; that of a step that fails, or of a bind mount, is removed. What
 //! was in it is [recorded](record): of every entry the layer that it comes from, and what `statx` said
 //! of the copy. That serves twice.
 //!
@@ -36,8 +37,8 @@ mod record;
 mod sync;
 mod trees;
 
-pub(crate) use trees::Tree;
+pub(crate) use trees::Lent;
+pub use trees::Trees;
 
 #[cfg(test)]
 mod tests;
-pub use trees::Trees;

@@ -190,6 +190,25 @@ fn only_so_many_trees_are_kept() {
 }
 
 #[test]
+fn a_tree_that_becomes_no_layer_is_removed() {
+    if !is_root() {
+        return;
+    }
+    let mut scene = scene("mkdir d; echo f > d/f");
+    let home = scene.trees();
+    let trees = || fs::read_dir(&home).unwrap().count();
+    scene.step("echo 1 > kept");
+    assert_eq!(trees(), 1);
+    let (dropped, beside) = (scene.prepare(&[]), scene.prepare(&[]));
+    assert_eq!(trees(), 2);
+    drop((dropped, beside));
+    assert_eq!(trees(), 0);
+    scene.lowers = vec![scene.lowers[0].join("missing")];
+    scene.try_to_prepare(&[]).unwrap_err();
+    assert_eq!(trees(), 0);
+}
+
+#[test]
 fn a_link_in_a_layer_never_leads_out_of_the_tree() {
     if !is_root() {
         return;

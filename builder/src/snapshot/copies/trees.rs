@@ -1,9 +1,10 @@
 //! The trees of one process: those that steps work in, and those that wait for the next one.
 
 use std::ffi::CString;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cache::{Deletions, RunDir};
@@ -84,16 +85,17 @@ impl Trees {
     }
 
     /// Makes a writable copy of the layers, of a tree that is kept if one is much like it.
-    pub(crate) fn take(&self, lowers: &[PathBuf]) -> Result<Tree, SnapshotError> {
-        let mut tree = match self.most_alike(lowers) {
+    pub(crate) fn take(self: &Arc<Self>, lowers: &[PathBuf]) -> Result<Lent, SnapshotError> {
+        let tree = match self.most_alike(lowers) {
             Some(tree) => tree,
             None => {
                 let number = self.made.fetch_add(1, Ordering::Relaxed);
-                Tree::new(make_root(lowers, &self.home, &format!("tree-{number}"))?)?
+                Tree::new(make_root(&[], &self.home, &format!("tree-{number}"))?)?
             }
         };
-        tree.become_copy_of(lowers, How::Copies, &self.stop)?;
-        Ok(tree)
+        let mut lent = Lent { tree: Some(tree), trees: self.clone() };
+        lent.become_copy_of(lowers, How::Copies, &self.stop)?;
+        Ok(lent)
     }
 
     /// Takes the tree that shares most layers with `lowers`, from the lowest on.
@@ -109,7 +111,7 @@ impl Trees {
     }
 
     /// Keeps a tree for the next step.
-    pub(crate) fn give_back(&self, tree: Tree) {
+    fn keep(&self, tree: Tree) {
         if tree.lowers.is_empty() {
             return tree.remove();
         }
@@ -123,6 +125,51 @@ impl Trees {
 
     fn idle(&self) -> MutexGuard<'_, Vec<Tree>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A tree that a step works in. It is removed when this is dropped, unless it is given back.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    /// `None` once it is given back.
+    tree: Option<Tree>,
+    trees: Arc<Trees>,
+}
+
+impl Lent {
+    /// Keeps the tree for the next step.
+    pub(crate) fn give_back(mut self) {
+        if let Some(tree) = self.tree.take() {
+            self.trees.keep(tree);
+        }
+    }
+
+    /// What stands for deleted names in layers.
+    pub(crate) fn deletions(&self) -> Deletions {
+        self.trees.deletions
+    }
+}
+
+impl Deref for Lent {
+    type Target = Tree;
+
+    fn deref(&self) -> &Tree {
+        self.tree.as_ref().expect("only what consumes this takes it out")
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Tree {
+        self.tree.as_mut().expect("only what consumes this takes it out")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Who stops a build waits for its end; then the tree goes with the run directory.
+        if !self.trees.stop.is_cancelled() {
+            self.tree.take().into_iter().for_each(Tree::remove);
+        }
     }
 }
 
