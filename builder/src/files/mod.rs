@@ -30,7 +30,7 @@ mod stat_cache;
 mod stream;
 pub(crate) mod transfer;
 mod users;
-mod xattrs;
+pub(crate) mod xattrs;
 
 #[cfg(test)]
 pub(crate) mod tests;

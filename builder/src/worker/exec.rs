@@ -202,9 +202,12 @@ impl LocalWorker {
             self.blocking(move || drop(actives)).await;
         }
         if self.sandbox.level() == Level::Chroot {
-            self.blocking(move || mounts::part_from_layers(&caches))
-                .await
-                .map_err(OpError::failed)?;
+            let stop = job.stop.clone();
+            let parted = self.blocking(move || mounts::part_from_layers(&caches, &stop)).await;
+            if job.stop.is_cancelled() {
+                return Err(OpError::Stopped);
+            }
+            parted.map_err(OpError::failed)?;
         }
         exit.map_err(|error| match error {
             SandboxError::Stopped => OpError::Stopped,

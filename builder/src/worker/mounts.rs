@@ -510,9 +510,10 @@ fn is_same(one: &sandbox::MountSource, other: &sandbox::MountSource) -> bool {
 /// own file system has ended.
 pub(super) fn part_from_layers(
     caches: &BTreeMap<String, cache::CacheMount>,
+    stop: &CancellationToken,
 ) -> Result<(), MountError> {
     caches.values().try_for_each(|cache| {
-        parting::part(cache.path()).map_err(|source| open_error(cache.path(), source))
+        parting::part(cache.path(), stop).map_err(|source| open_error(cache.path(), source))
     })
 }
 

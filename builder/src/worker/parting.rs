@@ -11,16 +11,24 @@ use std::io;
 use std::path::Path;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
+use crate::files::transfer::{Transfer, transfer};
+use crate::files::xattrs;
 use crate::layer;
+use crate::owners::OWNER;
+use crate::stop::go_on;
 
 /// The name of a copy before it has that of the original.
 const COPY: &CStr = c".rbuild-copy";
 
-/// Makes a copy of each file below `directory` that has names elsewhere too.
-pub(super) fn part(directory: &Path) -> io::Result<()> {
+/// Makes a copy of each file below `directory` that has names elsewhere too. Fails soon once `stop` is
+/// cancelled: then what the command has written becomes no layer.
+pub(super) fn part(directory: &Path, stop: &CancellationToken) -> io::Result<()> {
     let root = match File::open(directory) {
         // The command has removed it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -28,7 +36,7 @@ pub(super) fn part(directory: &Path) -> io::Result<()> {
     };
     // How many names of each are still to be found.
     let mut names = HashMap::new();
-    each_file(root.as_fd(), |_, _, stat| {
+    each_file(root.as_fd(), stop, |_, _, stat| {
         if stat.st_nlink > 1 {
             *names.entry((stat.st_dev, stat.st_ino)).or_insert(stat.st_nlink) -= 1;
         }
@@ -39,15 +47,23 @@ pub(super) fn part(directory: &Path) -> io::Result<()> {
     if shared.is_empty() {
         return Ok(());
     }
-    each_file(root.as_fd(), |parent, name, stat| {
-        let is_shared = shared.contains(&(stat.st_dev, stat.st_ino));
-        if is_shared { replace_by_copy(parent, name, stat) } else { Ok(()) }
+    let mut buffer = vec![];
+    each_file(root.as_fd(), stop, |parent, name, stat| {
+        if !shared.contains(&(stat.st_dev, stat.st_ino)) {
+            return Ok(());
+        }
+        let replaced = replace_by_copy(parent, name, stat, (stop, &mut buffer));
+        if replaced.is_err() {
+            let _half_of_it = rustix::fs::unlinkat(parent, COPY, AtFlags::empty());
+        }
+        Ok(replaced?)
     })
 }
 
 /// Shows all regular files, however deep they are.
 fn each_file(
     root: BorrowedFd<'_>,
+    stop: &CancellationToken,
     mut visit: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> io::Result<()>,
 ) -> io::Result<()> {
     let level = |dir: OwnedFd| -> rustix::io::Result<_> {
@@ -56,6 +72,7 @@ fn each_file(
     };
     let mut levels = vec![level(layer::open_dir(root, c".")?)?];
     while let Some((dir, names)) = levels.last_mut() {
+        go_on(stop)?;
         let Some(name) = names.next() else {
             levels.pop();
             continue;
@@ -73,22 +90,35 @@ fn each_file(
     Ok(())
 }
 
-fn replace_by_copy(parent: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
+fn replace_by_copy(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    stat: &Stat,
+    (stop, buffer): (&CancellationToken, &mut Vec<u8>),
+) -> rustix::io::Result<()> {
     let open = |name, flags| {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600)).map(File::from)
+        rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
     };
-    let mut original = open(name, OFlags::RDONLY)?;
+    let original = open(name, OFlags::RDONLY)?;
     match rustix::fs::unlinkat(parent, COPY, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     }
-    let mut copy = open(COPY, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
-    io::copy(&mut original, &mut copy)?;
+    let copy = open(COPY, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
+    let sparse = stat.st_blocks.cast_unsigned() * 512 < stat.st_size.cast_unsigned();
+    transfer(&original, &copy, Transfer { hash: false, sparse, stop }, buffer)?;
     rustix::fs::fchown(&copy, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     rustix::fs::fchmod(&copy, Mode::from_raw_mode(stat.st_mode))?;
+    // After the owner: to give a file away takes its capabilities.
+    for xattr in xattrs::read(&original)? {
+        xattrs::set(&copy, &xattr);
+    }
+    if let Some(owner) = layer::xattr(original.as_fd(), OWNER)? {
+        rustix::fs::fsetxattr(&copy, OWNER, &owner, XattrFlags::empty())?;
+    }
     rustix::fs::futimens(&copy, &times(stat))?;
-    Ok(rustix::fs::renameat(parent, COPY, parent, name)?)
+    rustix::fs::renameat(parent, COPY, parent, name)
 }
 
 fn times(stat: &Stat) -> Timestamps {
@@ -121,7 +151,7 @@ mod tests {
         let inode = |path: &Path| fs::metadata(path).unwrap().ino();
         let before = ["alone", "twice", "deep/again"].map(|name| inode(&cache.join(name)));
 
-        part(cache).unwrap();
+        part(cache, &CancellationToken::new()).unwrap();
 
         let after = ["alone", "twice", "deep/again"].map(|name| inode(&cache.join(name)));
         assert_eq!(after, before);
@@ -133,5 +163,37 @@ mod tests {
             assert_eq!(fs::read_to_string(copy).unwrap(), "deep/linked");
         }
         assert_eq!(fs::read_dir(cache).unwrap().count(), 4);
+    }
+    #[test]
+    fn a_copy_has_the_attributes_and_the_holes_of_the_file() {
+        let (cache, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (in_cache, in_image) = (cache.path().join("f"), image.path().join("f"));
+        let file = File::create(&in_cache).unwrap();
+        file.set_len(1 << 30).unwrap();
+        let attribute = |name: &CStr| rustix::fs::fsetxattr(&file, name, b"v", XattrFlags::empty());
+        attribute(c"user.test").unwrap();
+        attribute(OWNER).unwrap();
+        fs::hard_link(&in_cache, &in_image).unwrap();
+
+        part(cache.path(), &CancellationToken::new()).unwrap();
+
+        let copy = File::open(&in_cache).unwrap();
+        assert_ne!(copy.metadata().unwrap().ino(), file.metadata().unwrap().ino());
+        assert_eq!(copy.metadata().unwrap().len(), 1 << 30);
+        assert!(copy.metadata().unwrap().blocks() < 1000);
+        for name in [c"user.test", OWNER] {
+            assert_eq!(layer::xattr(copy.as_fd(), name).unwrap().as_deref(), Some(&b"v"[..]));
+        }
+    }
+
+    #[test]
+    fn a_build_that_is_stopped_does_not_wait_for_copies() {
+        let (cache, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(cache.path().join("f"), "f").unwrap();
+        fs::hard_link(cache.path().join("f"), image.path().join("f")).unwrap();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        part(cache.path(), &stop).unwrap_err();
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1);
     }
 }
