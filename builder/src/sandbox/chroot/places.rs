@@ -101,8 +101,10 @@ impl<'a> Places<'a> {
         let name = parent.name;
         let taken = Taken { target, parent: opened, name, aside, thing, is_directory, before };
         taken.take(self.scratch).or_cannot_with(cannot)?;
+        let restored = futimens(&taken.parent, &taken.before);
+        // Whatever fails from here on, it is to be taken out.
         self.taken.push(taken);
-        Ok(())
+        restored.or_cannot_with(cannot)
     }
 
     /// Takes everything out again, the latest first, and puts back what was there. What can't be is
@@ -127,8 +129,7 @@ impl Taken {
         rename(from, (self.parent.as_fd(), &self.name)).inspect_err(|_| {
             let _what_is_wrong_is_told =
                 rename((scratch, &self.aside), (self.parent.as_fd(), &self.name));
-        })?;
-        futimens(&self.parent, &self.before)
+        })
     }
 
     fn give_back(&self, scratch: BorrowedFd<'_>, out: &str) -> rustix::io::Result<()> {
@@ -169,4 +170,46 @@ impl Taken {
 /// Renames, never over something else.
 fn rename(from: (BorrowedFd<'_>, &str), to: (BorrowedFd<'_>, &str)) -> rustix::io::Result<()> {
     renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::chown;
+
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+    use super::*;
+
+    /// Who may write to a directory of another user may not set its time.
+    #[test]
+    fn what_was_put_where_no_time_can_be_set_is_taken_out_again() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            fs::create_dir(directory.path().join(name)).unwrap();
+            File::open(directory.path().join(name)).unwrap()
+        };
+        let (root, scratch, other) = (open("root"), open("scratch"), open("root/other"));
+        fs::write(directory.path().join("root/other/place"), "image").unwrap();
+        fs::write(directory.path().join("scratch/secret"), "secret").unwrap();
+        chown(directory.path().join("root/other"), Some(5), Some(5)).unwrap();
+        let put = || {
+            // Of this thread alone.
+            let mut had = capabilities(None).unwrap();
+            had.effective.remove(CapabilitySet::FOWNER);
+            set_capabilities(None, had).unwrap();
+            let mut places = Places::new(root.as_fd(), scratch.as_fd());
+            let thing = Thing::made(scratch.as_fd(), "secret".to_owned()).unwrap();
+            let put = places.put(thing, "/other/place");
+            (put, places.take_out())
+        };
+        let (put, _told) = std::thread::scope(|scope| scope.spawn(put).join().unwrap());
+        assert!(put.unwrap_err().to_string().contains("/other/place"));
+        let found = fs::read_to_string(directory.path().join("root/other/place")).unwrap();
+        assert_eq!(found, "image");
+        drop(other);
+    }
 }
