@@ -57,7 +57,9 @@ impl Trust {
 
     fn has_all_of(&self, group: u32) -> bool {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
-        self.are_members(group, &read("/etc/group"), &read("/etc/passwd"))
+        let (groups, users) = (read("/etc/group"), read("/etc/passwd"));
+        (self.has(group) || tell_all(&read("/etc/nsswitch.conf"), &[&groups, &users]))
+            && self.are_members(group, &groups, &users)
     }
 
     /// Whether all users in `group` are trusted, as far as the two files tell. A group that they
@@ -72,6 +74,26 @@ impl Trust {
         let all_users = users.iter().all(|user| user.group != group || self.has(user.id));
         all_members && all_users && (is_known || self.has(group))
     }
+}
+
+/// Whether the files with groups and users tell of all there are: a directory service, which
+/// `nsswitch.conf` names or a line of the files, may have more members of a group.
+fn tell_all(nsswitch: &str, files: &[&str]) -> bool {
+    /// Those of `systemd` are of this machine, and have groups of their own.
+    const LOCAL: [&str; 4] = ["files", "compat", "altfiles", "systemd"];
+    let sources = |line: &str| {
+        let (database, sources) = line.split('#').next()?.split_once(':')?;
+        let is_asked = ["passwd", "group", "initgroups"].contains(&database.trim());
+        is_asked.then(|| sources.to_owned())
+    };
+    let mut sources = nsswitch.lines().filter_map(sources);
+    let are_local = sources.all(|sources| {
+        // In brackets stands what follows from an answer.
+        let mut words = sources.split_whitespace().filter(|word| !word.contains(['[', ']', '=']));
+        words.all(|word| LOCAL.contains(&word))
+    });
+    let has_more = |file: &&str| file.lines().any(|line| line.starts_with('+'));
+    are_local && !files.iter().any(has_more)
 }
 
 /// A line of `/etc/passwd`.
@@ -134,5 +156,18 @@ mod tests {
         assert!(!all(77), "nothing is known of it");
         assert!(ann.are_members(1000, "", ""), "users may be in another directory than /etc");
         assert!(!Trust { users: vec![0, 1002] }.are_members(1000, GROUPS, USERS));
+    }
+
+    #[test]
+    fn the_files_do_not_tell_all_where_a_directory_service_is_asked() {
+        let debian = "# /etc/nsswitch.conf\npasswd:  files systemd\ngroup:\tfiles systemd # own\n\
+                      hosts: files dns\n";
+        assert!(tell_all(debian, &[GROUPS, USERS]));
+        assert!(tell_all("", &[GROUPS, USERS]), "the C library asks the files alone");
+        assert!(tell_all("group: files [SUCCESS=merge] systemd\n", &[]));
+        for line in ["group: files sss", "passwd: files ldap", "initgroups: winbind", "group:nis"] {
+            assert!(!tell_all(&format!("{debian}{line}\n"), &[GROUPS, USERS]), "{line}");
+        }
+        assert!(!tell_all("group: compat\n", &["root:x:0:\n+:::\n"]));
     }
 }
