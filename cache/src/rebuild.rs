@@ -5,7 +5,8 @@
 //! damaged them, and nothing says what they should be. While other processes live they stay, but
 //! unknown: what a running build has mounted is not moved.
 //!
-//! A store that other users could write is treated in the same way, and its cache mounts go too.
+//! A store that other users could write is treated in the same way, and its cache mounts go too: at
+//! once from their places, from the disk when no process is left that may have them mounted.
 //! What is left was either hashed or, as the names of `index.json`, has been the caller's own.
 
 use std::collections::{HashMap, HashSet};
@@ -103,7 +104,7 @@ pub(crate) fn fill(
     if reason == OTHERS_WROTE {
         for map in OwnershipMap::ALL {
             for mount in entries(&root.join("mounts").join(map.name()))? {
-                bury_layer_file(root, &mount)?;
+                unless_of_another_id(run::retire(root, &mount))?;
             }
         }
     }
@@ -112,7 +113,7 @@ pub(crate) fn fill(
     if usage::oldest(root, None)? == i64::MAX {
         for form in LayerForm::ALL {
             for layer in entries(&root.join("layers").join(form.name()))? {
-                bury_layer_file(root, &layer)?;
+                unless_of_another_id(run::bury(root, &layer))?;
             }
         }
     }
@@ -136,15 +137,15 @@ pub(crate) fn fill(
     Ok(found)
 }
 
-/// Outside a user namespace a layer that belongs to another id can't be moved; a prune can do it.
-fn bury_layer_file(root: &Path, layer: &Path) -> Result<(), CacheError> {
-    match run::bury(root, layer) {
+/// Outside a user namespace what belongs to another id can't be moved; a prune can do it.
+fn unless_of_another_id(moved: Result<(), CacheError>) -> Result<(), CacheError> {
+    match moved {
         Err(CacheError::Io { source, .. })
             if source.kind() == std::io::ErrorKind::PermissionDenied =>
         {
             Ok(())
         }
-        buried => buried,
+        moved => moved,
     }
 }
 

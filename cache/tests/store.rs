@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cache::{
-    Cache, CacheError, CacheKey, Deletions, OwnershipMap, PruneOptions, Record, Sharing, Snapshot,
+    Cache, CacheError, CacheKey, Deletions, OwnershipMap, Place, PruneOptions, Record, Sharing,
+    Snapshot,
 };
 use oci::{ChainId, Descriptor, DiffId, Digest, Index, Reference, media_type};
 use tempfile::TempDir;
@@ -550,6 +551,35 @@ fn of_two_who_make_a_shared_cache_mount_at_a_time_both_get_the_same_directory() 
     });
     let slower = slower.unwrap().expect("all may use it");
     assert_eq!(Some(fs::metadata(slower.path()).unwrap().ino()), of_the_faster);
+}
+
+/// A command of another process may be running in it.
+#[test]
+fn a_cache_mount_that_others_could_write_stays_whole_for_those_who_use_it() {
+    let (directory, cache) = store();
+    let take = |cache: &Cache| {
+        let seed = |new: &Path| {
+            fs::write(new.join("f"), "f").unwrap();
+            Ok::<_, CacheError>(())
+        };
+        cache.try_cache_mount("id", Sharing::Shared, seed).unwrap().expect("all may use it")
+    };
+    let used = take(&cache);
+    let inside = fs::File::open(used.path()).unwrap();
+    cache.has_blob(&Digest::of("any")).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+
+    let place = Place::find(directory.path(), None).unwrap();
+    let other = Cache::open(&place.path, OwnershipMap::Real).unwrap();
+    assert!(other.rebuilt().is_some(), "others could write it");
+    other.reclaim().unwrap();
+
+    let seen = format!("/proc/self/fd/{}/f", std::os::fd::AsRawFd::as_raw_fd(&inside));
+    assert_eq!(fs::read_to_string(&seen).unwrap(), "f");
+    assert_ne!(fs::metadata(take(&other).path()).unwrap().ino(), inside.metadata().unwrap().ino());
+    drop((used, cache));
+    other.reclaim().unwrap();
+    assert!(!Path::new(&seen).exists());
 }
 
 #[test]
