@@ -620,11 +620,12 @@ fn variables_without_a_value_and_labels_of_an_image_are_words() {
     assert!(!serde_json::to_string(&image.config).unwrap().contains("marker"));
 }
 
-/// Issue 9, section 3: the kernel calls it "no space left on device".
+/// Issue 9, section 3: the kernel calls it "no space left on device". Without a network namespace a
+/// command could change the files of the host's network, so it does not run.
 #[test]
 fn a_limit_on_namespaces_is_not_a_full_disk() {
     let session = Session::new().dockerfile("FROM busybox\nRUN true\n");
-    for kind in ["mnt", "pid", "uts"] {
+    for kind in ["mnt", "pid", "uts", "net"] {
         let build = session.build_command("plain", &["--no-cache"]);
         let script = format!("echo 0 > /proc/sys/user/max_{kind}_namespaces; exec \"$@\"");
         let mut command = session.command("unshare");

@@ -23,6 +23,7 @@ use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
 
+use super::error::no_namespace;
 use super::listener::{Answer, Listener};
 use super::message::{receive_with_rights, send_with_rights};
 use super::{SandboxError, devices, network, seccomp, single_id};
@@ -49,10 +50,8 @@ pub(super) fn leave_network(line: BorrowedFd<'_>) -> Result<(), SandboxError> {
 /// Enters a network namespace with nothing but a loopback device.
 pub(super) fn enter_own_network() -> Result<(), SandboxError> {
     // SAFETY: this process has one thread; its sockets stay what they are.
-    if unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.is_err() {
-        // No more namespaces for this user: the network works all the same.
-        return Ok(());
-    }
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+        .map_err(|error| no_namespace("enter a network namespace", error))?;
     network::raise_loopback()
 }
 
