@@ -236,9 +236,14 @@ impl<'a> Unpacker<'a> {
         member: &Member,
         members: &mut Members<R>,
     ) -> Result<(), ApplyError> {
-        let path = Inside::new(&member.name);
-        let Some((parent, name)) = path.split() else { return self.root_entry(member) };
-        match self.meaning(&parent, &name)? {
+        let Some((parent, name)) = Inside::new(&member.name).split() else {
+            return self.root_entry(member);
+        };
+        let meaning = self.meaning(&parent, &name)?;
+        // By one name each: what is to be done in the end depends on what comes later.
+        let parent = self.root.real(&parent).map_err(on("open", parent.as_bytes()))?;
+        let path = parent.join(name.to_bytes());
+        match meaning {
             Meaning::Entry => self.entry(&parent, &name, &path, member, members),
             Meaning::Deleted(deleted) => self.delete(&parent, deleted),
             Meaning::Opaque => self.hide_below(&parent),
@@ -252,16 +257,17 @@ impl<'a> Unpacker<'a> {
         }
         let name = name.to_bytes();
         let mut above = parent.as_bytes().split(|&byte| byte == b'/');
-        if name == WHITEOUT_OPAQUE {
-            return Ok(Meaning::Opaque);
-        }
-        if name.starts_with(WHITEOUT_META)
+        let is_opaque = name == WHITEOUT_OPAQUE;
+        if (name.starts_with(WHITEOUT_META) && !is_opaque)
             || above.clone().any(|part| part.starts_with(WHITEOUT_META))
         {
             return Ok(Meaning::Nothing);
         }
         if above.any(|part| part.starts_with(WHITEOUT)) {
             return Err(refused(parent.as_bytes(), "a deleted name is no directory"));
+        }
+        if is_opaque {
+            return Ok(Meaning::Opaque);
         }
         match name.strip_prefix(WHITEOUT) {
             None => Ok(Meaning::Entry),
@@ -434,14 +440,14 @@ impl<'a> Unpacker<'a> {
         target: &[u8],
         member: &Member,
     ) -> Result<(), ApplyError> {
-        let target = Inside::new(target);
-        if target == *spot.path {
-            return Ok(());
-        }
-        let Some((parent, name)) = target.split() else {
+        let Some((parent, name)) = Inside::new(target).split() else {
             return Err(refused(&member.name, "it is a hard link to the root"));
         };
         let action = "create the hard link";
+        let parent = self.root.real(&parent).map_err(on(action, spot.path.as_bytes()))?;
+        if parent.join(name.to_bytes()) == *spot.path {
+            return Ok(());
+        }
         let dir =
             open_inside(self.root.dir(), &parent).map_err(on(action, spot.path.as_bytes()))?;
         let meta = Meta::of(dir.as_fd(), &name).map_err(on(action, spot.path.as_bytes()))?;

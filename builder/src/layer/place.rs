@@ -6,6 +6,7 @@
 //! someone else can't lead out either.
 
 use std::ffi::CString;
+use std::os::fd::AsRawFd as _;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -83,10 +84,62 @@ impl<'fd> Root<'fd> {
         }
     }
 
+    /// Returns `path` with no link on its way, as far as it is there: what two names lead to has one.
+    pub(crate) fn real(&mut self, path: &Inside) -> rustix::io::Result<Inside> {
+        let mut at = path.clone();
+        let mut rest: Vec<CString> = vec![];
+        let mut real = loop {
+            match self.real_of_all(&at)? {
+                Some(real) => break real,
+                None => {
+                    let Some((parent, name)) = at.split() else { break at };
+                    rest.push(name);
+                    at = parent;
+                }
+            }
+        };
+        while let Some(name) = rest.pop() {
+            real = real.join(name.to_bytes());
+        }
+        Ok(real)
+    }
+
+    /// The same for a directory; `None` if it is not there.
+    fn real_of_all(&mut self, path: &Inside) -> rustix::io::Result<Option<Inside>> {
+        if self.last.as_ref().is_some_and(|(at, _)| at == path) {
+            return Ok(Some(path.clone()));
+        }
+        let plainly = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let opened = match open_resolved(self.dir, path.as_bytes(), plainly) {
+            Err(Errno::LOOP) => open_inside(self.dir, path),
+            Ok(dir) => {
+                self.keep(path, dir);
+                return Ok(Some(path.clone()));
+            }
+            refused => refused,
+        };
+        match opened {
+            Ok(dir) => path_below(self.dir, dir.as_fd()).map(Some),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Keeps `dir`, which is the directory `path`, for the next who asks.
     pub(crate) fn keep(&mut self, path: &Inside, dir: OwnedFd) {
         self.last = Some((path.clone(), dir));
     }
+}
+
+/// Asks the kernel for the path of a directory below `root`.
+fn path_below(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> rustix::io::Result<Inside> {
+    let path = |of: BorrowedFd<'_>| {
+        let link = format!("/proc/self/fd/{}", of.as_raw_fd());
+        rustix::fs::readlink(link, vec![]).map(CString::into_bytes)
+    };
+    let (root, dir) = (path(root)?, path(dir)?);
+    let below = dir.strip_prefix(&root[..]).ok_or(Errno::XDEV)?;
+    Ok(Inside::new(below))
 }
 
 /// Opens the directory `path` below `root` (`O_PATH`), links confined to it.

@@ -335,6 +335,59 @@ fn whiteouts_of_no_name_are_refused() {
     assert!(Archive::default().file(".wh.x/y", "").refused().contains("deleted name"));
 }
 
+/// Issue 9: containerd makes a directory `.wh.x` of it, which the next reader takes for a deleted `x`.
+#[test]
+fn a_deleted_name_is_no_opaque_directory() {
+    for name in [".wh.x/.wh..wh..opq", "d/.wh.x/.wh..wh..opq", ".wh.x/y/.wh..wh..opq"] {
+        let said = Archive::default().dir("d").file(name, "").refused();
+        assert!(said.contains("a deleted name is no directory"), "{name}: {said}");
+    }
+    let below = Archive::default().file(".wh..wh.aufs/.wh..wh..opq", "").unpacked();
+    assert_eq!(fs::read_dir(below.at("layer")).unwrap().count(), 0);
+}
+
+/// Issue 9: as containerd has it.
+#[test]
+fn a_hard_link_to_a_deleted_name_deletes_its_own_name() {
+    let sample = Archive::default()
+        .file("d/.wh.x", "")
+        .hardlink("d/y", "d/x")
+        .hardlink("d/.wh.z", "d/y")
+        .unpacked();
+    for name in ["x", "y", "z"] {
+        assert!(is_whiteout(&sample, &format!("d/{name}")), "{name}");
+    }
+    let said = Archive::default().file("d/.wh.x", "").hardlink("d/y", "d/.wh.x").refused();
+    assert!(said.contains("create the hard link"), "{said}");
+}
+
+/// Issue 9: as containerd has it.
+#[test]
+fn a_directory_with_two_names_is_one() {
+    let archive = Archive::default()
+        .symlink("l", ".")
+        .dir("l/l/d")
+        .file("l/l/d/x", "x")
+        .file("l/implied/x", "x")
+        .file("l/d/.wh..wh..opq", "")
+        .hardlink("l/d/x", "d/x")
+        .hardlink("l/y", "l/l/d/x")
+        .file("l/.wh.gone", "");
+    let sample = archive.unpacked();
+    assert_eq!((read(&sample, "d/x"), read(&sample, "y")), ("x".to_owned(), "x".to_owned()));
+    assert!(is_opaque(&sample, "d") && is_whiteout(&sample, "gone"));
+    assert_eq!(fs::metadata(sample.at("layer/d")).unwrap().mtime(), 1000);
+    let applied = archive.unpack().1.unwrap();
+    assert_eq!(applied.implied_directories, [PathBuf::from("implied")]);
+
+    // The name through which it was made may go, and what it was may be replaced by another.
+    let sample =
+        archive.file("l", "").dir("l2").symlink("a", "l2").dir("a/d").file("l2/d", "").unpacked();
+    assert_eq!(fs::metadata(sample.at("layer/d")).unwrap().mtime(), 1000);
+    assert_eq!(fs::metadata(sample.at("layer/l2/d")).unwrap().mtime(), 1000);
+    assert_eq!(fs::metadata(sample.at("layer/l2")).unwrap().mtime(), 1000);
+}
+
 #[test]
 fn an_archive_that_is_added_has_no_whiteouts_and_one_owner() {
     let archive = Archive::default().file(".wh.x", "").dir("d/").file("d/f", "f").file("p/f", "");
