@@ -161,10 +161,10 @@ fn host_node(name: &str, device: Dev) -> Result<OwnedFd, SandboxError> {
         return Err(SandboxError::Unfit(format!("the host's {path} is not that device")));
     }
     let node = mounts::clone_one(&fd, "").or_cannot_with(cannot)?;
-    if found.st_uid != NO_ID_OF_OURS {
-        mounts::make_read_only(&node).or_cannot_with(cannot)?;
+    if found.st_uid == NO_ID_OF_OURS {
+        return Ok(node);
     }
-    Ok(node)
+    mounts::make_read_only(node).or_cannot_with(cannot)
 }
 
 /// Makes nodes for all devices of the host, as far as this process may see them. Devices come and go

@@ -4,7 +4,9 @@
 //! goes away with its descriptor. Those that a caller makes ([`bind`], [`bind_path`], [`tmpfs`])
 //! travel to init as descriptors; the others init makes itself, while it still sees the host.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+mod change;
+
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::CWD;
@@ -14,6 +16,7 @@ use rustix::mount::{
     open_tree, unmount,
 };
 
+use self::change::Change;
 use super::error::OrCannot;
 use super::{Level, ProcessFiles, SandboxError};
 
@@ -85,9 +88,7 @@ fn clone_tree(
 
 fn finish_bind(tree: OwnedFd, read_only: bool) -> rustix::io::Result<OwnedFd> {
     let read_only = if read_only { READ_ONLY } else { MountAttrFlags::empty() };
-    let change = Change { set: NODEV | read_only, private: true, ..Change::default() };
-    change.apply(&tree)?;
-    Ok(tree)
+    Change { set: NODEV | read_only, private: true, ..Change::default() }.apply(tree)
 }
 
 /// Clones one mount without those below it; the place may be a file.
@@ -110,22 +111,26 @@ pub(super) fn attach(mount: impl AsFd, target: impl AsFd) -> rustix::io::Result<
 }
 
 /// Makes a whole tree of mounts `nodev`.
-pub(super) fn forbid_devices(mount: impl AsFd) -> rustix::io::Result<()> {
+pub(super) fn forbid_devices(mount: OwnedFd) -> rustix::io::Result<OwnedFd> {
     Change { set: NODEV, ..Change::default() }.apply(mount)
 }
 
 /// Lets the devices of a tree of mounts be opened, where the kernel permits it.
-pub(super) fn permit_devices(mount: impl AsFd) -> rustix::io::Result<()> {
+pub(super) fn permit_devices(mount: OwnedFd) -> rustix::io::Result<OwnedFd> {
     Change { clear: NODEV, ..Change::default() }.apply(mount)
 }
 
 /// Makes a whole tree of mounts read-only.
-pub(super) fn make_read_only(mount: impl AsFd) -> rustix::io::Result<()> {
+pub(super) fn make_read_only(mount: OwnedFd) -> rustix::io::Result<OwnedFd> {
     Change { set: READ_ONLY, ..Change::default() }.apply(mount)
 }
 
 /// Makes a mount read-only, `noexec`, or both.
-pub(super) fn restrict(mount: impl AsFd, read_only: bool, no_exec: bool) -> rustix::io::Result<()> {
+pub(super) fn restrict(
+    mount: OwnedFd,
+    read_only: bool,
+    no_exec: bool,
+) -> rustix::io::Result<OwnedFd> {
     let mut set = MountAttrFlags::empty();
     set.set(READ_ONLY, read_only);
     set.set(NOEXEC, no_exec);
@@ -147,8 +152,7 @@ pub(super) fn process_files(wanted: ProcessFiles, level: Level) -> Result<OwnedF
             Level::Root | Level::SubordinateIds | Level::Chroot => READ_ONLY,
             Level::SingleId => MountAttrFlags::empty(),
         };
-        Change { set: attributes | read_only, private: true, ..Change::default() }.apply(&tree)?;
-        Ok(tree)
+        Change { set: attributes | read_only, private: true, ..Change::default() }.apply(tree)
     };
     let own = || new_filesystem("proc", &[], attributes);
     let made = match (wanted, level) {
@@ -196,8 +200,7 @@ pub(super) fn system_files(read_only: bool) -> Result<OwnedFd, SandboxError> {
     let attributes = NOSUID | NODEV | NOEXEC | read_only;
     let host = || -> rustix::io::Result<OwnedFd> {
         let tree = clone_host("/sys")?;
-        Change { set: attributes, ..Change::default() }.apply(&tree)?;
-        Ok(tree)
+        Change { set: attributes, ..Change::default() }.apply(tree)
     };
     new_filesystem("sysfs", &[], attributes)
         .or_else(|_belongs_to_another_namespace| host())
@@ -254,56 +257,4 @@ fn new_filesystem(
     }
     fsconfig_create(context.as_fd())?;
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-}
-
-/// What `mount_setattr` changes on a tree of mounts.
-#[derive(Clone, Copy)]
-struct Change {
-    set: MountAttrFlags,
-    clear: MountAttrFlags,
-    private: bool,
-}
-
-impl Default for Change {
-    fn default() -> Self {
-        let none = MountAttrFlags::empty();
-        Self { set: none, clear: none, private: false }
-    }
-}
-
-/// `struct mount_attr` of the kernel.
-#[repr(C)]
-struct MountAttributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
-
-impl Change {
-    fn apply(self, mount: impl AsFd) -> rustix::io::Result<()> {
-        let attributes = MountAttributes {
-            set: u64::from(self.set.bits()),
-            clear: u64::from(self.clear.bits()),
-            propagation: if self.private { libc::MS_PRIVATE } else { 0 },
-            user_namespace: 0,
-        };
-        // SAFETY: the path is a string with its end, the structure is the kernel's, with its size.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_mount_setattr,
-                mount.as_fd().as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
-                &raw const attributes,
-                size_of::<MountAttributes>(),
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(last_error()) }
-    }
-}
-
-fn last_error() -> rustix::io::Errno {
-    let code = std::io::Error::last_os_error().raw_os_error();
-    rustix::io::Errno::from_raw_os_error(code.unwrap_or(libc::EIO))
 }

@@ -61,7 +61,7 @@ pub(super) fn enter(incoming: Incoming<Spec>) -> Result<Stubs, SandboxError> {
     let Incoming { spec, bytes, descriptors } = incoming;
     let mut descriptors = VecDeque::from(descriptors);
     let root = descriptors.pop_front().ok_or_else(|| missing("root"))?;
-    confine(&root, spec.security).or_cannot("change the root's mount")?;
+    let root = confine(root, spec.security).or_cannot("change the root's mount")?;
     let (system, mask) = system_mounts(&spec)?;
     let own = own_mounts(&spec, &bytes[spec.filter_length..], descriptors)?;
     pivot(&root)?;
@@ -145,13 +145,13 @@ fn is_process_file(fd: impl AsFd) -> bool {
 }
 
 /// Takes devices away from a mount of the caller's, or gives them.
-fn confine(mount: impl AsFd, security: Security) -> rustix::io::Result<()> {
+fn confine(mount: OwnedFd, security: Security) -> rustix::io::Result<OwnedFd> {
     match security {
         Security::Sandbox => mounts::forbid_devices(mount),
         Security::Insecure => {
             // In a user namespace the flag may be locked, and devices be of no use anyway.
-            let _locked = mounts::permit_devices(mount);
-            Ok(())
+            let as_it_is = mount.try_clone().map_err(|_none_left| rustix::io::Errno::MFILE)?;
+            mounts::permit_devices(mount).or(Ok(as_it_is))
         }
     }
 }
@@ -200,8 +200,7 @@ fn own_mounts(
         let source = match source {
             SourceSpec::Descriptor => {
                 let source = descriptors.pop_front().ok_or_else(|| missing("mount"))?;
-                confine(&source, spec.security).or_cannot_with(cannot)?;
-                source
+                confine(source, spec.security).or_cannot_with(cannot)?
             }
             SourceSpec::Moved { .. } | SourceSpec::Directory { .. } => {
                 return Err(missing("mount"));
@@ -210,8 +209,7 @@ fn own_mounts(
                 let owner = (Uid::from_raw(*uid), Gid::from_raw(*gid));
                 let file = files.next(*length, Mode::from_raw_mode(*mode), owner)?;
                 let no_exec = mode & 0o111 == 0;
-                mounts::restrict(&file, *read_only, no_exec).or_cannot_with(cannot)?;
-                file
+                mounts::restrict(file, *read_only, no_exec).or_cannot_with(cannot)?
             }
         };
         own.push(Mount::new(source, target));
@@ -376,7 +374,7 @@ fn freeze(root: BorrowedFd<'_>, path: &str) -> Result<(), SandboxError> {
     let Some(place) = open_hidden(root, path) else { return Ok(()) };
     let cannot = || format!("make /{path} read-only");
     let clone = mounts::clone_one(&place, "").or_cannot_with(cannot)?;
-    mounts::make_read_only(&clone).or_cannot_with(cannot)?;
+    let clone = mounts::make_read_only(clone).or_cannot_with(cannot)?;
     mounts::attach(clone, place).or_cannot_with(cannot)
 }
 
