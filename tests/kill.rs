@@ -4,16 +4,16 @@
 //! A build is killed at the first, a middle or the last event of each of its phases, and up to
 //! [`JITTER`] later. `SEED` repeats a run; `ROUNDS` makes it longer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use test_support::{Session, Started, TestRegistry, rounds};
+use test_support::{Caller, Session, Started, TestRegistry, rounds};
 
 const JITTER: Duration = Duration::from_millis(20);
 
@@ -302,4 +302,169 @@ fn a_killed_build_leaves_nothing_and_the_next_one_is_as_good() {
     }
     println!("kills in each phase: {kills:?}");
     assert!(kills.values().all(|kills| *kills > 0), "{kills:?}");
+}
+
+/// A caller, and the level that it asks for.
+const LEVELS: [(Caller, Option<&str>); 5] = [
+    (Caller::Root, Some("root")),
+    (Caller::WithSubordinateIds, None),
+    (Caller::WithOneId, None),
+    (Caller::Root, Some("outer-proc")),
+    (Caller::RootWithChrootAlone, None),
+];
+
+/// So many RUNs run at a time.
+const AT_A_TIME: usize = 16;
+
+/// Stages that know nothing of each other, each of some RUNs that take a moment or two: one writes,
+/// one starts what wants to stay behind, one ignores signals.
+fn stages(mark: &str) -> String {
+    let mut dockerfile = "FROM busybox AS last\n".to_owned();
+    for stage in 0..AT_A_TIME {
+        dockerfile += &format!(
+            "FROM busybox AS s{stage}\n\
+             RUN echo beg''an; seq 20000 > /{stage}; sleep 0.0{stage}\n\
+             RUN --mount=type=cache,target=/c echo beg''an; (setsid sleep {mark} &); nohup sleep {mark} & \
+             sleep 0.{stage}\n\
+             RUN --mount=type=bind,from=last,target=/m,rw echo beg''an; trap '' TERM INT HUP; \
+             echo x > /m/x; yes | head -c 300000; sleep 0.2\n"
+        );
+    }
+    dockerfile += "FROM busybox\n";
+    for stage in 0..AT_A_TIME {
+        dockerfile += &format!("COPY --from=s{stage} /{stage} /\n");
+    }
+    dockerfile
+}
+
+/// The namespaces of a process, but those that this one is in.
+fn foreign_namespaces(process: &Path) -> Vec<String> {
+    let kinds = ["mnt", "pid", "net", "ipc", "uts", "user", "cgroup"];
+    let of = |process: &Path, kind| fs::read_link(process.join("ns").join(kind)).ok();
+    let here = Path::new("/proc/self");
+    let found = kinds.iter().filter_map(|kind| Some((kind, of(process, kind)?)));
+    let foreign = found.filter(|(kind, name)| of(here, kind).as_ref() != Some(name));
+    foreign.map(|(_, name)| name.display().to_string()).collect()
+}
+
+fn processes() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let is_number = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok())
+    };
+    entries.filter(is_number).collect()
+}
+
+/// The processes that a process has started, and those that they have.
+fn descendants(of: u32) -> Vec<PathBuf> {
+    let parents: Vec<_> = processes()
+        .into_iter()
+        .filter_map(|path| {
+            let status = fs::read_to_string(path.join("status")).ok()?;
+            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+            Some((path, format!("/proc/{}", parent.trim())))
+        })
+        .collect();
+    let mut found = vec![PathBuf::from(format!("/proc/{of}"))];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).cloned() {
+        let children = parents.iter().filter(|(_, known)| Path::new(known) == parent);
+        found.extend(children.map(|(path, _)| path.clone()));
+        next += 1;
+    }
+    found
+}
+
+/// When a process was started, as the kernel counts.
+fn start_of(process: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    let (_name, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// A moment in the same count.
+fn now() -> u64 {
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    let seconds: f64 = uptime.split_whitespace().next().unwrap().parse().unwrap();
+    // `USER_HZ` is 100 on every architecture that rbuild is for.
+    (seconds * 100.0) as u64
+}
+
+/// What is left of a build: processes with its mark, and those in one of its namespaces. Other
+/// processes get the numbers of its namespaces afterwards.
+fn left_of(mark: &str, namespaces: &HashSet<String>, killed: u64) -> Vec<String> {
+    let mut left = vec![];
+    for process in processes() {
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let is_old = start_of(&process).is_some_and(|start| start <= killed);
+        let is_inside =
+            || foreign_namespaces(&process).iter().any(|name| namespaces.contains(name));
+        if line.contains(mark) || (is_old && is_inside()) {
+            left.push(format!("{}: {line}", process.display()));
+        }
+    }
+    left
+}
+
+/// Kills a build at any moment; returns how many of its RUNs had begun.
+fn kill_at_any_moment(session: &Session, mark: &str, random: &mut Random) -> usize {
+    let jobs = AT_A_TIME.to_string();
+    let args = ["--jobs", jobs.as_str(), "--no-cache"];
+    let mut build = Started::new(session.build_command("plain", &args));
+    // Half of them while all RUNs of a kind are under way, the others wherever they are.
+    let lines = random.below(3 * AT_A_TIME as u64) as usize;
+    let mut began = 0;
+    while began < lines
+        && let Some(line) = build.next_line()
+    {
+        began += usize::from(line.ends_with(" began"));
+    }
+    std::thread::sleep(Duration::from_micros(random.below(300_000)));
+    let of_the_build = descendants(build.id());
+    let namespaces = of_the_build.iter().flat_map(|process| foreign_namespaces(process)).collect();
+    let is_killed = build.is_running();
+    if is_killed {
+        let signals = [Signal::KILL, Signal::KILL, Signal::TERM, Signal::INT];
+        build.send(signals[random.below(4) as usize]);
+    }
+    let killed = now();
+    let (status, rest) = build.wait();
+    assert!(is_killed || status.success(), "{rest:#?}");
+    began += rest.iter().filter(|line| line.ends_with(" began")).count();
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while !left_of(mark, &namespaces, killed).is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(left_of(mark, &namespaces, killed), [""; 0]);
+    assert_no_leaks(&session.store());
+    began
+}
+
+/// Issue 10: at each level 400 RUNs for each twenty rounds, 16 at a time.
+#[test]
+fn at_each_level_a_killed_build_leaves_nothing() {
+    let mut random = Random::new();
+    for (number, (caller, level)) in LEVELS.into_iter().enumerate() {
+        let mark = format!("2718.{number}{}", std::process::id());
+        let mut session = Session::new().dockerfile(&stages(&mark)).run_by(caller);
+        if let Some(level) = level {
+            session = session.env("RBUILD_SANDBOX", level);
+        }
+        let (mut runs, mut kills) = (0, 0);
+        while runs < 20 * rounds() {
+            runs += kill_at_any_moment(&session, &mark, &mut random);
+            kills += 1;
+        }
+        session.build(&["-t", "x", "--target=s0"]).succeeds();
+        session.rbuild(&["store", "check"]).succeeds();
+        session.rbuild(&["prune"]).succeeds();
+        for directory in ["run", "locks"] {
+            let left = fs::read_dir(session.store().join(directory)).unwrap().flatten();
+            let left: Vec<_> = left.map(|left| left.file_name()).filter(|n| n != "index").collect();
+            assert!(left.is_empty(), "{caller:?} {level:?}: {left:?} in {directory}");
+        }
+        let level = level.unwrap_or("its own level");
+        println!("{caller:?} at {level}: {runs} RUNs, {kills} kills, nothing left");
+    }
 }
