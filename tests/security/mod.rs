@@ -6,6 +6,7 @@
 mod archives;
 mod context;
 mod git;
+mod levels;
 mod output;
 mod registry;
 mod sandbox;

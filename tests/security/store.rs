@@ -113,7 +113,7 @@ fn what_others_could_write_is_in_no_later_image() {
             session.build(&["-t", "x"]).succeeds();
             session.tool(
                 "sh",
-                &["-c", "for f in store/*/real/*/f; do echo wrong > $f; echo > ${f%f}evil; done"],
+                &["-c", "for f in store/layers/*/*/f store/mounts/*/*/f; do echo wrong > $f; echo > ${f%f}evil; done"],
             );
             let set_mode = |path: &Path, mode| {
                 fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -308,8 +308,12 @@ fn a_link_in_place_of_a_blob_a_layer_or_a_mount_is_not_followed() {
     session.build(&["-t", "x"]).succeeds();
     let outside = session.path("outside");
     fs::create_dir(&outside).unwrap();
-    for directory in ["blobs/sha256", "layers/real", "mounts/real"] {
-        for entry in fs::read_dir(session.store().join(directory)).unwrap().flatten() {
+    // Not all levels keep their layers and mounts in one.
+    let kinds = ["layers", "mounts"].map(|kind| fs::read_dir(session.store().join(kind)).unwrap());
+    let mut directories: Vec<_> = kinds.into_iter().flatten().map(|d| d.unwrap().path()).collect();
+    directories.push(session.store().join("blobs/sha256"));
+    for directory in directories {
+        for entry in fs::read_dir(directory).unwrap().flatten() {
             let name = entry.file_name();
             if name.to_str().unwrap().ends_with(".lock") {
                 continue;
