@@ -326,6 +326,6 @@ mod tests {
                      31 20 0:3 / /dd rw - tmpfs x rw\n32 30 0:4 / /d/a\\040b rw - tmpfs x rw\n\
                      33 32 0:5 / /d/a\\040b/c rw - tmpfs x rw\n";
         assert_eq!(below(info, "30"), [Path::new("a b"), Path::new("a b/c")]);
-        assert_eq!(below(info, "31"), [Path::new(""); 0]);
+        assert!(below(info, "31").is_empty());
     }
 }

@@ -344,13 +344,13 @@ impl<'v> Caller<'v> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let flags = if *follow { flags } else { flags | OFlags::NOFOLLOW };
         let bounds = bounds | ResolveFlags::NO_MAGICLINKS;
-        self.from_its_root(|| openat2(start, path, flags, Mode::empty(), bounds))
+        self.at_its_root(|| openat2(start, path, flags, Mode::empty(), bounds))
     }
 
     fn walk(&self, dir: u32, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
         let start = self.start(if is_absolute(path) { None } else { Some(dir) })?;
         let dir = start.as_ref().map_or(CWD, AsFd::as_fd);
-        self.from_its_root(|| {
+        self.at_its_root(|| {
             let found = openat2(dir, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
             match found {
                 Ok(file) if !is_in_proc(&file) => Ok(file),
@@ -387,7 +387,7 @@ impl<'v> Caller<'v> {
     }
 
     /// Works where absolute paths begin at the caller's root.
-    fn from_its_root<T>(&self, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    fn at_its_root<T>(&self, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
         if self.has_our_root { work() } else { self.in_its_root(work) }
     }
 
