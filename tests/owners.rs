@@ -308,7 +308,8 @@ fn threads_forks_and_sudden_ends_lose_no_owner() {
 #[test]
 fn the_process_that_answers_cannot_be_given_away() {
     let session = busybox(
-        "RUN for f in /proc/1/fd/* /proc/1/cwd/f /proc/1/root/said; do chown 5:5 $f && echo $f; done; \
+        "RUN for f in /proc/1/fd/* /proc/1/fd/1 /proc/1/fd/3 /proc/1/cwd/f /proc/1/root/said; do \
+                 ln -sf $f /tmp/link; chown 5:5 $f && echo $f; chown 5:5 /tmp/link && echo $f; done; \
              ls -l /proc/1/fd 2> /dev/null; stat -c %u:%g /said\n",
     );
     let outcome = session.run_by(Caller::WithOneId).build_with_events(&["-t", "x"]).succeeds();
