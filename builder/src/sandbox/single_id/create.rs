@@ -353,6 +353,8 @@ fn make_node(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
@@ -362,5 +364,26 @@ mod tests {
         assert!(may((5, 0), 0o700) && may((0, 7), 0o070) && may((0, 0), 0o1777));
         assert!(!may((5, 6), 0o577) && !may((0, 6), 0o757) && !may((0, 0), 0o775));
         assert!(may_write(&Ids::new(0, 0, vec![]), (5, 5), 0o500));
+    }
+
+    #[test]
+    fn only_what_was_made_is_taken_away_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let made = |name: &str| {
+            let dir = OwnedFd::from(File::open(directory.path()).unwrap());
+            let spot = Spot { dir, name: CString::new(name).unwrap() };
+            Made::new(spot, File::open(path(name)).unwrap().as_fd()).unwrap()
+        };
+        std::fs::write(path("f"), "").unwrap();
+        let first = made("f");
+        std::fs::write(path("other"), "").unwrap();
+        std::fs::rename(path("other"), path("f")).unwrap();
+        first.remove();
+        assert!(path("f").exists(), "another one has its place");
+        std::fs::create_dir(path("d")).unwrap();
+        made("f").remove();
+        made("d").remove();
+        assert!(!path("f").exists() && !path("d").exists());
     }
 }

@@ -498,4 +498,15 @@ mod tests {
         assert!(give((5, 9), (UNCHANGED, 7)) && give((5, 9), (5, 6)) && give((5, 9), (5, 9)));
         assert!(!give((5, 9), (UNCHANGED, 8)) && !give((5, 9), (0, 6)) && !give((1, 7), (5, 7)));
     }
+
+    #[test]
+    fn ids_are_taken_back_if_the_caller_does_not_come_to_know_of_them() {
+        let path = format!("/proc/{}/timerslack_ns", rustix::thread::gettid().as_raw_nonzero());
+        let slack = || std::fs::read_to_string(&path).unwrap().trim().to_owned();
+        let thread = OwnedFd::from(std::fs::File::options().write(true).open(&path).unwrap());
+        set_slack(&thread, 50_007).unwrap();
+        assert_eq!(slack(), "50007");
+        Undo::Ids(thread, 50_001).run();
+        assert_eq!(slack(), "50001");
+    }
 }
