@@ -65,12 +65,6 @@ const LACKS: &[Lack] = &[
         why: "`/proc/1` is a process outside, of which a command can read nothing",
     },
     Lack {
-        test: "sandbox::a_limit_on_namespaces_is_not_a_full_disk",
-        levels: CHROOT,
-        says: "cannot run containers by chroot",
-        why: "no namespaces are made, so that no limit on them is met",
-    },
-    Lack {
         test: "sandbox::a_run_cannot_change_what_all_share_in_proc",
         levels: CHROOT,
         says: "/proc/execdomains: No such file",
