@@ -192,7 +192,8 @@ mod tests {
             fs::create_dir(directory.path().join(name)).unwrap();
             File::open(directory.path().join(name)).unwrap()
         };
-        let (root, scratch, other) = (open("root"), open("scratch"), open("root/other"));
+        let (root, scratch) = (open("root"), open("scratch"));
+        fs::create_dir(directory.path().join("root/other")).unwrap();
         fs::write(directory.path().join("root/other/place"), "image").unwrap();
         fs::write(directory.path().join("scratch/secret"), "secret").unwrap();
         chown(directory.path().join("root/other"), Some(5), Some(5)).unwrap();
@@ -210,6 +211,5 @@ mod tests {
         assert!(put.unwrap_err().to_string().contains("/other/place"));
         let found = fs::read_to_string(directory.path().join("root/other/place")).unwrap();
         assert_eq!(found, "image");
-        drop(other);
     }
 }
