@@ -37,8 +37,9 @@ impl Method {
         stop: &CancellationToken,
     ) -> Result<Chosen, SnapshotError> {
         let store = cache.root();
-        // Whether it works depends on more than the file system: on its options (ext4 with names
-        // without case, xfs without types of entries), on the kernel and on what it has loaded.
+        if may_mount && has_all_for_overlays(store) {
+            return Ok(Chosen { method: Self::Overlay, note: None });
+        }
         let run_dir = cache.run_dir()?;
         let reason = match may_mount.then(|| try_overlay(run_dir.path())) {
             Some(Ok(())) => return Ok(Chosen { method: Self::Overlay, note: None }),
@@ -76,6 +77,13 @@ impl Method {
             Self::Copies(trees) => trees.deletions(),
         }
     }
+}
+
+/// Whether the store is on a file system of which it is known: that spares each build the trial.
+fn has_all_for_overlays(store: &Path) -> bool {
+    /// `EXT4_SUPER_MAGIC`, `XFS_SUPER_MAGIC`, `BTRFS_SUPER_MAGIC`
+    const KNOWN: [i64; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
+    rustix::fs::statfs(store).is_ok_and(|found| KNOWN.contains(&found.f_type))
 }
 
 /// Mounts an overlay that can be written to, for a moment, and makes a directory opaque: the memory
