@@ -192,7 +192,7 @@ fn a_prune_on_a_full_disk_needs_no_room() {
         session.build(&["-t", "app"]).succeeds();
         let want = digest(&session);
         disk.fill();
-        let pruned = session.rbuild(&["prune"]).succeeds();
+        let pruned = session.rbuild(&["prune", "-f"]).succeeds();
         assert!(pruned.stdout.contains(" MB"), "{pruned}");
         assert_eq!(digest(&session), want);
         session.rbuild(&["store", "check"]).succeeds();

@@ -82,8 +82,8 @@ impl ExecError {
     pub fn help(&self) -> Option<String> {
         if let Self::Platform { wanted, host } = self {
             return Some(format!(
-                "leave out --platform to build for {host}; a stage that only prepares files may run \
-                 here for {wanted}, too: FROM --platform=$BUILDPLATFORM"
+                "leave out --platform to build for {host}, or begin a stage that only prepares files \
+                 for {wanted} with FROM --platform=$BUILDPLATFORM: it runs here"
             ));
         }
         let Self::Code { no_room, .. } = self else { return None };
