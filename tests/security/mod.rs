@@ -10,4 +10,5 @@ mod levels;
 mod output;
 mod registry;
 mod sandbox;
+mod setup;
 mod store;

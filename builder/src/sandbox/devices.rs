@@ -83,13 +83,32 @@ pub(super) fn fill_plain(
         mknodat(directory, name, FileType::CharacterDevice, mode, makedev(major, minor))
             .map_err(|source| SandboxError::NoDeviceNodes { source: source.into() })?;
     }
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(directory, "null", flags, Mode::empty())
+    open_null(directory)
         .map_err(|source| SandboxError::NoDevicesInStore { source: source.into() })?;
     match security {
         Security::Sandbox => Ok(()),
         Security::Insecure => copy_devices(Path::new("/dev"), directory).or_cannot(cannot),
     }
+}
+
+/// Puts the null device of a container's own `/dev` on standard input, which its command inherits.
+///
+/// This must happen before the caller's mounts are attached. One of them may cover `/dev`: then the
+/// Dockerfile says what `/dev/null` is, and a link of the kernel's own among the files of a process
+/// leads anywhere for a process that has all rights.
+pub(super) fn take_null_as_input(directory: BorrowedFd<'_>) -> Result<(), SandboxError> {
+    let cannot = "open the container's /dev/null";
+    let null = open_null(directory).or_cannot(cannot)?;
+    rustix::stdio::dup2_stdin(null).or_cannot(cannot)
+}
+
+fn open_null(directory: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let null = openat(directory, "null", flags, Mode::empty())?;
+    let found = fstat(&null)?;
+    let is_null = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+        && found.st_rdev == makedev(1, 3);
+    if is_null { Ok(null) } else { Err(rustix::io::Errno::NODEV) }
 }
 
 /// Device nodes and masks of a container's own, in a tmpfs that no path of the container leads to.

@@ -4,8 +4,9 @@
 //! 1. make every mount detached, while the host's tree is there to clone from (a new `proc` is only
 //!    permitted while an old one can be seen);
 //! 2. attach the root, `pivot_root`, and let go of the host's tree;
-//! 3. attach the rest to places inside, hide parts of `/proc` and `/sys`, then the caller's mounts,
-//!    which can no longer reach what is hidden.
+//! 3. attach the rest to places inside, hide parts of `/proc` and `/sys`, open what this process needs
+//!    of it, then attach the caller's mounts, which can no longer reach what is hidden. From here on
+//!    each path in the container may lead wherever the Dockerfile wants it to.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -76,6 +77,8 @@ pub(super) fn enter(incoming: Incoming<Spec>) -> Result<Stubs, SandboxError> {
         Security::Sandbox => hide(root.as_fd(), mask)?,
         Security::Insecure => (),
     }
+    let devices = paths::open_directory(root.as_fd(), "dev").or_cannot("open /dev")?;
+    devices::take_null_as_input(devices.as_fd())?;
     for mount in own {
         mount.attach_own(root.as_fd(), &mut stubs)?;
     }

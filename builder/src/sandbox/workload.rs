@@ -2,7 +2,8 @@
 //!
 //! The order is the kernel's: limits, Landlock and the filter need rights that the later steps take
 //! away, and ids come before capabilities. Every descriptor is closed first of all: an image may name
-//! `/proc/self/fd/7` as its working directory.
+//! `/proc/self/fd/7` as its working directory. No file is opened by a path, which may lead wherever the
+//! Dockerfile wants it to: standard input comes from PID 1.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -158,11 +159,8 @@ impl Workload {
         self.command.execute()
     }
 
-    /// Puts `/dev/null` on standard input; a user who is not root must be able to reopen
-    /// `/dev/stdout`, so the pipes become theirs.
+    /// A user who is not root must be able to reopen `/dev/stdout`, so the pipes become theirs.
     fn own_the_streams(&self) -> Result<(), SandboxError> {
-        let null = std::fs::File::open("/dev/null").or_cannot("open /dev/null")?;
-        rustix::stdio::dup2_stdin(&null).or_cannot("open /dev/null")?;
         // With one id they are the user's anyway.
         if self.uid.is_root() || self.level == Level::SingleId {
             return Ok(());

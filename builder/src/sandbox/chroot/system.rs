@@ -67,10 +67,11 @@ pub(super) fn system_files(scratch: BorrowedFd<'_>) -> Result<Thing, SandboxErro
     Thing::made(scratch, "sys".to_owned())
 }
 
-/// A `/dev` with nodes that can be opened.
+/// A `/dev` with nodes that can be opened. The command reads from its `null`.
 pub(super) fn devices(scratch: BorrowedFd<'_>, security: Security) -> Result<Thing, SandboxError> {
     let directory = make_directory(scratch, "dev", Mode::from_raw_mode(0o755))?;
     devices::fill_plain(directory.as_fd(), security)?;
+    devices::take_null_as_input(directory.as_fd())?;
     Thing::made(scratch, "dev".to_owned())
 }
 
