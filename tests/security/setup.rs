@@ -46,3 +46,91 @@ fn the_input_of_a_command_is_the_null_device_of_the_sandbox_whatever_is_mounted_
         }
     }
 }
+
+/// Two commands at once, of which one looks into the other, which has the name `nap` in `/proc`.
+fn attack(nap: &str, network: &str) -> String {
+    let script = format!(
+        "touch /tmp/seen; for i in $(seq 40); do \
+             for p in $(grep -l '^{nap}$' /proc/[0-9]*/comm); do \
+                 p=${{p%/comm}}; touch /tmp/found; \
+                 for f in root/sec root/tmp/{nap} cwd/etc/passwd task/${{p#/proc/}}/root/sec \
+                          environ maps auxv mem; do \
+                     head -c 1 $p/$f && echo $f >> /tmp/seen; \
+                 done; \
+                 for f in exe fd/1 ns/mnt root; do readlink $p/$f && echo $f >> /tmp/seen; done; \
+                 touch $p/root/poison; exit 0; \
+             done; sleep 0.05; \
+         done 2> /dev/null"
+    );
+    format!(
+        "FROM busybox AS victim\n\
+         RUN printf '#!/bin/sh\\nsleep 1.5\\n' > /tmp/{nap} && chmod +x /tmp/{nap}\n\
+         RUN --mount=type=secret,id=s,target=/sec --mount=type=secret,id=s,env=TOKEN \
+             /tmp/{nap}; ls / > /tmp/listing\n\
+         FROM busybox AS attacker\n\
+         RUN true\n\
+         RUN --network={network} {script}\n\
+         FROM busybox\n\
+         COPY --from=victim /tmp/listing /victims\n\
+         COPY --from=attacker /tmp/ /attackers/\n"
+    )
+}
+
+const AT_ONCE: [&str; 5] =
+    ["--sandbox=outer-proc", "-t", "x", "--jobs=2", "--secret=id=s,src=home/secret"];
+
+/// Whether the attacker saw the victim, which it must not have looked into.
+#[track_caller]
+fn has_seen_and_no_more(session: &Session) -> bool {
+    let image = session.image("x");
+    assert_eq!(image.text("/attackers/seen"), "");
+    assert!(!image.text("/victims").contains("poison"));
+    image.rootfs().has("/attackers/found")
+}
+
+/// Issue 9, 1.2: where `/proc` is that of the container around, a command without a network read
+/// secrets of another one that ran at the same time, and wrote to its files, which were cached.
+#[test]
+fn a_command_looks_into_no_other_one_that_it_sees_in_proc() {
+    for network in ["none", "host"] {
+        let session = Session::new().dockerfile(&attack(&format!("nap-{network}"), network));
+        callers_secret(&session);
+        session.build(&AT_ONCE).succeeds();
+        assert!(has_seen_and_no_more(&session), "there was nothing to look into");
+    }
+}
+
+/// Becomes a command for which the kernel has no Landlock.
+const WITHOUT_LANDLOCK: &str = r#"
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    struct sock_filter filter[] = {
+        {BPF_LD | BPF_W | BPF_ABS, 0, 0, 0},
+        {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_landlock_create_ruleset},
+        {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | ENOSYS},
+        {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
+    };
+    struct sock_fprog program = {4, filter};
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program)) return 99;
+    execv(argv[1], argv + 1);
+    return 98;
+}
+"#;
+
+/// Issue 9, 1.2.
+#[test]
+fn where_nothing_parts_commands_that_see_each_other_they_take_turns() {
+    let session = Session::new().dockerfile(&attack("nap-turn", "none"));
+    callers_secret(&session);
+    session.write("without.c", WITHOUT_LANDLOCK);
+    session.tool("gcc", &["-static", "-w", "-o", "without", "context/without.c"]);
+    let build = session.build_command("plain", &AT_ONCE);
+    let mut command = session.command(session.path("without"));
+    command.arg(build.get_program()).args(build.get_args());
+    session.run(&mut command).succeeds();
+    assert!(!has_seen_and_no_more(&session), "both ran at once");
+}

@@ -17,6 +17,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::domain::Domain;
 use super::error::OrCannot;
 use super::limits::Limit;
 use super::{Level, Network, ProcessFiles, SandboxError, Security};
@@ -40,6 +41,7 @@ pub(super) struct Spec {
     pub(super) groups: Vec<u32>,
     pub(super) hostname: String,
     pub(super) network: Network,
+    pub(super) domain: Option<Domain>,
     pub(super) security: Security,
     pub(super) shm_size: u64,
     pub(super) limits: Vec<Limit>,

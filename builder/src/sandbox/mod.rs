@@ -35,6 +35,7 @@ mod capabilities;
 mod chroot;
 mod container;
 mod devices;
+mod domain;
 mod error;
 mod examine;
 mod init;
@@ -59,6 +60,7 @@ use std::path::Path;
 use cache::OwnershipMap;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
 pub use broker::{Broker, BrokerCommand, BrokerOutput, Inherited};
 pub use container::{Beside, Container, ContainerMount, Exit, MountSource, Network, Security};
@@ -69,6 +71,7 @@ pub use mounts::{bind, bind_part, bind_path, tmpfs};
 pub use refusal::Refusal;
 pub use self_namespace::Choice;
 
+use domain::Domain;
 use limits::Limit;
 use seccomp::Filters;
 use spawn::InitProgram;
@@ -130,9 +133,16 @@ impl std::fmt::Display for Level {
 /// What the kernel lacks, and what is done instead.
 pub fn fallbacks() -> Vec<String> {
     let mut fallbacks = vec![];
-    if !network::scopes_abstract_sockets() {
+    let domain = Domain::here();
+    if domain != Some(Domain::AbstractSockets) {
         fallbacks.push(
             "before 6.12: a RUN on the host's network reaches abstract unix sockets of the host"
+                .to_owned(),
+        );
+    }
+    if domain.is_none() {
+        fallbacks.push(
+            "no Landlock of 5.19: where /proc is that of the container around, RUNs take turns"
                 .to_owned(),
         );
     }
@@ -156,6 +166,10 @@ pub struct Sandbox {
     broker: Option<Broker>,
     init: InitProgram,
     filters: Filters,
+    /// What keeps a command from the others.
+    domain: Option<Domain>,
+    /// Who runs where nothing does, and they see each other.
+    turn: Option<Mutex<()>>,
     /// The caller's limit, which commands get.
     open_files: Limit,
 }
@@ -171,14 +185,18 @@ pub fn enter(choice: Choice) -> Result<Sandbox, SandboxError> {
     if level == Level::Chroot {
         chroot::hide_memory();
     }
-    Ok(Sandbox {
+    let mut sandbox = Sandbox {
         level,
         process_files: choice.process_files(),
         broker: Some(broker),
         init: InitProgram::sealed(None)?,
         filters: Filters::default(),
+        domain: Domain::here(),
+        turn: None,
         open_files: limits::raise_open_files(),
-    })
+    };
+    sandbox.turn = sandbox.commands_see_each_other().then(Mutex::default);
+    Ok(sandbox)
 }
 
 impl Sandbox {
@@ -195,6 +213,8 @@ impl Sandbox {
             broker: None,
             init,
             filters: Filters::default(),
+            domain: Domain::here(),
+            turn: None,
             open_files: Limit::open_files(),
         })
     }
@@ -207,8 +227,22 @@ impl Sandbox {
             broker: None,
             init: InitProgram::sealed(Some(init_program))?,
             filters: Filters::default(),
+            domain: Domain::here(),
+            turn: None,
             open_files: Limit::open_files(),
         })
+    }
+
+    /// Whether two commands that run at once could look into each other.
+    fn commands_see_each_other(&self) -> bool {
+        let shares_a_namespace = match self.level {
+            Level::SubordinateIds | Level::SingleId => true,
+            // Commands have a `/proc` of their own, or none.
+            Level::Root | Level::Chroot => false,
+        };
+        shares_a_namespace
+            && self.domain.is_none()
+            && !self_namespace::child_can(|| self.has_own_proc())
     }
 
     /// Returns what the machine permits.

@@ -2,18 +2,14 @@
 //!
 //! On the host's network (the only one that is always there) four things stand between a command
 //! and the host: the system call filter refuses sockets that read the host's packets (see
-//! [`seccomp`](super::seccomp)), a Landlock scope keeps abstract unix sockets of the host out of
-//! reach, the pathname ones are not in the container's root, and root gets its sockets from outside
+//! [`seccomp`](super::seccomp)), a Landlock [domain](super::domain) keeps abstract unix sockets of the
+//! host out of reach, the pathname ones are not in the container's root, and root gets its sockets from outside
 //! (see [`sockets`](super::sockets)). Loopback services can be reached.
 //! Without a network there is a namespace with a loopback device, which is brought up: programs
 //! talk to themselves through it.
 
 use std::os::fd::AsRawFd;
 
-use landlock::{
-    CompatLevel, Compatible, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, Scope,
-};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::SandboxError;
@@ -38,28 +34,4 @@ pub(super) fn raise_loopback() -> Result<(), SandboxError> {
         return Ok(());
     }
     Err(std::io::Error::last_os_error()).or_cannot(cannot)
-}
-
-/// Whether the kernel can keep a process from the abstract unix sockets of others.
-pub(super) fn scopes_abstract_sockets() -> bool {
-    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    ruleset.scope(Scope::AbstractUnixSocket).and_then(|ruleset| ruleset.create()).is_ok()
-}
-
-/// Keeps this process and all it starts from the abstract unix sockets of others.
-///
-/// A kernel without Landlock or without this scope (before 6.12) changes nothing. Needs
-/// `CAP_SYS_ADMIN`, since `no_new_privs` stays off.
-pub(super) fn hide_abstract_sockets() -> Result<(), SandboxError> {
-    let restrict = || -> Result<RestrictionStatus, RulesetError> {
-        Ruleset::default()
-            .scope(Scope::AbstractUnixSocket)?
-            .create()?
-            .no_new_privs(false)
-            .restrict_self()
-    };
-    restrict()
-        .map_err(std::io::Error::other)
-        .or_cannot("hide the host's abstract unix sockets")
-        .map(|_how_far| ())
 }

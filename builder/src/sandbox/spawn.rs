@@ -11,8 +11,10 @@ use rustix::fs::{Mode, OFlags};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+use tokio::sync::MutexGuard;
 use tokio_util::sync::CancellationToken;
 
+use super::domain::Domain;
 use super::error::{OrCannot, no_process};
 use super::init::{GRACE, MARKER};
 use super::limits::Limit;
@@ -77,6 +79,7 @@ impl Sandbox {
         if stop.is_cancelled() {
             return Err(SandboxError::Stopped);
         }
+        let _turn = self.wait_for_turn(&stop).await?;
         let parcel = self.pack(container)?;
         let kills_before = out_of_memory_kills();
         let mut running = self.start(parcel).await?;
@@ -91,6 +94,18 @@ impl Sandbox {
         Ok(if starved { Exit::OutOfMemory } else { exit })
     }
 
+    /// Waits until no other command runs, where they could look into each other.
+    async fn wait_for_turn(
+        &self,
+        stop: &CancellationToken,
+    ) -> Result<Option<MutexGuard<'_, ()>>, SandboxError> {
+        let Some(turn) = &self.turn else { return Ok(None) };
+        tokio::select! {
+            turn = turn.lock() => Ok(Some(turn)),
+            () = stop.cancelled() => Err(SandboxError::Stopped),
+        }
+    }
+
     fn pack(&self, container: Container) -> Result<Parcel, SandboxError> {
         if self.level == Level::Chroot && container.network == Network::None {
             return Err(SandboxError::ChrootHasNetwork);
@@ -99,7 +114,7 @@ impl Sandbox {
             Security::Sandbox => self.filters.for_network(container.network),
             Security::Insecure => &[],
         };
-        let kind = (self.level, self.process_files);
+        let kind = (self.level, self.process_files, self.domain);
         Parcel::new(kind, &self.open_files, container, filter)
     }
 
@@ -143,7 +158,7 @@ struct Parcel {
 
 impl Parcel {
     fn new(
-        (level, process_files): (Level, ProcessFiles),
+        (level, process_files, domain): (Level, ProcessFiles, Option<Domain>),
         open_files: &Limit,
         container: Container,
         filter: &[u8],
@@ -180,6 +195,7 @@ impl Parcel {
             groups: container.groups,
             hostname: container.hostname,
             network: container.network,
+            domain,
             security: container.security,
             shm_size: container.shm_size,
             limits,

@@ -23,14 +23,13 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
+use super::domain::Domain;
 use super::error::{OrCannot, no_process};
 use super::init::{Fork, end, fork};
 use super::limits::Limit;
 use super::message::{Spec, send_with_rights};
 use super::sockets::Said;
-use super::{
-    Level, Network, SandboxError, Security, capabilities, network, seccomp, single_id, sockets,
-};
+use super::{Level, Network, SandboxError, Security, capabilities, seccomp, single_id, sockets};
 
 /// What a shell answers for a command that it does not find.
 const NOT_FOUND: i32 = 127;
@@ -56,7 +55,7 @@ pub(super) struct Workload {
     gid: Gid,
     groups: Vec<Gid>,
     level: Level,
-    network: Network,
+    domain: Option<Domain>,
     security: Security,
     /// Whether it is to leave the host's network namespace.
     leaves_network: bool,
@@ -95,7 +94,7 @@ impl Workload {
             gid: Gid::from_raw(spec.gid),
             groups: spec.groups.iter().copied().map(Gid::from_raw).collect(),
             level: spec.level,
-            network: spec.network,
+            domain: spec.domain,
             security: spec.security,
             leaves_network: (spec.network, spec.security) == (Network::Host, Security::Sandbox)
                 && spec.level != Level::Chroot
@@ -203,9 +202,8 @@ impl Workload {
         if self.level == Level::Chroot && !capabilities::may_confine()? {
             return Ok(());
         }
-        match self.network {
-            Network::Host => network::hide_abstract_sockets()?,
-            Network::None => (),
+        if let Some(domain) = self.domain {
+            domain.enter()?;
         }
         if self.leaves_network && is_answered {
             sockets::enter_own_network()?;
