@@ -134,3 +134,26 @@ fn where_nothing_parts_commands_that_see_each_other_they_take_turns() {
     session.run(&mut command).succeeds();
     assert!(!has_seen_and_no_more(&session), "both ran at once");
 }
+
+/// Issue 9, 1.1: the `/sys` of the host that a user namespace gets, and the host's devices.
+#[test]
+fn what_the_host_mounts_meanwhile_is_in_no_command() {
+    let session = Session::new().dockerfile(
+        "FROM busybox\n\
+         RUN cat /proc/self/mountinfo > /before; echo st''arted; sleep 1; \
+             cat /proc/self/mountinfo > /after\n",
+    );
+    let script = r#"
+        mount --make-rshared /
+        "$@" 2> "$0/log" & build=$!
+        until grep -q started "$0/log"; do kill -0 $build || break; sleep 0.02; done
+        mount -t tmpfs -o mode=777 leaked /sys/kernel && mount --bind /dev/zero /dev/full
+        wait $build"#;
+    let build = session.build_command("plain", &["--sandbox=subordinate-ids", "-t", "x"]);
+    let mut command = session.command("unshare");
+    command.args(["--mount", "bash", "-c", script]).arg(session.path(""));
+    command.arg(build.get_program()).args(build.get_args());
+    session.run(&mut command).succeeds();
+    let image = session.image("x");
+    assert_eq!(image.text("/before"), image.text("/after"));
+}

@@ -180,6 +180,7 @@ fn host_node(name: &str, device: Dev) -> Result<OwnedFd, SandboxError> {
         return Err(SandboxError::Unfit(format!("the host's {path} is not that device")));
     }
     let node = mounts::clone_one(&fd, "").or_cannot_with(cannot)?;
+    let node = mounts::part_from_host(node).or_cannot_with(cannot)?;
     if found.st_uid == NO_ID_OF_OURS {
         return Ok(node);
     }

@@ -120,6 +120,11 @@ pub(super) fn permit_devices(mount: OwnedFd) -> rustix::io::Result<OwnedFd> {
     Change { clear: NODEV, ..Change::default() }.apply(mount)
 }
 
+/// Keeps what the host mounts on the original from appearing on its clone too.
+pub(super) fn part_from_host(mount: OwnedFd) -> rustix::io::Result<OwnedFd> {
+    Change { private: true, ..Change::default() }.apply(mount)
+}
+
 /// Makes a whole tree of mounts read-only.
 pub(super) fn make_read_only(mount: OwnedFd) -> rustix::io::Result<OwnedFd> {
     Change { set: READ_ONLY, ..Change::default() }.apply(mount)
@@ -200,7 +205,7 @@ pub(super) fn system_files(read_only: bool) -> Result<OwnedFd, SandboxError> {
     let attributes = NOSUID | NODEV | NOEXEC | read_only;
     let host = || -> rustix::io::Result<OwnedFd> {
         let tree = clone_host("/sys")?;
-        Change { set: attributes, ..Change::default() }.apply(tree)
+        Change { set: attributes, private: true, ..Change::default() }.apply(tree)
     };
     new_filesystem("sysfs", &[], attributes)
         .or_else(|_belongs_to_another_namespace| host())
