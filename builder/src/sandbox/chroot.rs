@@ -97,7 +97,7 @@ fn furnish(
         let thing = match source {
             SourceSpec::Moved { name, returns } => {
                 let directory = descriptors.pop_front().ok_or_else(|| missing("mount"))?;
-                Thing { directory, name: name.clone(), returns: *returns }
+                Thing { directory, name: name.clone(), returns: *returns, content: None }
             }
             SourceSpec::Directory { mode } => made.directory(Mode::from_raw_mode(*mode))?,
             SourceSpec::File { length, mode, uid, gid, read_only: _ } => {
@@ -141,7 +141,8 @@ impl Made<'_> {
         write_all(&file, data).or_cannot(cannot)?;
         fchown(&file, Some(uid), Some(gid)).or_cannot(cannot)?;
         fchmod(&file, mode).or_cannot(cannot)?;
-        Thing::made(self.scratch, name)
+        let made = Thing::made(self.scratch, name)?;
+        Ok(Thing { content: Some(file), ..made })
     }
 
     fn name(&mut self) -> String {

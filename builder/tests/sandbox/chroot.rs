@@ -159,6 +159,53 @@ fn a_place_that_the_command_replaces_is_no_part_of_its_result() {
     assert_eq!(fs::read_to_string(cache.join("new")).unwrap(), "new\n");
 }
 
+/// Issue 9, section 2: a secret must not become part of a layer, whoever owns the directory that it is
+/// shown in, and neither must what is mounted otherwise.
+#[test]
+fn what_is_lent_to_a_command_stays_under_no_name_that_the_command_gives_it() {
+    let Some(fixture) = old() else { return };
+    for script in [
+        "mv /home/key /home/leak",
+        "ln /home/key /home/leak",
+        "ln /home/key /home/leak; rm /home/key",
+        "mkdir /home/d; mv /home/key /home/d; echo other >/home/key",
+        "mv /home/key /leak; mkdir /home/key",
+        "mv /etc/resolv.conf /home/leak",
+    ] {
+        let mut container = fixture.shell(script);
+        container.mounts = vec![secret("/home/key")];
+        let said = fixture.run(container).failed();
+        assert!(said.contains("has moved /"), "{script}: {said}");
+        for line in contents(fixture.root.path()) {
+            assert!(!line.contains("hush") && !line.contains("192.0.2.1"), "{script}: {line}");
+        }
+        fixture.prints("rm -rf /home/* /leak");
+    }
+    for (script, returns) in [
+        ("mv /home/dir /home/leak", false),
+        ("mv /home/dir /leak", true),
+        ("mv /home/dir /leak; mkdir /home/dir", true),
+        ("mv /home/file /leak", false),
+        ("mv /home/dir /tmp/leak", true),
+        ("mv /dev /leak", false),
+    ] {
+        let (dir, beside) = (tree(&fixture, "dir"), tree(&fixture, "file-s"));
+        fs::write(beside.join("file"), "bound\n").unwrap();
+        let tmpfs = MountSource::Tmpfs { size: None, mode: 0o755 };
+        let mut container = fixture.shell(script);
+        container.mounts = vec![
+            moved(&dir, "/home/dir", returns),
+            moved(&beside.join("file"), "/home/file", false),
+            ContainerMount { source: tmpfs, target: "/tmp".to_owned() },
+        ];
+        let said = fixture.run(container).failed();
+        assert!(said.contains("has moved /"), "{script}: {said}");
+        fixture.prints("rm -rf /home/* /leak");
+        let _moved_away = fs::remove_dir(dir);
+        fs::remove_dir(beside).unwrap();
+    }
+}
+
 /// CVE-2021-30465, CVE-2024-21626, CVE-2024-9341: links of the image, before and while it runs.
 #[test]
 fn no_link_leads_a_place_out_of_the_root() {

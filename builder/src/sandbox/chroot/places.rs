@@ -6,13 +6,18 @@
 //! Everything goes through descriptors of the parents, which no link in the image and nothing that the
 //! command renames can replace. A parent that the command has removed takes its place with it.
 //!
+//! What was put there may have got another name. A file made for the command, perhaps a secret, is
+//! emptied through a descriptor, so that no name leads to what it held; and a command that leaves
+//! such a name fails, as does one that tries to rename a mount point.
+//!
 //! Renaming changes the time of a parent. It is set back before the command starts, and afterwards
 //! too, unless the command has changed it itself.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, RenameFlags, Timestamps, fstat, futimens, renameat_with, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timestamps, fstat, ftruncate, futimens,
+    openat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -28,18 +33,20 @@ pub(super) struct Thing {
     pub(super) name: String,
     /// Whether it goes back there afterwards, with all that was written to it.
     pub(super) returns: bool,
+    /// A file that is to be emptied afterwards, open for writing.
+    pub(super) content: Option<OwnedFd>,
 }
 
 impl Thing {
     /// What has just been made beside the root. It ends with the command.
     pub(super) fn made(scratch: BorrowedFd<'_>, name: String) -> Result<Self, SandboxError> {
         let directory = scratch.try_clone_to_owned().or_cannot("keep a descriptor")?;
-        Ok(Self { directory, name, returns: false })
+        Ok(Self { directory, name, returns: false, content: None })
     }
 
-    fn is_directory(&self) -> rustix::io::Result<bool> {
-        let found = statat(&self.directory, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(FileType::from_raw_mode(found.st_mode) == FileType::Directory)
+    fn open(&self) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&self.directory, &*self.name, flags, Mode::empty())
     }
 }
 
@@ -62,6 +69,9 @@ struct Taken {
     /// What takes its name, and whether it is a directory.
     thing: Thing,
     is_directory: bool,
+    /// The thing itself, wherever the command renames it to, and what was known of it before.
+    itself: OwnedFd,
+    as_put: Stat,
     before: Timestamps,
 }
 
@@ -85,7 +95,9 @@ impl<'a> Places<'a> {
     pub(super) fn put(&mut self, thing: Thing, target: &str) -> Result<(), SandboxError> {
         let cannot = || format!("put something to {target}");
         let refused = |why| Err(SandboxError::Unfit(format!("cannot mount {target}: {why}")));
-        let is_directory = thing.is_directory().or_cannot_with(cannot)?;
+        let itself = thing.open().or_cannot_with(cannot)?;
+        let as_put = fstat(&itself).or_cannot_with(cannot)?;
+        let is_directory = FileType::from_raw_mode(as_put.st_mode) == FileType::Directory;
         let missing = if is_directory { Missing::Directory } else { Missing::File };
         let place = paths::open_or_make(self.root, target, missing, &mut self.stubs)?;
         let Some(parent) = place.parent else { return refused("it is the root") };
@@ -99,7 +111,9 @@ impl<'a> Places<'a> {
         let before = times(&fstat(&opened).or_cannot_with(cannot)?);
         let (target, aside) = (target.to_owned(), format!("aside-{}", self.taken.len()));
         let name = parent.name;
-        let taken = Taken { target, parent: opened, name, aside, thing, is_directory, before };
+        let parent = opened;
+        let taken =
+            Taken { target, parent, name, aside, thing, is_directory, itself, as_put, before };
         taken.take(self.scratch).or_cannot_with(cannot)?;
         let restored = futimens(&taken.parent, &taken.before);
         // Whatever fails from here on, it is to be taken out.
@@ -117,6 +131,10 @@ impl<'a> Places<'a> {
                 .or_cannot_with(|| format!("take {} out of the files of the step", taken.target));
             result = result.and(given);
         }
+        // One may have had the name of another.
+        for taken in &self.taken {
+            result = result.and(taken.refuse_to_be_kept(self.scratch));
+        }
         self.stubs.remove();
         result
     }
@@ -130,6 +148,44 @@ impl Taken {
             let _what_is_wrong_is_told =
                 rename((scratch, &self.aside), (self.parent.as_fd(), &self.name));
         })
+    }
+
+    /// Empties a file that was lent to the command, under whatever name it is now, and fails if there is
+    /// one: it would be part of the layer.
+    fn refuse_to_be_kept(&self, scratch: BorrowedFd<'_>) -> Result<(), SandboxError> {
+        let cannot = || format!("take {} out of the files of the step", self.target);
+        if let Some(content) = &self.thing.content {
+            ftruncate(content, 0).or_cannot_with(cannot)?;
+        }
+        if !self.is_elsewhere(scratch).or_cannot_with(cannot)? {
+            return Ok(());
+        }
+        Err(SandboxError::Unfit(format!(
+            "the command has moved {} or linked to it: what is mounted there can be copied, but not \
+             become part of the image",
+            self.target
+        )))
+    }
+
+    /// Whether the command has left it in a place of its own.
+    fn is_elsewhere(&self, scratch: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+        let now = fstat(&self.itself)?;
+        if now.st_nlink == 0 {
+            return Ok(false);
+        }
+        if self.is_directory {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let above = fstat(openat(&self.itself, "..", flags, Mode::empty())?)?;
+            let homes = [fstat(scratch)?, fstat(&self.thing.directory)?];
+            return Ok(!homes.iter().any(|home| is_same(home, &above)));
+        }
+        if self.as_put.st_nlink > 1 {
+            // Other commands may give and take names meanwhile.
+            return Ok(false);
+        }
+        let back = statat(&self.thing.directory, &*self.thing.name, AtFlags::SYMLINK_NOFOLLOW);
+        let is_back = self.thing.returns && back.is_ok_and(|back| is_same(&back, &now));
+        Ok(!is_back || now.st_nlink > 1)
     }
 
     fn give_back(&self, scratch: BorrowedFd<'_>, out: &str) -> rustix::io::Result<()> {
@@ -165,6 +221,10 @@ impl Taken {
         }
         unlinkat(place.0, place.1, AtFlags::empty())
     }
+}
+
+fn is_same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 /// Renames, never over something else.
