@@ -5,7 +5,8 @@
 //! process namespace does elsewhere is done by this process: all that the command starts, whatever it
 //! does to get away, is a descendant of it, since orphans come to it (`PR_SET_CHILD_SUBREAPER`), and
 //! it [kills](descendants) until none is left. It does so at the command's end, when rbuild wishes it,
-//! and when the life line ends because rbuild has.
+//! and when the life line ends because rbuild has. A command that is root can kill this process too; its
+//! orphans come to rbuild then, which ends them.
 //!
 //! Nothing here isolates the command from the container that rbuild itself runs in. A command that is
 //! root can leave its root directory; one that is another user has that user's rights and no more.
@@ -28,7 +29,13 @@ use super::rootfs::{make_file, missing, refuse_odd_directories, write_all};
 use super::workload::{Started, Workload};
 use super::{SandboxError, paths};
 
+pub(super) use self::descendants::end_orphans;
 use self::places::{Places, Thing};
+
+/// Makes this process the one that orphans come to whose supervisor a command has killed.
+pub(super) fn adopt_orphans() -> Result<(), SandboxError> {
+    set_child_subreaper(Some(getpid())).or_cannot("adopt orphans")
+}
 
 /// Keeps what other processes of this container are, root's commands among them, from looking into
 /// this process: they have the same rights, but not `CAP_SYS_PTRACE`.
@@ -42,7 +49,7 @@ pub(super) fn contain(
     incoming: Incoming<Spec>,
     socket: &UnixStream,
 ) -> Result<Report, SandboxError> {
-    set_child_subreaper(Some(getpid())).or_cannot("adopt orphans")?;
+    adopt_orphans()?;
     init::leave_keyring();
     init::ignore_farewells();
     umask(Mode::empty());

@@ -184,6 +184,7 @@ pub fn enter(choice: Choice) -> Result<Sandbox, SandboxError> {
     let level = self_namespace::enter(&broker, choice)?;
     if level == Level::Chroot {
         chroot::hide_memory();
+        chroot::adopt_orphans()?;
     }
     let mut sandbox = Sandbox {
         level,
@@ -221,6 +222,7 @@ impl Sandbox {
 
     /// Runs containers by chroot, for a test; needs root. `init_program` is as above.
     pub fn by_chroot(init_program: &Path) -> Result<Self, SandboxError> {
+        chroot::adopt_orphans()?;
         Ok(Self {
             level: Level::Chroot,
             process_files: ProcessFiles::Own,

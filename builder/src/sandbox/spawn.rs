@@ -22,7 +22,7 @@ use super::message::{MountSpec, Outgoing, Report, STOP, SourceSpec, Spec};
 use super::streams::{FarEnds, Streams};
 use super::{
     Container, ContainerMount, Exit, Level, MountSource, Network, ProcessFiles, Sandbox,
-    SandboxError, Security, mounts,
+    SandboxError, Security, chroot, mounts,
 };
 
 /// Where an executable finds itself.
@@ -85,6 +85,9 @@ impl Sandbox {
         let mut running = self.start(parcel).await?;
         let status = running.follow(&mut output, &stop).await?;
         let report = running.finish(&mut output)?;
+        if report.is_none() && self.level == Level::Chroot {
+            chroot::end_orphans();
+        }
         if stop.is_cancelled() {
             return Err(SandboxError::Stopped);
         }

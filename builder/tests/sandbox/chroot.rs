@@ -271,6 +271,19 @@ fn what_a_command_leaves_running_ends_with_it() {
     assert_eq!(processes_with(mark), 0);
 }
 
+/// Issue 9, 1.10: root of the container can kill what sees to that.
+#[test]
+fn what_a_command_leaves_running_ends_even_if_it_kills_its_supervisor() {
+    let Some(fixture) = old() else { return };
+    let mark = "27182.3";
+    let script = format!(
+        "(setsid sh -c 'sleep {mark} & sleep {mark}' &); sleep 0.1; kill -9 $PPID; sleep {mark}"
+    );
+    let said = fixture.run(fixture.shell(&script)).failed();
+    assert!(said.contains("ended without a report"), "{said}");
+    assert_eq!(processes_with(mark), 0);
+}
+
 #[test]
 fn stopping_ends_even_what_does_not_want_to() {
     let Some(fixture) = old() else { return };

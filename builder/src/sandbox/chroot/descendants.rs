@@ -13,7 +13,8 @@ use std::collections::HashSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, pidfd_send_signal, wait,
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, pidfd_send_signal,
+    wait, waitpid,
 };
 
 use super::super::init::Children;
@@ -24,9 +25,9 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 /// Sends a signal to all descendants; what they fork meanwhile is killed too.
 pub(super) fn signal_all(signal: Signal) {
     if signal == Signal::KILL {
-        freeze();
+        freeze(&[getpid()]);
     }
-    walk(|process| process.signal(signal));
+    walk(&[getpid()], |process| process.signal(signal));
 }
 
 /// Kills and reaps descendants until none is left.
@@ -43,14 +44,43 @@ pub(super) fn end_all(children: &Children) {
     }
 }
 
-/// Stops all descendants, and those that were being forked.
-fn freeze() {
+/// Ends what has come to this process because its own supervisor is no more: a command that is root can
+/// kill that. It is told from what this process has started itself by its root directory.
+pub(in super::super) fn end_orphans() {
+    loop {
+        let mut orphans = children_of(getpid());
+        orphans.retain(|&child| has_another_root(child));
+        if orphans.is_empty() {
+            return;
+        }
+        freeze(&orphans);
+        for &orphan in &orphans {
+            let _it_has_just_ended = kill_process(orphan, Signal::KILL);
+        }
+        for orphan in orphans {
+            // What it has started comes to this process, still stopped.
+            let _ended = waitpid(Some(orphan), WaitOptions::empty());
+        }
+    }
+}
+
+fn has_another_root(process: Pid) -> bool {
+    let root = |process: &str| std::fs::read_link(format!("/proc/{process}/root"));
+    match (root(&process.as_raw_nonzero().to_string()), root("self")) {
+        (Ok(root), Ok(own)) => root != own,
+        // It has ended, or is a supervisor, into which nobody looks.
+        _ => false,
+    }
+}
+
+/// Stops all descendants of some processes, and those that were being forked.
+fn freeze(ancestors: &[Pid]) {
     /// More than any chain of forks that are under way.
     const MOST_SEARCHES: usize = 10_000;
     let mut stopped = HashSet::new();
     for _ in 0..MOST_SEARCHES {
         let mut is_new = false;
-        walk(|process| {
+        walk(ancestors, |process| {
             if stopped.insert(process.number) {
                 is_new = true;
                 process.signal(Signal::STOP);
@@ -83,9 +113,9 @@ impl Process {
     }
 }
 
-/// Shows each descendant of this process, zombies included, before its own children are looked for.
-fn walk(mut visit: impl FnMut(Process)) {
-    let mut parents = vec![getpid()];
+/// Shows each descendant of some processes, zombies included, before its own children are looked for.
+fn walk(ancestors: &[Pid], mut visit: impl FnMut(Process)) {
+    let mut parents = ancestors.to_vec();
     while let Some(parent) = parents.pop() {
         for number in children_of(parent) {
             visit(Process { number, parent });
@@ -158,7 +188,7 @@ mod tests {
         std::io::Read::read(shell.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         let own = Pid::from_child(&shell);
         let mut found = Vec::new();
-        walk(|process| found.push(process));
+        walk(&[getpid()], |process| found.push(process));
         assert!(found.contains(&Process { number: own, parent: getpid() }), "{found:?}");
         let below: Vec<_> = found.iter().filter(|process| process.parent == own).collect();
         assert_eq!((below.len(), search(own)), (1, vec![below[0].number]));
