@@ -14,7 +14,8 @@
 //!   can live with that: `useradd` asks for the kernel's audit by netlink, and gives up at `EPERM`;
 //! * `absent` answers `ENOSYS`, so that a C library takes the older call whose flags can be seen;
 //! * `…_on_the_host_network_when` comes first on the host's network: no packet sockets the old way,
-//!   raw sockets for ICMP only. `CAP_NET_RAW` stays, because a `ping` with that file capability could
+//!   raw sockets for ICMP only, and no headers or foreign addresses of the command's own on them (the
+//!   options `IP_HDRINCL`, `IP_TRANSPARENT` and their like). `CAP_NET_RAW` stays, because a `ping` with that file capability could
 //!   not even be started without it, but it does not let a command read the host's packets;
 //! * everything else answers `EPERM`, except calls newer than the profile, which answer `ENOSYS` as
 //!   on an older kernel.

@@ -157,6 +157,24 @@ fn on_the_host_network_raw_sockets_only_ping() {
     }
 }
 
+/// A raw socket writes headers for one protocol alone, unless it brings its own headers or takes other
+/// addresses than the machine's.
+#[test]
+fn on_the_host_network_no_packet_has_a_header_of_the_commands_own() {
+    for [level, option] in [[0, 3], [0, 19], [41, 36], [41, 75], [1 << 32, 3]] {
+        let arguments = [5, level, option];
+        assert_eq!(native(Network::Host, "setsockopt", arguments), REFUSE, "{level} {option}");
+        assert_eq!(native(Network::None, "setsockopt", arguments), ALLOW, "{level} {option}");
+    }
+    for [level, option] in [[1, 2], [6, 1], [0, 1], [41, 26], [255, 3]] {
+        assert_eq!(
+            native(Network::Host, "setsockopt", [5, level, option]),
+            ALLOW,
+            "{level} {option}"
+        );
+    }
+}
+
 #[test]
 fn the_high_half_of_an_argument_hides_nothing() {
     assert_eq!(native(Network::Host, "socket", [0xffff_ffff_0000_0026, 3, 0]), UNSUPPORTED);
