@@ -157,3 +157,23 @@ fn what_the_host_mounts_meanwhile_is_in_no_command() {
     let image = session.image("x");
     assert_eq!(image.text("/before"), image.text("/after"));
 }
+
+/// Issue 9, section 2: what is wrong and what to do, not what the kernel says.
+#[test]
+fn a_user_whom_the_namespace_lacks_is_told_with_the_ids_that_there_are() {
+    let session = Session::new().run_by(Caller::WithSubordinateIds);
+    for instruction in [
+        "USER 99999\nRUN true",
+        "USER 5:99999\nRUN true",
+        "USER 99999\nWORKDIR /made\nRUN true",
+        "RUN --mount=type=secret,id=s,target=/s,uid=99999 true",
+    ] {
+        session.write("Dockerfile", format!("FROM busybox\n{instruction}\n"));
+        callers_secret(&session);
+        session.build(&["--secret=id=s,src=home/secret"]).fails_with(&[
+            "99999",
+            "0 to 65536",
+            "/etc/subuid",
+        ]);
+    }
+}

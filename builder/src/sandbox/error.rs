@@ -94,6 +94,20 @@ pub enum SandboxError {
         /// The group asked for.
         gid: u32,
     },
+    /// The user namespace lacks an id that the command needs.
+    #[error(
+        "cannot use the {kind} id {id}: the ids {known} are all that there are here; a longer range for \
+         this user in /etc/subuid and /etc/subgid (in a container: a longer one for its user namespace) \
+         has more"
+    )]
+    UnknownId {
+        /// A user's or a group's.
+        kind: &'static str,
+        /// The id.
+        id: u32,
+        /// Those that are there.
+        known: String,
+    },
     /// The kernel knows no such limit.
     #[error("unknown ulimit {0:?}")]
     UnknownUlimit(String),

@@ -39,6 +39,7 @@ mod domain;
 mod error;
 mod examine;
 mod init;
+mod known_ids;
 mod limits;
 mod listener;
 mod message;
@@ -72,6 +73,7 @@ pub use refusal::Refusal;
 pub use self_namespace::Choice;
 
 use domain::Domain;
+use known_ids::KnownIds;
 use limits::Limit;
 use seccomp::Filters;
 use spawn::InitProgram;
@@ -166,6 +168,7 @@ pub struct Sandbox {
     broker: Option<Broker>,
     init: InitProgram,
     filters: Filters,
+    ids: KnownIds,
     /// What keeps a command from the others.
     domain: Option<Domain>,
     /// Who runs where nothing does, and they see each other.
@@ -192,6 +195,7 @@ pub fn enter(choice: Choice) -> Result<Sandbox, SandboxError> {
         broker: Some(broker),
         init: InitProgram::sealed(None)?,
         filters: Filters::default(),
+        ids: KnownIds::here(),
         domain: Domain::here(),
         turn: None,
         open_files: limits::raise_open_files(),
@@ -214,6 +218,7 @@ impl Sandbox {
             broker: None,
             init,
             filters: Filters::default(),
+            ids: KnownIds::here(),
             domain: Domain::here(),
             turn: None,
             open_files: Limit::open_files(),
@@ -229,6 +234,7 @@ impl Sandbox {
             broker: None,
             init: InitProgram::sealed(Some(init_program))?,
             filters: Filters::default(),
+            ids: KnownIds::here(),
             domain: Domain::here(),
             turn: None,
             open_files: Limit::open_files(),

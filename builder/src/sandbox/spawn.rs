@@ -113,6 +113,11 @@ impl Sandbox {
         if self.level == Level::Chroot && container.network == Network::None {
             return Err(SandboxError::ChrootHasNetwork);
         }
+        match self.level {
+            Level::Root | Level::SubordinateIds | Level::Chroot => self.ids.check(&container)?,
+            // The command is made to believe that it has any.
+            Level::SingleId => (),
+        }
         let filter = match container.security {
             Security::Sandbox => self.filters.for_network(container.network),
             Security::Insecure => &[],
