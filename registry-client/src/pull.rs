@@ -118,6 +118,30 @@ impl Client {
         Ok(Blob(transfer.into_stream().fuse().boxed()))
     }
 
+    /// Asks whether the repository has the blob that `descriptor` describes; that it has not is an
+    /// error.
+    pub async fn find_blob(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+    ) -> Result<(), Error> {
+        let pinned = Reference { digest: Some(descriptor.digest), ..repository.clone() };
+        let mut attempts = Attempts::new(self, &pinned)?;
+        while let Some((place, tries)) = attempts.next_place() {
+            let path = format!("blobs/{}", descriptor.digest);
+            let ask = Ask::new(Method::HEAD, path, Scope::pull(&place.repository));
+            match self.ask_within(tries, &place, &ask).await {
+                Ok(_) => return Ok(()),
+                Err(error) => attempts.failed(&place, error),
+            }
+        }
+        match attempts.give_up() {
+            // Behind some registries are servers that answer nothing but a `GET`.
+            Error::Refused(_) => self.blob(repository, descriptor).await.map(drop),
+            error => Err(error),
+        }
+    }
+
     /// Fetches a blob into memory, such as an image config; refuses more than `limit` bytes.
     pub async fn blob_bytes(
         &self,

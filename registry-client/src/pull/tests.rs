@@ -142,6 +142,22 @@ async fn a_blob_comes_as_a_stream_or_reader() {
 }
 
 #[tokio::test]
+async fn whether_a_blob_is_there_takes_no_byte_of_it() {
+    let registry = TestRegistry::start();
+    let (bytes, blob) = some_bytes(10);
+    let name = reference(&registry, "app:1");
+    assert!(matches!(client().find_blob(&name, &blob).await, Err(Error::NotFound(_))));
+    registry.put_blob("app", bytes);
+    registry.request_lines();
+    client().find_blob(&name, &blob).await.unwrap();
+    let head = format!("HEAD /v2/app/blobs/{}", blob.digest);
+    assert_eq!(registry.request_lines(), [head.clone()]);
+    registry.fail("HEAD", 1, 405);
+    client().find_blob(&name, &blob).await.unwrap();
+    assert_eq!(registry.request_lines(), [head.clone(), head.replace("HEAD", "GET")]);
+}
+
+#[tokio::test]
 async fn a_transfer_that_broke_goes_on_where_it_stopped() {
     let (registry, name, bytes, blob) = with_blob();
     registry.misbehave("/blobs/", 2, Oddity::CutAfter(1000));
