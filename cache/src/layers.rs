@@ -247,7 +247,7 @@ impl Cache {
         let texts = self.0.db.list("look for a layer's blobs", sql, [layer.0.as_bytes()], text)?;
         let mut blobs = vec![];
         for text in &texts {
-            let blob = self.0.db.read_descriptor(text)?;
+            let blob = bare(&self.0.db.read_descriptor(text)?);
             if self.has_blob(&blob.digest)? {
                 blobs.push(blob);
             }
@@ -255,7 +255,33 @@ impl Cache {
         Ok(blobs)
     }
 
-    /// Remembers that the blob `descriptor` is `layer`, compressed.
+    /// The compressed form of `layer` with that digest, if it was ever [remembered], here or not.
+    ///
+    /// [remembered]: Self::remember_layer_blob
+    pub fn layer_blob(
+        &self,
+        layer: DiffId,
+        blob: &Digest,
+    ) -> Result<Option<Descriptor>, CacheError> {
+        let sql = "SELECT descriptor FROM layer_blobs WHERE layer = ?1 AND blob = ?2";
+        let params = params![layer.0.as_bytes(), blob.as_bytes()];
+        let text = |row: &Row<'_>| row.get::<_, String>(0);
+        let found = self.0.db.find("look for a layer's blob", sql, params, text)?;
+        found.map(|text| Ok(bare(&self.0.db.read_descriptor(&text)?))).transpose()
+    }
+
+    /// All layers with their compressed forms that are here, as far as the database knows.
+    pub fn all_layer_blobs(&self) -> Result<Vec<(DiffId, Digest)>, CacheError> {
+        self.live()?;
+        let sql =
+            "SELECT layer, blob FROM layer_blobs JOIN blobs ON digest = blob ORDER BY saved, blob";
+        let row = |row: &Row<'_>| Ok((DiffId(digest(row, 0)?), digest(row, 1)?));
+        self.0.db.list("list the blobs of layers", sql, [], row)
+    }
+
+    /// Remembers that the blob `descriptor` is `layer`, compressed. The caller has read its bytes and
+    /// knows both digests and the media type by them: an image's word is not enough, for the other
+    /// images that have the layer are made of this blob, too.
     pub fn remember_layer_blob(
         &self,
         layer: DiffId,
@@ -264,8 +290,15 @@ impl Cache {
         let sql =
             "INSERT OR REPLACE INTO layer_blobs (layer, blob, descriptor) VALUES (?1, ?2, ?3)";
         let blob = descriptor.digest.as_bytes();
-        let params = params![layer.0.as_bytes(), blob, write_descriptor(descriptor)];
+        let params = params![layer.0.as_bytes(), blob, write_descriptor(&bare(descriptor))];
         self.0.db.change("keep a layer's blob", sql, params).map(drop)
+    }
+
+    /// Forgets that a blob is `layer`: it is not.
+    pub fn forget_layer_blob(&self, layer: DiffId, blob: &Digest) -> Result<(), CacheError> {
+        let sql = "DELETE FROM layer_blobs WHERE layer = ?1 AND blob = ?2";
+        let params = params![layer.0.as_bytes(), blob.as_bytes()];
+        self.0.db.change("forget a layer's blob", sql, params).map(drop)
     }
 
     /// Where compressed forms of `layer` can be had from.
@@ -291,7 +324,8 @@ impl Cache {
         let sql = "INSERT OR REPLACE INTO remotes (layer, blob, reference, descriptor) \
                    VALUES (?1, ?2, ?3, ?4)";
         let (layer, blob) = (layer.0.as_bytes(), descriptor.digest.as_bytes());
-        let params = params![layer, blob, reference.to_string(), write_descriptor(descriptor)];
+        let params =
+            params![layer, blob, reference.to_string(), write_descriptor(&bare(descriptor))];
         self.0.db.change("keep a registry", sql, params).map(drop)
     }
 
@@ -400,6 +434,11 @@ pub(crate) fn bury_layer(root: &Path, path: &Path) -> Result<(), CacheError> {
 fn retire_layer(root: &Path, path: &Path) -> Result<(), CacheError> {
     run::retire(root, path)?;
     run::retire(root, &owners_file(path))
+}
+
+/// What every image that has the blob may say of it.
+fn bare(descriptor: &Descriptor) -> Descriptor {
+    Descriptor::new(&descriptor.media_type, descriptor.digest, descriptor.size)
 }
 
 /// How a descriptor is written in a row.

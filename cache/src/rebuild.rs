@@ -1,7 +1,7 @@
 //! A database that is damaged, lost or of an older format: set aside, and made anew from the blobs.
 //!
-//! The names come from `index.json`, what a layer's blob is from the configs of the images. What
-//! steps made is lost, so they run again. Unpacked layers go: what damaged the database may have
+//! The names come from `index.json`. Which layer a blob is, only its bytes tell: a config may be that
+//! of anyone, so it is found out again when a blob is needed. What steps made is lost, so they run again. Unpacked layers go: what damaged the database may have
 //! damaged them, and nothing says what they should be. While other processes live they stay, but
 //! unknown: what a running build has mounted is not moved.
 //!
@@ -9,13 +9,13 @@
 //! once from their places, from the disk when no process is left that may have them mounted.
 //! What is left was either hashed or, as the names of `index.json`, has been the caller's own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, ManifestOrIndex};
+use oci::{Descriptor, Digest, Index, ManifestOrIndex};
 use rusqlite::{Transaction, params};
 
 use crate::db::{self, Failure};
@@ -174,55 +174,37 @@ impl Found {
     ) -> Result<(), Failure> {
         let Some(name) = image.annotations.remove(CONTAINERD_NAME) else { return Ok(()) };
         image.annotations.remove(REF_NAME);
-        let Some(manifests) = self.manifests(root, &image.digest) else {
+        if !self.is_whole(root, &image.digest) {
             self.lost_images.push(name);
             return Ok(());
-        };
-        for manifest in manifests {
-            self.layers(root, transaction, &manifest)?;
         }
         let sql = "INSERT OR REPLACE INTO images (reference, descriptor) VALUES (?1, ?2)";
         transaction.execute(sql, params![name, write_descriptor(&image)])?;
         Ok(())
     }
 
-    /// The manifests of an image; nothing unless all its blobs are here.
-    fn manifests(&self, root: &Path, image: &Digest) -> Option<Vec<Manifest>> {
-        let (mut todo, mut manifests) = (vec![*image], HashMap::new());
+    /// Whether all blobs of an image are here.
+    fn is_whole(&self, root: &Path, image: &Digest) -> bool {
+        let (mut todo, mut seen) = (vec![*image], HashSet::new());
         while let Some(digest) = todo.pop() {
-            let bytes = self.read(root, &digest)?;
-            match ManifestOrIndex::parse(&bytes, "").ok()? {
-                ManifestOrIndex::Index(index) => {
+            if !seen.insert(digest) {
+                continue;
+            }
+            let bytes = self.read(root, &digest).unwrap_or_default();
+            match ManifestOrIndex::parse(&bytes, "") {
+                Ok(ManifestOrIndex::Index(index)) => {
                     todo.extend(index.manifests.iter().map(|manifest| manifest.digest));
                 }
-                ManifestOrIndex::Manifest(manifest) => {
-                    let is_missing = |blob: &Descriptor| !self.blobs.contains(&blob.digest);
-                    if manifest.layers.iter().any(is_missing) || is_missing(&manifest.config) {
-                        return None;
+                Ok(ManifestOrIndex::Manifest(manifest)) => {
+                    let is_here = |blob: &Descriptor| self.blobs.contains(&blob.digest);
+                    if !manifest.layers.iter().all(is_here) || !is_here(&manifest.config) {
+                        return false;
                     }
-                    manifests.insert(digest, manifest);
                 }
+                Err(_) => return false,
             }
         }
-        Some(manifests.into_values().collect())
-    }
-
-    /// Notes which layers the blobs of an image are.
-    fn layers(
-        &self,
-        root: &Path,
-        transaction: &Transaction<'_>,
-        manifest: &Manifest,
-    ) -> rusqlite::Result<()> {
-        let config = self.read(root, &manifest.config.digest).unwrap_or_default();
-        let Ok(config) = ImageConfig::from_bytes(&config) else { return Ok(()) };
-        let sql =
-            "INSERT OR REPLACE INTO layer_blobs (layer, blob, descriptor) VALUES (?1, ?2, ?3)";
-        for (layer, blob) in config.rootfs.diff_ids.iter().zip(&manifest.layers) {
-            let row = params![layer.0.as_bytes(), blob.digest.as_bytes(), write_descriptor(blob)];
-            transaction.execute(sql, row)?;
-        }
-        Ok(())
+        true
     }
 
     fn read(&self, root: &Path, digest: &Digest) -> Option<Vec<u8>> {
