@@ -8,7 +8,7 @@ use cache::{Cache, CacheError};
 use frontend::ast::Instruction;
 use frontend::drawing::Expected;
 use frontend::{
-    Condition, Diagnostic, Dockerfile, Op, Pinned, Pins, Plan, PlanRequest, Planning, RemoteUrl,
+    Condition, Diagnostic, Dockerfile, Pinned, Pins, Plan, PlanRequest, Planning, RemoteUrl,
     Source, SourceRef, Span, Target, VertexId,
 };
 use futures_util::future::{join_all, try_join_all};
@@ -182,7 +182,7 @@ pub async fn build(request: Request, services: Services) -> Result<Report, Build
     export::check_engine(&request.outputs, &services).await?;
     let plan = plan(&dockerfile, &request, &services).await?;
     tell_findings(&plan, &dockerfile, &request, &services.events);
-    let blobs = Arc::new(Blobs::new(&services, base_images(&plan), plan.source_date_epoch));
+    let blobs = Arc::new(Blobs::new(&services, &plan.graph, plan.source_date_epoch));
     let worker = LocalWorker::new(&services, blobs.clone(), &request, &dockerfile, &plan);
     let done = run(&request, &services, &plan, &worker, &blobs).await;
     if done.is_err() {
@@ -224,7 +224,7 @@ pub async fn preview(request: &Request, services: &Services) -> Result<Preview, 
     let mut lookup = Lookup::new(request, services);
     let plan = lookup.plan(&dockerfile, request).await?;
     let unknown = lookup.unknown;
-    let blobs = Arc::new(Blobs::new(services, base_images(&plan), plan.source_date_epoch));
+    let blobs = Arc::new(Blobs::new(services, &plan.graph, plan.source_date_epoch));
     let worker = LocalWorker::new(services, blobs, request, &dockerfile, &plan);
     let (solver, targets) = (solver(request, services, &worker), targets(&plan));
     let expected = tokio::select! {
@@ -278,7 +278,7 @@ async fn run(
         let report = finish(&outcome).await;
         if report.is_ok() {
             // By now the layers of base images are here, if an output wanted them.
-            worker.tell_links(&solved).await;
+            worker.tell_links(&plan.graph, &solved).await;
         }
         report
     };
@@ -457,16 +457,6 @@ fn similar_name(dockerfile: &Dockerfile, source: &SourceRef) -> Option<String> {
     frontend::did_you_mean(name, stages.chain(WELL_KNOWN)).map(str::to_owned)
 }
 
-fn base_images(plan: &Plan) -> Vec<&frontend::PinnedImage> {
-    let mut images = vec![];
-    for (_, vertex) in plan.graph.vertices() {
-        if let Op::Image(image) = &vertex.op {
-            images.push(&**image);
-        }
-    }
-    images
-}
-
 /// What was solved, and all that it takes to make the outputs of it.
 struct Outcome<'a> {
     request: &'a Request,
@@ -563,7 +553,8 @@ async fn assemble(
     let Outcome { plan, solved, blobs, .. } = *outcome;
     let Some(options) = output.image_options() else { return Ok(None) };
     let assemble = async |target: &Target| -> Result<Image, BuildError> {
-        let snapshot = &solved[target.vertex].snapshot;
+        let step = StepId(plan.graph[target.vertex].digest);
+        let snapshot = (step, &solved[target.vertex].snapshot);
         let layers = blobs.layers(snapshot, options.compression, output.needs_base_blobs()).await?;
         Ok(image::assemble(
             target,

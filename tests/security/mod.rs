@@ -7,6 +7,7 @@ mod archives;
 mod context;
 mod git;
 mod levels;
+mod layers;
 mod output;
 mod registry;
 mod sandbox;

@@ -31,13 +31,13 @@ fn put(registry: &TestRegistry, tag: &str, manifest: &Manifest, config: &ImageCo
 }
 
 /// What a layer of an attacker holds.
-enum Entry<'a> {
+pub(super) enum Entry<'a> {
     File(&'a str),
     HardLink(&'a str),
     Symlink(&'a str),
 }
 
-fn layer(entries: &[(&str, Entry<'_>)]) -> Vec<u8> {
+pub(super) fn layer(entries: &[(&str, Entry<'_>)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(vec![]);
     for (path, entry) in entries {
         let mut header = tar::Header::new_ustar();

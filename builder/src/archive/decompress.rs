@@ -2,12 +2,13 @@
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
+use oci::media_type;
 use tokio_util::sync::CancellationToken;
 
 use crate::stop::Stoppable;
 
 /// The longest magic number, xz's.
-const MAGIC: usize = 6;
+pub(crate) const MAGIC: usize = 6;
 
 const INPUT_BUFFER: usize = 128 * 1024;
 
@@ -50,6 +51,17 @@ pub fn decompress<'r>(
 /// Whether a file that begins like this is compressed.
 pub fn is_compressed(start: &[u8]) -> bool {
     Format::of(start) != Format::Plain
+}
+
+/// The media type of a layer whose blob begins like this. No specification knows the last two.
+pub(crate) fn layer_media_type(start: &[u8]) -> &'static str {
+    match Format::of(start) {
+        Format::Plain => media_type::LAYER,
+        Format::Gzip => media_type::LAYER_GZIP,
+        Format::Zstd => media_type::LAYER_ZSTD,
+        Format::Xz => "application/vnd.oci.image.layer.v1.tar+xz",
+        Format::Bzip2 => "application/vnd.oci.image.layer.v1.tar+bzip2",
+    }
 }
 
 fn xz<'r>(input: impl BufRead + Send + 'r) -> impl Read + Send + 'r {
@@ -128,6 +140,13 @@ mod tests {
         for program in ["gzip", "zstd", "xz", "bzip2", "cat"] {
             let compressed = piped(program, &[], b"hello\n");
             assert_eq!(plain(&compressed), b"hello\n", "{program}");
+            let kind = layer_media_type(&compressed);
+            let is_plain = program == "cat";
+            assert!(if is_plain {
+                kind == media_type::LAYER
+            } else {
+                kind.ends_with(&format!("+{program}"))
+            });
             assert_eq!(plain(&compressed.repeat(3)), b"hello\n".repeat(3), "{program}");
         }
     }

@@ -8,6 +8,7 @@
 mod decompress;
 mod read;
 
+pub(crate) use decompress::{MAGIC, layer_media_type};
 pub use decompress::{decompress, is_compressed};
 pub use read::{Kind, Member, Members, ReadError, looks_like_tar};
 

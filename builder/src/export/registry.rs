@@ -14,6 +14,7 @@ use super::{ExportError, ImageOptions, Job};
 use crate::build::Exported;
 use crate::event::{EventKind, StepId};
 use crate::image;
+use crate::worker::Claim;
 
 /// How much of a blob is read at a time.
 const PART: usize = 256 << 10;
@@ -46,25 +47,31 @@ pub(super) async fn export(
     Ok(Exported::Registry(names, digest))
 }
 
+/// A layer to push.
+struct Layer<'a> {
+    blob: &'a Descriptor,
+    /// What the base image says of it, if it is the base image's.
+    claim: Option<&'a Claim>,
+}
+
 async fn push_blobs(
     result: &image::Result,
     name: &Reference,
     job: &Job<'_>,
     step: StepId,
 ) -> Result<(), ExportError> {
-    let mut layers: Vec<(&Descriptor, oci::DiffId)> = vec![];
+    let mut layers: Vec<Layer<'_>> = vec![];
     for (image, target) in result.images.iter().zip(&job.plan.targets) {
-        let diff_ids = job.solved[target.vertex].snapshot.layers();
-        for (layer, diff_id) in image.layers.iter().zip(diff_ids) {
-            if !layers.iter().any(|(known, _)| known.digest == layer.digest) {
-                layers.push((layer, diff_id));
+        let vertex = StepId(job.plan.graph[target.vertex].digest);
+        let snapshots = job.solved[target.vertex].snapshot.downwards();
+        for (blob, snapshot) in image.layers.iter().rev().zip(snapshots) {
+            if !layers.iter().any(|known| known.blob.digest == blob.digest) {
+                layers.push(Layer { blob, claim: job.blobs.claim(vertex, snapshot) });
             }
         }
     }
-    try_join_all(
-        layers.into_iter().map(|(layer, diff_id)| push_layer(layer, diff_id, name, job, step)),
-    )
-    .await?;
+    layers.reverse();
+    try_join_all(layers.iter().map(|layer| push_layer(layer, name, job, step))).await?;
     for image in &result.images {
         let config = BlobSource::Bytes(Bytes::copy_from_slice(&image.config));
         let registry = &job.services.registry;
@@ -113,54 +120,52 @@ fn refused(name: &Reference) -> impl FnOnce(registry_client::Error) -> ExportErr
 }
 
 async fn push_layer(
-    layer: &Descriptor,
-    diff_id: oci::DiffId,
+    layer: &Layer<'_>,
     name: &Reference,
     job: &Job<'_>,
     step: StepId,
 ) -> Result<(), ExportError> {
-    let services = job.services;
+    let (services, blob) = (job.services, layer.blob);
     let progress = {
         let (events, id, total) =
-            (services.events.clone(), format!("pushing {}", layer.digest), layer.size);
+            (services.events.clone(), format!("pushing {}", blob.digest), blob.size);
         move |current, done| {
             events.tell(step, EventKind::Progress { id: id.clone(), current, total, done });
         }
     };
     // What the registry has, or can mount from the base image's repository, needs not be here.
-    let base = job.blobs.registry_of(diff_id).filter(|base| base.registry == name.registry);
+    let base = layer.claim.and_then(Claim::registry);
+    let base = base.filter(|base| base.registry == name.registry);
     let mount_from = base.map(|base| base.repository.clone());
-    let source = source(layer, diff_id, job).await?;
+    let source = source(layer, job).await?;
     let told = progress.clone();
     let pushed =
         services
             .registry
-            .push_blob(name, layer, &source, mount_from.as_deref(), move |n| told(n, false));
+            .push_blob(name, blob, &source, mount_from.as_deref(), move |n| told(n, false));
     pushed.await.map_err(refused(name))?;
-    progress(layer.size, true);
+    progress(blob.size, true);
     Ok(())
 }
 
 /// Where a layer's bytes are: in the store, or still in the registry that has the base image.
-async fn source(
-    layer: &Descriptor,
-    diff_id: oci::DiffId,
-    job: &Job<'_>,
-) -> Result<BlobSource, ExportError> {
-    let services = job.services;
-    if services.cache.has_blob(&layer.digest)? {
-        return Ok(stored(&services.cache, layer.digest));
+async fn source(layer: &Layer<'_>, job: &Job<'_>) -> Result<BlobSource, ExportError> {
+    let (services, blob) = (job.services, layer.blob);
+    let Some(claim) = layer.claim else { return Ok(stored(&services.cache, blob.digest)) };
+    if services.cache.has_blob(&blob.digest)? {
+        job.blobs.have_shown(claim).await?;
+        return Ok(stored(&services.cache, blob.digest));
     }
-    match job.blobs.registry_of(diff_id) {
+    match claim.registry() {
         Some(base) => {
-            let (registry, base, layer) = (services.registry.clone(), base.clone(), layer.clone());
+            let (registry, base, blob) = (services.registry.clone(), base.clone(), blob.clone());
             Ok(BlobSource::Stream(Arc::new(move || {
-                stream(registry.clone(), base.clone(), layer.clone())
+                stream(registry.clone(), base.clone(), blob.clone())
             })))
         }
         None => {
-            job.blobs.fetch_base(diff_id).await?;
-            Ok(stored(&services.cache, layer.digest))
+            job.blobs.fetch_base(claim).await?;
+            Ok(stored(&services.cache, blob.digest))
         }
     }
 }

@@ -3,25 +3,33 @@
 //!
 //! A layer that this store made can be compressed again whenever its blob is missing, because its
 //! directory and its tar say the same. A base image's layer can't: its blob is kept as it came.
+//!
+//! Which blob a base image's layer is, only that image says ([`Claim`]). Its manifest says it again in
+//! an image that is built on it, and only there. Before anything else comes of such a blob, it is read,
+//! and before anything comes of the bytes that another image brought here, the image's own registry
+//! shows that it has them.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cache::{BlobWriter, Cache, CacheError, Snapshot};
-use frontend::{Origin, PinnedImage};
+use cache::{Cache, CacheError, Snapshot};
+use frontend::{Graph, Origin};
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
-use oci::{Descriptor, DiffId, Reference};
+use oci::{Descriptor, DiffId, Digest, Reference};
 use registry_client::Client;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::lock;
+use super::claims::{Claim, Claims, plain};
+use super::incoming::{self, Reader, check_size, take_in};
+use super::{UnpackError, lock};
 use crate::build::Services;
 use crate::event::{EventKind, Events, StepId};
 use crate::image::Layer;
@@ -31,6 +39,9 @@ use crate::stop::Stoppable;
 
 /// The step under which compressing shows.
 const STEP: &str = "[internal] compressing layers";
+
+/// How many blobs are read at a time to see what they are.
+const READERS: usize = 3;
 
 /// What takes less is not shown: most layers are small.
 const WORTH_TELLING: Duration = Duration::from_millis(200);
@@ -44,12 +55,14 @@ pub struct Blobs {
     cache: Cache,
     registry: Client,
     events: Events,
-    /// Layers of base images, and where they can be had.
-    base: HashMap<DiffId, (Descriptor, Origin)>,
+    /// What base images say of their layers.
+    claims: Claims,
     /// `SOURCE_DATE_EPOCH`: no entry of a layer that was made here is younger.
     epoch: Option<i64>,
     making: Mutex<HashMap<(DiffId, Compression), Once<Layer>>>,
-    fetching: Mutex<HashMap<DiffId, Once<()>>>,
+    fetching: Mutex<HashMap<(DiffId, Digest), Once<()>>>,
+    /// A decompressor may take 128 MiB and more, so that few run at a time.
+    readers: Semaphore,
     /// One for each layer that is compressed at a time: each uses all CPUs.
     permits: Semaphore,
     /// Cancelled when no blob is wanted any more.
@@ -89,13 +102,15 @@ pub enum BlobError {
         /// What came.
         found: u64,
     },
-    /// An OCI layout's blob can't be read.
-    #[error("cannot read `{path}`")]
-    Layout {
-        /// The file.
-        path: PathBuf,
+    /// A base image's layer can't be taken from where it should be, or is another one.
+    #[error("cannot take layer {layer} from `{image}`")]
+    Claim {
+        /// The image.
+        image: String,
+        /// The layer.
+        layer: DiffId,
         /// Why.
-        source: io::Error,
+        source: Box<UnpackError>,
     },
     /// The registry does not give it.
     #[error(transparent)]
@@ -112,41 +127,27 @@ impl From<registry_client::Error> for BlobError {
 }
 
 impl Blobs {
-    /// Knows the layers of `images` beside those in the store.
-    pub fn new(services: &Services, images: Vec<&PinnedImage>, epoch: Option<i64>) -> Self {
-        let layers = |image: &&PinnedImage| {
-            let origin = image.origin.clone();
-            image
-                .layers
-                .clone()
-                .into_iter()
-                .map(move |(diff_id, blob)| (diff_id, (blob, origin.clone())))
-        };
+    /// Knows the layers of the images in `graph` beside those in the store.
+    pub fn new(services: &Services, graph: &Graph, epoch: Option<i64>) -> Self {
         Self {
             cache: services.cache.clone(),
             registry: services.registry.clone(),
             events: services.events.clone(),
-            base: images.iter().flat_map(layers).collect(),
+            claims: Claims::new(graph),
             epoch,
             making: Mutex::default(),
             fetching: Mutex::default(),
+            readers: Semaphore::new(READERS),
             permits: Semaphore::new(1),
             stop: services.stop.child_token(),
             tasks: TaskTracker::new(),
         }
     }
 
-    /// Where a base image's layer can be had.
-    pub fn base(&self, layer: DiffId) -> Option<&(Descriptor, Origin)> {
-        self.base.get(&layer)
-    }
-
-    /// The registry and name that a base image's layer comes from.
-    pub fn registry_of(&self, layer: DiffId) -> Option<&Reference> {
-        match self.base(layer) {
-            Some((_, Origin::Registry(reference))) => Some(reference),
-            Some((_, Origin::OciLayout(_) | Origin::Store)) | None => None,
-        }
+    /// What the image that `step` builds on says of the top layer of `snapshot`; `None` for a layer
+    /// that is not the image's.
+    pub fn claim(&self, step: StepId, snapshot: &Snapshot) -> Option<&Claim> {
+        self.claims.of(step, snapshot)
     }
 
     /// Starts to compress the top layer of `snapshot`, beside whatever goes on.
@@ -158,11 +159,11 @@ impl Blobs {
         });
     }
 
-    /// Whether every layer of `snapshot` has a blob or something to make it of.
-    pub fn can_make_all(&self, snapshot: &Snapshot) -> Result<bool, CacheError> {
+    /// Whether every layer of `snapshot`, which `step` has made, has a blob or something to make it of.
+    pub fn can_make_all(&self, step: StepId, snapshot: &Snapshot) -> Result<bool, CacheError> {
         for snapshot in snapshot.downwards() {
             let layer = snapshot.top().expect("a snapshot with a layer");
-            let possible = self.base.contains_key(&layer)
+            let possible = self.claim(step, snapshot).is_some()
                 || self.known(layer, None)?.is_some()
                 || self.cache.sealed_layer(snapshot)?.is_some();
             if !possible {
@@ -172,25 +173,26 @@ impl Blobs {
         Ok(true)
     }
 
-    /// The blobs of all layers of `snapshot`, lowest first. Those of base images are in the store
-    /// afterwards only if `fetch_base` asks for it.
+    /// The blobs of all layers of `snapshot`, which `step` has made, lowest first. Those of base images
+    /// are in the store afterwards only if `fetch_base` asks for it.
     pub async fn layers(
         &self,
-        snapshot: &Snapshot,
+        (step, snapshot): (StepId, &Snapshot),
         compression: Compression,
         fetch_base: bool,
     ) -> Result<Vec<Layer>, BlobError> {
         let mut snapshots: Vec<_> = snapshot.downwards().collect();
         snapshots.reverse();
         let layer = async |snapshot: &Snapshot| {
-            let diff_id = snapshot.top().expect("a snapshot with a layer");
-            let Some((blob, _)) = self.base.get(&diff_id) else {
+            let Some(claim) = self.claim(step, snapshot) else {
                 return self.own(snapshot, compression).await;
             };
             if fetch_base {
-                self.fetch_base(diff_id).await?;
+                self.fetch_base(claim).await?;
+            } else if let Some(size) = self.cache.blob_size(&claim.blob.digest)? {
+                check_size(claim.layer, &claim.blob, size)?;
             }
-            Ok(Layer { diff_id, blob: plain(blob.clone()) })
+            Ok(Layer { diff_id: claim.layer, blob: plain(&claim.blob) })
         };
         try_join_all(snapshots.into_iter().map(layer)).await
     }
@@ -296,72 +298,115 @@ impl Blobs {
         Ok(made)
     }
 
-    /// Sees to it that the blob of a base image's layer is in the store.
-    pub async fn fetch_base(&self, layer: DiffId) -> Result<(), BlobError> {
-        let (blob, origin) = self.base.get(&layer).ok_or(BlobError::Gone(layer))?;
-        let cell = lock(&self.fetching).entry(layer).or_default().clone();
-        let fetched = cell.get_or_try_init(async || {
-            if !self.is_here(blob)? {
-                self.fetch(layer, blob, origin).await?;
-            }
-            Ok(self.cache.remember_layer_blob(layer, blob)?)
-        });
-        fetched.await.copied()
+    /// Whether all that an image says of a layer is known to be true.
+    pub fn is_true(&self, claim: &Claim) -> Result<bool, CacheError> {
+        Ok(self.known_size(claim)? == Some(claim.blob.size) && self.has_shown(claim)?)
     }
 
-    async fn fetch(
-        &self,
-        layer: DiffId,
-        blob: &Descriptor,
-        origin: &Origin,
-    ) -> Result<(), BlobError> {
-        match origin {
-            Origin::Store => Err(BlobError::Gone(layer)),
-            Origin::OciLayout(path) => {
-                let (cache, blob) = (self.cache.clone(), blob.clone());
-                let path = path.join("blobs/sha256").join(blob.digest.hex());
-                let work = move || copy_blob(&cache, layer, &path, &blob);
-                self.tasks.spawn_blocking(work).await.expect("copying does not panic")
+    /// Makes sure that all that an image says of a layer is true. What the files of such a layer are
+    /// shown to must not depend on whether another image has brought them here.
+    pub async fn verify(&self, claim: &Claim) -> Result<(), BlobError> {
+        match self.known_size(claim)? {
+            Some(size) => {
+                check_size(claim.layer, &claim.blob, size)?;
+                self.have_shown(claim).await
             }
-            Origin::Registry(reference) => {
-                let mut stream = self.registry.blob(reference, blob).await?;
-                let mut writer = self.cache.write_blob()?;
-                let failed = |source| BlobError::Write { layer, source };
-                while let Some(bytes) = stream.next().await {
-                    writer.write_all(&bytes?).map_err(failed)?;
-                }
-                save(writer, layer, blob)
-            }
+            None => self.fetch_base(claim).await,
         }
     }
-}
 
-/// A layer's descriptor as a manifest carries it: foreign URLs are never passed on.
-fn plain(blob: Descriptor) -> Descriptor {
-    Descriptor { urls: vec![], platform: None, ..blob }
-}
-
-fn copy_blob(
-    cache: &Cache,
-    layer: DiffId,
-    path: &Path,
-    blob: &Descriptor,
-) -> Result<(), BlobError> {
-    let unreadable = |source| BlobError::Layout { path: path.to_owned(), source };
-    let mut file = regular_file::open_sized(path, blob.size).map_err(unreadable)?;
-    let mut writer = cache.write_blob()?;
-    io::copy(&mut file, &mut writer).map_err(|source| BlobError::Write { layer, source })?;
-    save(writer, layer, blob)
-}
-
-/// Keeps a blob that came from elsewhere, if it is what its descriptor says.
-pub(super) fn save(writer: BlobWriter, layer: DiffId, blob: &Descriptor) -> Result<(), BlobError> {
-    let size = writer.size();
-    if size != blob.size {
-        return Err(BlobError::Size { layer, expected: blob.size, found: size });
+    /// Sees to it that the blob of a base image's layer is in the store.
+    pub async fn fetch_base(&self, claim: &Claim) -> Result<(), BlobError> {
+        let id = (claim.layer, claim.blob.digest);
+        let cell = lock(&self.fetching).entry(id).or_default().clone();
+        cell.get_or_try_init(|| self.fetch(claim)).await?;
+        self.have_shown(claim).await
     }
-    writer.finish_as(&blob.digest)?;
-    Ok(())
+
+    async fn fetch(&self, claim: &Claim) -> Result<(), BlobError> {
+        let Claim { layer, ref blob, .. } = *claim;
+        if self.is_here(blob)?
+            && let Some(size) = self.known_size(claim)?
+        {
+            return check_size(layer, blob, size);
+        }
+        let failed = |source| {
+            let image = claim.image.to_string();
+            BlobError::Claim { image, layer, source: Box::new(source) }
+        };
+        let reader = self.open(claim).await.map_err(failed)?;
+        let is_new = matches!(reader, Reader::New(_));
+        let _permit = self.readers.acquire().await.expect("never closed");
+        let (cache, blob, stop) = (self.cache.clone(), blob.clone(), self.stop.clone());
+        let work = move || {
+            let see = |bytes: &mut (dyn io::Read + Send)| incoming::is_layer(layer, bytes, &stop);
+            take_in(&cache, (layer, &blob), reader, (&|_, _| {}, &stop), see)
+        };
+        let read = self.tasks.spawn_blocking(work).await.expect("reading does not panic");
+        read.map_err(failed)?;
+        if is_new {
+            self.note_shown(claim)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the blob that an image has for a layer: in the store, or where the image has it.
+    pub(super) async fn open(&self, claim: &Claim) -> Result<Reader, UnpackError> {
+        let Claim { layer, ref blob, .. } = *claim;
+        if self.is_here(blob)? {
+            self.have_shown(claim).await?;
+            return Ok(Reader::Stored(self.cache.open_blob(&blob.digest)?));
+        }
+        Ok(match &claim.origin {
+            Origin::Store => return Err(BlobError::Gone(layer).into()),
+            Origin::OciLayout(path) => {
+                let path = path.join("blobs/sha256").join(blob.digest.hex());
+                let opened = regular_file::open_sized(&path, blob.size);
+                let opened = opened.map_err(|source| UnpackError::Open { path, source })?;
+                Reader::New(Box::new(opened))
+            }
+            Origin::Registry(reference) => {
+                let stream = self.registry.blob(reference, blob).await?;
+                let bytes = stream.map(|bytes| bytes.map_err(io::Error::other));
+                Reader::New(Box::new(SyncIoBridge::new(StreamReader::new(bytes))))
+            }
+        })
+    }
+
+    /// The size of a claim's blob, if it was read here and is the layer that the claim says.
+    fn known_size(&self, claim: &Claim) -> Result<Option<u64>, CacheError> {
+        let known = self.cache.layer_blob(claim.layer, &claim.blob.digest)?;
+        Ok(known.map(|blob| blob.size))
+    }
+
+    /// Whether the image's repository has shown that it has the blob. The digest of a layer is no
+    /// secret, and must not be enough to get its files from this store (BuildKit 0.10.5).
+    fn has_shown(&self, claim: &Claim) -> Result<bool, CacheError> {
+        let Some(repository) = claim.registry() else { return Ok(true) };
+        let is_it = |remote: &cache::Remote| {
+            remote.descriptor.digest == claim.blob.digest
+                && remote.reference.name() == repository.name()
+        };
+        Ok(self.cache.remotes(claim.layer)?.iter().any(is_it))
+    }
+
+    /// Asks the image's repository whether it has the blob, once.
+    pub async fn have_shown(&self, claim: &Claim) -> Result<(), BlobError> {
+        if let Some(repository) = claim.registry()
+            && !self.has_shown(claim)?
+        {
+            self.registry.find_blob(repository, &claim.blob).await?;
+            self.note_shown(claim)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the blob came from the image's repository, or is there.
+    pub(super) fn note_shown(&self, claim: &Claim) -> Result<(), CacheError> {
+        let Some(repository) = claim.registry() else { return Ok(()) };
+        let repository = Reference { tag: None, digest: None, ..repository.clone() };
+        self.cache.remember_remote(claim.layer, &claim.blob, &repository)
+    }
 }
 
 /// Compresses the files in `directory` and sees that they still are what the diff ID says; those of

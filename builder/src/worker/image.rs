@@ -1,26 +1,24 @@
 //! Layers on disk: unpacked from blobs, which are downloaded as they are unpacked.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use cache::{BlobReader, BlobWriter, Cache, CacheError, Deletions, RunDir, Snapshot};
+use cache::{Cache, CacheError, Deletions, RunDir, Snapshot};
 use frontend::Origin;
-use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use oci::{Descriptor, DiffId};
-use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 
+use super::claims::Claim;
 use super::commit::some_of;
+use super::incoming::{Reader, take_in};
 use super::{LocalWorker, ViewError, lock};
 use crate::archive;
 use crate::event::{EventKind, StepId};
 use crate::layer::{self, Applied, ApplyError};
-use crate::regular_file;
 use crate::solver::OpError;
-use crate::stop::Stoppable;
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -80,8 +78,10 @@ impl From<registry_client::Error> for UnpackError {
     }
 }
 
-/// A layer to unpack, and where its blob is: in the store if there is no origin.
+/// A layer to unpack, and where its blob is: in the store if there is no origin. Or one that is
+/// unpacked, but came from another image than the one that `step` builds on.
 struct Missing {
+    step: StepId,
     snapshot: Snapshot,
     blob: Descriptor,
     origin: Option<Origin>,
@@ -94,7 +94,7 @@ impl LocalWorker {
         step: StepId,
         snapshot: &Snapshot,
     ) -> Result<bool, OpError> {
-        let Some(missing) = self.missing(snapshot)? else { return Ok(false) };
+        let Some(missing) = self.missing(step, snapshot)? else { return Ok(false) };
         if missing.is_empty() {
             return Ok(true);
         }
@@ -119,14 +119,14 @@ impl LocalWorker {
         Ok(all_are_here)
     }
 
-    /// Sees to it that all layers of `snapshot` are unpacked if that takes no registry; returns
-    /// whether they are.
+    /// Sees to it that all layers of `snapshot`, which `of` has made, are unpacked if that takes no
+    /// registry; returns whether they are.
     pub(super) async fn unpack_without_download(
         &self,
         step: StepId,
-        snapshot: &Snapshot,
+        (of, snapshot): (StepId, &Snapshot),
     ) -> Result<bool, UnpackError> {
-        let Some(missing) = self.missing(snapshot)? else { return Ok(false) };
+        let Some(missing) = self.missing(of, snapshot)? else { return Ok(false) };
         let is_far = |missing: &Missing| matches!(missing.origin, Some(Origin::Registry(_)));
         if missing.iter().any(is_far) {
             return Ok(false);
@@ -135,16 +135,27 @@ impl LocalWorker {
         Ok(true)
     }
 
-    /// The layers of `snapshot` that are not unpacked; `None` if nobody has one of them.
-    fn missing(&self, snapshot: &Snapshot) -> Result<Option<Vec<Missing>>, CacheError> {
+    /// The layers of `snapshot`, which `step` has made, that are not unpacked, or not known to be what
+    /// its base image says; `None` if nobody has one of them.
+    fn missing(
+        &self,
+        step: StepId,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Vec<Missing>>, CacheError> {
         let mut missing = vec![];
         for snapshot in snapshot.downwards() {
-            if self.is_unpacked(snapshot)? {
+            let layer = snapshot.top().expect("a snapshot with a layer");
+            let claim = self.blobs.claim(step, snapshot);
+            let is_true = claim.map_or(Ok(true), |claim| self.blobs.is_true(claim))?;
+            if is_true && self.is_unpacked(snapshot)? {
                 continue;
             }
-            let layer = snapshot.top().expect("a snapshot with a layer");
-            let Some((blob, origin)) = self.blob_of(layer)? else { return Ok(None) };
-            missing.push(Missing { snapshot: snapshot.clone(), blob, origin });
+            let stored = if is_true { self.stored_blob(layer)? } else { None };
+            let claimed = |claim: &Claim| (claim.blob.clone(), Some(claim.origin.clone()));
+            let Some((blob, origin)) = stored.or_else(|| claim.map(claimed)) else {
+                return Ok(None);
+            };
+            missing.push(Missing { step, snapshot: snapshot.clone(), blob, origin });
         }
         Ok(Some(missing))
     }
@@ -161,20 +172,24 @@ impl LocalWorker {
         Ok(is_unpacked)
     }
 
-    /// A blob that `layer` can be unpacked from, here or where a base image has it.
-    fn blob_of(&self, layer: DiffId) -> Result<Option<(Descriptor, Option<Origin>)>, CacheError> {
+    /// A blob in the store that `layer` can be unpacked from.
+    fn stored_blob(
+        &self,
+        layer: DiffId,
+    ) -> Result<Option<(Descriptor, Option<Origin>)>, CacheError> {
         for blob in self.cache.layer_blobs(layer)? {
             if self.cache.has_blob_file(&blob.digest) {
                 return Ok(Some((blob, None)));
             }
             self.cache.forget_blob(&blob.digest)?;
         }
-        Ok(self.blobs.base(layer).map(|(blob, origin)| (blob.clone(), Some(origin.clone()))))
+        Ok(None)
     }
 
     /// Unpacks one layer, unless another vertex of this build is just doing it.
     async fn unpack(&self, step: StepId, missing: Missing) -> Result<(), UnpackError> {
-        let Missing { snapshot, blob, origin } = missing;
+        let Missing { step: of, snapshot, blob, origin } = missing;
+        let claim = self.blobs.claim(of, &snapshot);
         let layer = snapshot.top().expect("a snapshot with a layer");
         let lock = {
             let mut unpacking = lock(&self.unpacking);
@@ -182,19 +197,30 @@ impl LocalWorker {
         };
         let _alone = lock.lock().await;
         if self.cache.layer_path(&snapshot)?.is_some() {
-            return Ok(());
+            return match claim {
+                Some(claim) => Ok(self.blobs.verify(claim).await?),
+                None => Ok(()),
+            };
         }
         let (events, id, total) = (self.events.clone(), blob.digest.to_string(), blob.size);
         let progress = move |current, done| {
             events.tell(step, EventKind::Progress { id: id.clone(), current, total, done });
         };
         progress(0, false);
-        let reader = self.open(&blob, origin).await?;
+        let claim = claim.filter(|_| origin.is_some());
+        let reader = match claim {
+            Some(claim) => self.blobs.open(claim).await?,
+            None => Reader::Stored(self.cache.open_blob(&blob.digest)?),
+        };
+        let is_new = matches!(reader, Reader::New(_));
         let (cache, told, stop) = (self.cache.clone(), progress.clone(), self.stop.clone());
         let staged = {
             let _room = self.unpackers.acquire().await.expect("it is never closed");
             self.blocking(move || stage(&cache, layer, &blob, reader, (&told, &stop))).await?
         };
+        if let Some(claim) = claim.filter(|_| is_new) {
+            self.blobs.note_shown(claim)?;
+        }
         let skipped = &staged.applied.skipped_devices;
         if let Some(paths) = some_of(&skipped.first, skipped.count) {
             let text = format!(
@@ -202,26 +228,9 @@ impl LocalWorker {
             );
             self.events.tell(step, EventKind::Warning(text));
         }
-        self.publish(step, snapshot, staged).await?;
+        self.publish(step, (of, snapshot), staged).await?;
         progress(total, true);
         Ok(())
-    }
-
-    async fn open(&self, blob: &Descriptor, origin: Option<Origin>) -> Result<Reader, UnpackError> {
-        Ok(match origin {
-            None | Some(Origin::Store) => Reader::Stored(self.cache.open_blob(&blob.digest)?),
-            Some(Origin::OciLayout(path)) => {
-                let path = path.join("blobs/sha256").join(blob.digest.hex());
-                let opened = regular_file::open_sized(&path, blob.size);
-                let opened = opened.map_err(|source| UnpackError::Open { path, source })?;
-                Reader::New(Box::new(opened))
-            }
-            Some(Origin::Registry(reference)) => {
-                let stream = self.registry.blob(&reference, blob).await?;
-                let bytes = stream.map(|bytes| bytes.map_err(io::Error::other));
-                Reader::New(Box::new(SyncIoBridge::new(StreamReader::new(bytes))))
-            }
-        })
     }
 
     /// Moves an unpacked layer into its place. Directories that its tar only implies first take
@@ -229,14 +238,14 @@ impl LocalWorker {
     async fn publish(
         &self,
         step: StepId,
-        snapshot: Snapshot,
+        (of, snapshot): (StepId, Snapshot),
         staged: Staged,
     ) -> Result<(), UnpackError> {
         let implied = !staged.applied.implied_directories.is_empty();
         let below = snapshot.below().filter(|below| implied && below.top().is_some());
         let below = match below {
             Some(below) => {
-                if let Some(missing) = self.missing(below)? {
+                if let Some(missing) = self.missing(of, below)? {
                     let unpacked = missing.into_iter().map(|missing| self.unpack(step, missing));
                     Box::pin(try_join_all(unpacked)).await?;
                 }
@@ -264,12 +273,6 @@ impl LocalWorker {
     }
 }
 
-/// Where a blob comes from: from the store, or from elsewhere and then into the store.
-enum Reader {
-    Stored(BlobReader),
-    New(Box<dyn Read + Send>),
-}
-
 /// A layer that is unpacked, but not in its place yet.
 struct Staged {
     path: PathBuf,
@@ -277,8 +280,7 @@ struct Staged {
     _run_dir: RunDir,
 }
 
-/// Unpacks a blob into a run directory; one that is new becomes a blob of the store on the way.
-/// Both digests are verified before anything of it counts.
+/// Unpacks a blob into a run directory.
 fn stage(
     cache: &Cache,
     layer: DiffId,
@@ -292,35 +294,14 @@ fn stage(
         .map_err(|source| UnpackError::Open { path: path.clone(), source })?;
     let directory = open_directory(&path)?;
     let into = (directory.as_fd(), cache.deletions());
-    let applied = match reader {
-        Reader::Stored(stored) => {
-            let mut stored = Watched::new(Stoppable::new(stored, stop), progress);
-            let applied = apply(layer, &mut stored, into, stop);
-            // If the blob is damaged, that is what is wrong with its archive.
-            io::copy(&mut stored, &mut io::sink())
-                .map_err(|source| UnpackError::Read { layer, source })?;
-            applied?
-        }
-        Reader::New(reader) => {
-            let reader = Watched::new(Stoppable::new(reader, stop), progress);
-            // One byte more shows that it is too large, whatever it says.
-            let reader = reader.take(blob.size.saturating_add(1));
-            let mut saving = Saving { reader, writer: cache.write_blob()? };
-            let applied = apply(layer, &mut saving, into, stop)?;
-            // The digest is that of the whole blob, also of what lies behind the archive's end.
-            io::copy(&mut saving, &mut io::sink())
-                .map_err(|source| UnpackError::Read { layer, source })?;
-            super::blobs::save(saving.writer, layer, blob)?;
-            cache.remember_layer_blob(layer, blob)?;
-            applied
-        }
-    };
+    let see = |blob: &mut (dyn Read + Send)| apply(layer, blob, into, stop);
+    let applied = take_in(cache, (layer, blob), reader, (progress, stop), see)?;
     Ok(Staged { path, applied, _run_dir: run_dir })
 }
 
 fn apply(
     layer: DiffId,
-    reader: &mut (impl Read + Send),
+    reader: impl Read + Send,
     (into, deletions): (BorrowedFd<'_>, Deletions),
     stop: &CancellationToken,
 ) -> Result<Applied, UnpackError> {
@@ -337,52 +318,4 @@ fn apply(
 
 fn open_directory(path: &Path) -> Result<File, UnpackError> {
     File::open(path).map_err(|source| UnpackError::Open { path: path.to_owned(), source })
-}
-
-/// A blob can't be written to the store while it is unpacked.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write its blob to the store")]
-struct SavingError(#[source] io::Error);
-
-/// Writes what it reads into the store.
-struct Saving<R> {
-    reader: R,
-    writer: BlobWriter,
-}
-
-impl<R: Read> Read for Saving<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        let written = self.writer.write_all(&buffer[..read]);
-        written.map_err(|error| io::Error::new(error.kind(), SavingError(error)))?;
-        Ok(read)
-    }
-}
-
-/// Tells how much has been read.
-struct Watched<'a, R, P> {
-    reader: R,
-    read: u64,
-    progress: &'a P,
-}
-
-/// Progress is told about once for so many bytes.
-const PROGRESS_STEP: u64 = 1 << 20;
-
-impl<'a, R, P> Watched<'a, R, P> {
-    fn new(reader: R, progress: &'a P) -> Self {
-        Self { reader, read: 0, progress }
-    }
-}
-
-impl<R: Read, P: Fn(u64, bool)> Read for Watched<'_, R, P> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        let before = self.read;
-        self.read += read as u64;
-        if before / PROGRESS_STEP != self.read / PROGRESS_STEP {
-            (self.progress)(self.read, false);
-        }
-        Ok(read)
-    }
 }

@@ -5,12 +5,14 @@
 
 mod agent;
 mod blobs;
+mod claims;
 mod commit;
 mod copy;
 mod exec;
 mod fetch;
 mod git;
 mod image;
+mod incoming;
 mod mounts;
 mod parting;
 mod suspects;
@@ -29,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 pub use agent::{KeyAgent, KeyAgentError, SshAgent, SshAgents};
 pub use blobs::{BlobError, Blobs};
+pub use claims::Claim;
 pub(crate) use commit::seconds;
 pub use exec::ExecError;
 pub use fetch::FetchError;
@@ -96,7 +99,6 @@ const UNPACKERS: usize = 3;
 pub struct LocalWorker {
     cache: Cache,
     snapshots: Method,
-    registry: registry_client::Client,
     sandbox: Arc<Sandbox>,
     git: Git,
     host: Host,
@@ -166,7 +168,6 @@ impl LocalWorker {
         Self {
             cache: services.cache.clone(),
             snapshots: services.snapshots.clone(),
-            registry: services.registry.clone(),
             sandbox: services.sandbox.clone(),
             git: request.git(services),
             host: services.host.clone(),
@@ -383,7 +384,7 @@ impl Worker for LocalWorker {
     async fn fetch(&self, step: StepId, snapshot: &Snapshot, need: Need) -> Result<bool, OpError> {
         match need {
             Need::Identity => Ok(true),
-            Need::Blobs => Ok(self.blobs.can_make_all(snapshot)?),
+            Need::Blobs => Ok(self.blobs.can_make_all(step, snapshot)?),
             Need::Files => self.unpack_all(step, snapshot).await,
         }
     }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use cache::Snapshot;
-use frontend::{Condition, CopyOp, Dockerfile, Suspicion, VertexId, Warning};
+use frontend::{Condition, CopyOp, Dockerfile, Graph, Suspicion, VertexId, Warning};
 use oci::Digest;
 
 use super::{LocalWorker, lock};
@@ -99,11 +99,12 @@ impl LocalWorker {
 
     /// Tells which directories the copies with `--link` have replaced. Nothing is downloaded for
     /// that: of a base image without one layer here nothing is told.
-    pub async fn tell_links(&self, solved: &Solved) {
+    pub async fn tell_links(&self, graph: &Graph, solved: &Solved) {
         let links = std::mem::take(&mut *lock(&self.linked));
         for linked in links {
             let base = &solved[linked.base].snapshot;
-            if !matches!(self.unpack_without_download(linked.step, base).await, Ok(true)) {
+            let of = (StepId(graph[linked.base].digest), base);
+            if !matches!(self.unpack_without_download(linked.step, of).await, Ok(true)) {
                 continue;
             }
             let (Ok(lower), Ok(upper)) = (self.view(base), self.view(&linked.top)) else {
