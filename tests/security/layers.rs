@@ -252,3 +252,55 @@ fn an_image_without_a_layer_does_not_get_the_files_of_another_image() {
     session.build(&["-o", &local]).fails_with(&["404", "lying"]);
     assert!(!dest.join("secret").exists());
 }
+
+/// Issue 9, 1: the same, where all that the build does is on record.
+#[test]
+fn no_record_answers_for_an_image_without_the_layer() {
+    let registry = TestRegistry::start();
+    let secret = tar("secret", "42");
+    let private = put(&registry, "private", &[honest(&secret)], &[&secret]);
+    let session = session();
+    let lie = (diff_id(&secret), Descriptor::of(media_type::LAYER, b"nowhere"));
+    let lying = put(&registry, "lying", &[lie], &[]);
+    for text in [
+        "FROM scratch\nCOPY --from=NAME /secret /secret\n",
+        "FROM NAME AS a\nCOPY f /g\nFROM scratch\nCOPY --from=a /secret /\n",
+        "FROM scratch AS a\nCOPY f /g\nFROM NAME AS b\nCOPY --link f /h\nWORKDIR /d\n\
+         FROM a\nCOPY --from=b /secret /\n",
+    ] {
+        let text = |name: &str| text.replace("NAME", name);
+        build(&session, "x", &text(&private)).succeeds();
+        build(&session, "y", &text(&lying)).fails_with(&["404", "lying"]);
+        registry.request_lines();
+        build(&session, "x", &text(&private)).succeeds();
+        assert_eq!(registry.request_lines().len(), 1, "the name is asked for, and nothing else");
+    }
+}
+
+/// Issue 9, 1: the same, for whoever knows the digest of the blob, too.
+#[test]
+fn a_repository_must_have_the_layers_that_its_image_names() {
+    let registry = TestRegistry::start();
+    let secret = tar("secret", "42");
+    let private = put(&registry, "private", &[honest(&secret)], &[&secret]);
+    let session = session();
+    let copy = |name: &str| format!("FROM scratch\nCOPY --from={name} /secret /secret\n");
+    let label = |name: &str| format!("FROM {name}\nLABEL a=b\n");
+    let texts = [&copy, &label] as [&dyn Fn(&str) -> String; 2];
+    for text in texts {
+        build(&session, "x", &text(&private)).succeeds();
+    }
+    let without = put(&registry, "without", &[honest(&secret)], &[]);
+    for text in texts {
+        build(&session, "y", &text(&without)).fails_with(&["without"]);
+        let out = registry.name("out:1");
+        session.build(&["-t", &out, "--push"]).fails_with(&["without"]);
+    }
+    registry.put_blob("without", secret);
+    for text in texts {
+        build(&session, "y", &text(&without)).succeeds();
+        registry.request_lines();
+        build(&session, "y", &text(&without)).succeeds();
+        assert_eq!(registry.request_lines().len(), 1, "it has shown before that it has them");
+    }
+}

@@ -69,6 +69,16 @@ pub trait Worker: Send + Sync {
         snapshot: &Snapshot,
         need: Need,
     ) -> impl Future<Output = Result<bool, OpError>> + Send;
+
+    /// Makes sure that the image `image` has the layers of `snapshot`, as it says. A record tells of
+    /// files by their digests, and not which image they came from.
+    fn verify(
+        &self,
+        _image: StepId,
+        _snapshot: &Snapshot,
+    ) -> impl Future<Output = Result<(), OpError>> + Send {
+        async { Ok(()) }
+    }
 }
 
 /// An op to run.
@@ -284,6 +294,8 @@ struct Build {
     made: Mutex<HashMap<CacheKey, Once<Made>>>,
     /// What the contexts' files were when this build first looked.
     context_files: Mutex<HashMap<(String, Selection), Once<Digest>>>,
+    /// The images that are known to have the layers that they say they have.
+    verified: Mutex<BTreeMap<VertexId, Once<()>>>,
     /// One for each command that may run.
     permits: Semaphore,
     /// What the steps were in earlier builds, and are now.
@@ -295,6 +307,7 @@ impl Build {
         Self {
             made: Mutex::default(),
             context_files: Mutex::default(),
+            verified: Mutex::default(),
             permits: Semaphore::new(jobs.max(1)),
             memory,
         }
@@ -474,14 +487,14 @@ impl<'a, W: Worker> Pass<'a, W> {
         }
         let inputs = inputs(outcomes);
         let (key, files) = self.key(&vertex.op, &inputs).await?;
-        if let Some(outcome) = self.look_up(vertex, key)? {
+        if let Some(outcome) = self.look_up(vertex, key).await? {
             self.take_note(key, vertex, &inputs, &files).await;
             return Ok(Identified::Recorded(outcome));
         }
         // The inputs may turn out different once they are here, so look again.
         let inputs = self::inputs(self.outcomes(vertex, Need::Files).await);
         let (key, files) = self.key(&vertex.op, &inputs).await?;
-        if let Some(outcome) = self.look_up(vertex, key)? {
+        if let Some(outcome) = self.look_up(vertex, key).await? {
             self.take_note(key, vertex, &inputs, &files).await;
             return Ok(Identified::Recorded(outcome));
         }
@@ -524,16 +537,41 @@ impl<'a, W: Worker> Pass<'a, W> {
     }
 
     /// Asks what this build made and, unless it must not, what earlier ones did.
-    fn look_up(&self, vertex: &Vertex, key: CacheKey) -> Result<Option<Outcome>, OpError> {
+    async fn look_up(&self, vertex: &Vertex, key: CacheKey) -> Result<Option<Outcome>, OpError> {
         if let Some(made) = self.made(key) {
+            self.verify_images(&vertex.op).await?;
             return Ok(Some(made.into()));
         }
         let recorded = if vertex.no_cache { None } else { self.solver.cache.lookup(key)? };
-        if recorded.is_some() {
-            self.tell(vertex, EventKind::Cached);
+        let Some(record) = recorded else { return Ok(None) };
+        self.verify_images(&vertex.op).await?;
+        self.tell(vertex, EventKind::Cached);
+        Ok(Some(Outcome { snapshot: record.snapshot, created: Some(record.created) }))
+    }
+
+    /// Makes sure that the images which `op` takes files from, or builds on, have them. The inputs of
+    /// other ops have seen to their own.
+    async fn verify_images(&self, op: &Op) -> Result<(), OpError> {
+        let mut todo: Vec<_> = op.vertices().collect();
+        while let Some(id) = todo.pop() {
+            let vertex = &self.graph[id];
+            match &vertex.op {
+                Op::Stack { base, top } => todo.extend([*base, *top]),
+                Op::Image(_) => {
+                    let once = lock(&self.build.verified).entry(id).or_default().clone();
+                    let snapshot = self.wait_for(id, Need::Identity).await.snapshot;
+                    let verify = || self.solver.worker.verify(StepId(vertex.digest), &snapshot);
+                    once.get_or_try_init(verify).await?;
+                }
+                Op::Scratch
+                | Op::Copy(_)
+                | Op::MakeDir(_)
+                | Op::Exec(_)
+                | Op::Fetch(_)
+                | Op::Git(_) => {}
+            }
         }
-        Ok(recorded
-            .map(|record| Outcome { snapshot: record.snapshot, created: Some(record.created) }))
+        Ok(())
     }
 
     /// What this build made of `key`.

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use cache::{Cache, CacheError, RunDir, Snapshot};
 use frontend::{Dockerfile, Op, Plan, Selection, VertexId};
+use futures_util::future::try_join_all;
 use oci::{DiffId, Digest};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -387,6 +388,12 @@ impl Worker for LocalWorker {
             Need::Blobs => Ok(self.blobs.can_make_all(step, snapshot)?),
             Need::Files => self.unpack_all(step, snapshot).await,
         }
+    }
+
+    async fn verify(&self, image: StepId, snapshot: &Snapshot) -> Result<(), OpError> {
+        let claims = snapshot.downwards().filter_map(|layer| self.blobs.claim(image, layer));
+        let verified = try_join_all(claims.map(|claim| self.blobs.verify(claim))).await;
+        verified.map(drop).map_err(OpError::failed)
     }
 }
 
