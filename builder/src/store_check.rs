@@ -1,9 +1,11 @@
 //! Reads everything that a store holds and tells what is not as it should be.
 //!
-//! A blob is right if its bytes have its digest. An unpacked layer is right if the tar of its files
+//! A blob is right if its bytes have its digest, and a blob of a layer if they are that layer. An
+//! unpacked layer is right if the tar of its files
 //! has its DiffId, as that of every layer has that was made here, or if its blob unpacks to the same
 //! files: other tools write other tars.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
@@ -14,7 +16,7 @@ use oci::{DiffId, Digest};
 use tokio_util::sync::CancellationToken;
 
 use crate::archive;
-use crate::layer::{self, ApplyError, TarError};
+use crate::layer::{self, ApplyError, Hashed, TarError};
 use crate::owners::Owners;
 
 /// Something in the store that is not as it should be.
@@ -23,6 +25,14 @@ pub enum Problem {
     /// A blob is missing, or its bytes are others.
     #[error("{0}")]
     Blob(CacheError),
+    /// A blob is known as a layer that it is not: an older rbuild took an image's word for it.
+    #[error("the blob `{blob}` is not layer `{layer}`, as the store says")]
+    OtherLayer {
+        /// The layer.
+        layer: DiffId,
+        /// The blob.
+        blob: Digest,
+    },
     /// A layer's directory is missing, or somebody else made it.
     #[error("the files of layer `{0}` are missing, or not those that were put there")]
     Unsealed(String),
@@ -82,10 +92,21 @@ pub fn check(cache: &Cache, repair: bool) -> Result<Checked, CheckError> {
             checked.problems.push(Problem::Blob(problem));
         }
     }
+    let mut layer_blobs = HashMap::new();
+    for (layer, blob) in cache.all_layer_blobs()? {
+        if is_layer(cache, layer, &blob)? {
+            layer_blobs.insert(layer, blob);
+            continue;
+        }
+        if repair {
+            cache.forget_layer_blob(layer, &blob)?;
+        }
+        checked.problems.push(Problem::OtherLayer { layer, blob });
+    }
     for layer in cache.stored_layers()? {
         checked.layers += 1;
         let name = layer.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let problem = match compare(cache, &layer)? {
+        let problem = match compare(cache, &layer, &layer_blobs)? {
             Comparison::Same => continue,
             Comparison::Impossible => {
                 checked.uncompared += 1;
@@ -139,7 +160,21 @@ enum Comparison {
     Impossible,
 }
 
-fn compare(cache: &Cache, stored: &StoredLayer) -> Result<Comparison, CheckError> {
+/// Whether a blob is `layer`. One that can't be read plain is no layer.
+fn is_layer(cache: &Cache, layer: DiffId, blob: &Digest) -> Result<bool, CheckError> {
+    let blob = cache.open_blob(blob)?;
+    let tar = archive::decompress(blob, &CancellationToken::new());
+    let mut hashed = Hashed::new(io::sink());
+    let read = tar.and_then(|mut tar| io::copy(&mut tar, &mut hashed));
+    Ok(read.is_ok() && DiffId(hashed.finish().1) == layer)
+}
+
+/// `layer_blobs` are blobs that were found to be layers.
+fn compare(
+    cache: &Cache,
+    stored: &StoredLayer,
+    layer_blobs: &HashMap<DiffId, Digest>,
+) -> Result<Comparison, CheckError> {
     if !cache.has_seal(stored)? {
         return Ok(Comparison::Unsealed);
     }
@@ -148,15 +183,13 @@ fn compare(cache: &Cache, stored: &StoredLayer) -> Result<Comparison, CheckError
         return Ok(Comparison::Same);
     }
     let Some(layer) = stored.layer else { return Ok(Comparison::Impossible) };
-    let Some(blob) = cache.layer_blobs(layer)?.into_iter().next() else {
-        return Ok(Comparison::Impossible);
-    };
+    let Some(blob) = layer_blobs.get(&layer) else { return Ok(Comparison::Impossible) };
     let run_dir = cache.run_dir()?;
     let copy = run_dir.path().join("layer");
     std::fs::create_dir(&copy).map_err(unreadable(&copy))?;
     let directory = open(&copy)?;
-    let path = cache.blob_path(&blob.digest);
-    let mut reader = cache.open_blob(&blob.digest)?;
+    let path = cache.blob_path(blob);
+    let mut reader = cache.open_blob(blob)?;
     let tar =
         archive::decompress(&mut reader, &CancellationToken::new()).map_err(unreadable(&path))?;
     let options = layer::Options { deletions: cache.deletions(), ..layer::Options::default() };
@@ -183,4 +216,45 @@ fn open(path: &Path) -> Result<File, CheckError> {
 fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> CheckError {
     let path = path.display().to_string();
     move |source| CheckError::Read { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use cache::{OwnershipMap, Snapshot};
+    use oci::{Descriptor, media_type};
+
+    use super::*;
+
+    fn add_blob(cache: &Cache, bytes: &[u8]) -> Descriptor {
+        cache.add_blob(bytes).unwrap();
+        Descriptor::of(media_type::LAYER, bytes)
+    }
+
+    /// Issue 9, 1: the layer went, which was right, and the blob stayed.
+    #[test]
+    fn a_blob_that_is_known_as_a_layer_that_it_is_not_is_no_layer_any_more() {
+        let store = tempfile::tempdir().unwrap();
+        let cache = Cache::open(store.path(), OwnershipMap::Real).unwrap();
+        let (right, wrong) = (&[0; 1024][..], &[0; 2048][..]);
+        let layer = DiffId(Digest::of(right));
+        let [right, wrong] = [right, wrong].map(|tar| add_blob(&cache, tar));
+        cache.remember_layer_blob(layer, &right).unwrap();
+        cache.remember_layer_blob(layer, &wrong).unwrap();
+        let run_dir = cache.run_dir().unwrap();
+        let staged = run_dir.path().join("layer");
+        std::fs::create_dir(&staged).unwrap();
+        let snapshot = Snapshot::of(&[layer]);
+        cache.publish_layer(&staged, &snapshot, false).unwrap();
+
+        for repair in [false, true] {
+            let checked = check(&cache, repair).unwrap();
+            let [Problem::OtherLayer { layer: found, blob }] = &checked.problems[..] else {
+                panic!("{:?}", checked.problems);
+            };
+            assert_eq!((found, blob), (&layer, &wrong.digest));
+        }
+        assert!(check(&cache, false).unwrap().problems.is_empty());
+        assert_eq!(cache.layer_blobs(layer).unwrap(), [right]);
+        assert!(cache.sealed_layer(&snapshot).unwrap().is_some());
+    }
 }
