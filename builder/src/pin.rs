@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::{Cache, CacheError, Pin};
 use frontend::{GitOp, Origin, Pinned, PinnedImage, SourceRef};
@@ -15,6 +15,7 @@ use oci::{
     Reference,
 };
 use registry_client::Client;
+use tokio::sync::OnceCell;
 
 use crate::download::{DownloadError, Downloaded, Downloader};
 use crate::event::{EventKind, Events, StepId};
@@ -140,10 +141,13 @@ pub enum PinError {
 }
 
 /// The images that are being looked up, each for one platform or several. What is told of an image
-/// is told once: all of it is one step.
+/// is told once: all of it is one step. What its name stands for is found out once, too: it may be
+/// moved at any time, and a build has one image of a name.
 #[derive(Debug, Default)]
 pub struct Lookups {
     steps: Mutex<HashMap<StepId, LookupStep>>,
+    built: Mutex<HashMap<String, Option<Descriptor>>>,
+    resolved: Mutex<HashMap<String, Arc<OnceCell<Descriptor>>>>,
     /// Held by the lookup of an image with a large document.
     large: tokio::sync::Mutex<()>,
 }
@@ -153,6 +157,11 @@ struct LookupStep {
     running: usize,
     /// Whether its end was told.
     ended: bool,
+}
+
+/// What is in it is as good after a panic elsewhere.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A lookup for one platform, which is told to have been stopped if it is dropped.
@@ -165,7 +174,7 @@ struct Lookup<'a> {
 
 impl Lookups {
     fn begin<'a>(&'a self, step: StepId, name: &str, events: &'a Events) -> Lookup<'a> {
-        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = lock(&self.steps);
         let known = steps.entry(step).or_insert_with(|| {
             let name = format!("[internal] load metadata for {name}");
             events.tell(step, EventKind::Planned { name, inputs: vec![] });
@@ -186,7 +195,7 @@ impl Lookup<'_> {
 
     fn tell(&mut self, kind: EventKind) {
         self.ended = true;
-        let mut steps = self.lookups.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = lock(&self.lookups.steps);
         let known = steps.entry(self.step).or_default();
         known.running -= 1;
         if !known.ended && (known.running == 0 || kind != EventKind::Done) {
@@ -263,7 +272,7 @@ impl Pinner {
     ) -> Result<PinnedImage, PinError> {
         let name = reference.to_string();
         if self.pull != Pull::Always
-            && let Some(built) = self.cache.image(reference)?
+            && let Some(built) = self.built(reference, &name)?
         {
             return self
                 .image(&Library::Store, &name, Origin::Store, built, platform, strict)
@@ -272,7 +281,8 @@ impl Pinner {
         let step = StepId::named(&name);
         let told = self.lookups.begin(step, &name, &self.events);
         let found = async {
-            let root = self.resolve(step, reference, &name).await?;
+            let once = lock(&self.lookups.resolved).entry(name.clone()).or_default().clone();
+            let root = once.get_or_try_init(|| self.resolve(step, reference, &name)).await?.clone();
             let origin = Origin::Registry(reference.clone());
             let library = Library::Registry(reference);
             let image = self.image(&library, &name, origin, root, platform, strict).await?;
@@ -285,6 +295,17 @@ impl Pinner {
         let error = found.as_ref().err().filter(|_| !self.goes_on);
         told.end(error.map(PinError::to_string));
         found
+    }
+
+    /// The image of that name that was built here, as it was when this build first asked.
+    fn built(&self, reference: &Reference, name: &str) -> Result<Option<Descriptor>, CacheError> {
+        let mut known = lock(&self.lookups.built);
+        if let Some(built) = known.get(name) {
+            return Ok(built.clone());
+        }
+        let built = self.cache.image(reference)?;
+        known.insert(name.to_owned(), built.clone());
+        Ok(built)
     }
 
     /// What a name stands for today or, where its registry can't be reached, when last asked.

@@ -323,3 +323,35 @@ fn a_password_before_the_name_of_an_image_is_not_told() {
         assert!(!outcome.stderr.contains("pa55word"), "{outcome}");
     }
 }
+
+/// Issue 9, 4: the tag moved between the lookups for two platforms, and one index had two images.
+#[test]
+fn a_name_stands_for_one_image_in_a_build() {
+    let (registry, manifest, mut config) = app();
+    config.config.labels.insert("moved".to_owned(), "yes".to_owned());
+    let moved = put(&registry, "moved", &manifest, &config);
+    let head = Oddity::Header("docker-content-digest", Some(moved.to_string()));
+    let session = session(&registry, "latest", "LABEL a=b\n");
+    let build = || {
+        registry.request_lines();
+        session.build(&["--platform=linux/amd64,linux/arm64", "-t", "x"]).succeeds();
+        let asked = registry.request_lines();
+        asked.iter().filter(|line| line.starts_with("HEAD") && line.contains("manifests")).count()
+    };
+    assert_eq!(build(), 1);
+    // The second who asks would be told of another image.
+    registry.misbehave("HEAD /v2/app/manifests/latest", 1, head);
+    assert_eq!(build(), 1);
+    let index = fs::read(session.store().join("index.json")).unwrap();
+    let index: Index = serde_json::from_slice(&index).unwrap();
+    let path = |digest: Digest| session.store().join("blobs/sha256").join(digest.hex());
+    let index = fs::read(path(index.manifests[0].digest)).unwrap();
+    let index: Index = serde_json::from_slice(&index).unwrap();
+    for image in &index.manifests {
+        let manifest = fs::read(path(image.digest)).unwrap();
+        let manifest: Manifest = serde_json::from_slice(&manifest).unwrap();
+        let config = fs::read(path(manifest.config.digest)).unwrap();
+        let config = ImageConfig::from_bytes(&config).unwrap();
+        assert!(config.config.labels.contains_key("moved"), "{image:?}");
+    }
+}
