@@ -89,6 +89,20 @@ pub enum GitError {
         /// What it is.
         found: String,
     },
+    /// The server has listed a commit for a tag that is another one's.
+    #[error(
+        "the server of {remote} lists {expected} as the commit of {tag}, which is that of {found}"
+    )]
+    Tag {
+        /// The repository.
+        remote: RemoteUrl,
+        /// The tag's object.
+        tag: String,
+        /// What the server says.
+        expected: String,
+        /// What the object says.
+        found: String,
+    },
     /// The directory that was asked for is not there.
     #[error("`{subdir}` is no directory of {remote}")]
     NoSubdir {
@@ -194,7 +208,9 @@ impl Git {
         let format = format!("--object-format={format}");
         run("prepare a checkout of", &["init", "-q", "--template=", &format]).await?;
         run("prepare a checkout of", &["remote", "add", "origin", "--", &address]).await?;
-        let object = git.kept_name.as_ref().map_or(&git.commit, |name| &name.object);
+        let kept = git.kept_name.as_ref().map(|name| &name.object);
+        let tag = git.checked_tag.as_ref().or(kept);
+        let object = tag.unwrap_or(&git.commit);
         let fetch = ["fetch", "-q", "--depth=1", "--no-tags", "origin", "--"];
         let fetched = run("fetch", &[&fetch[..], &[object]].concat()).await;
         if let Err(error) = fetched {
@@ -202,6 +218,9 @@ impl Git {
             let Some(reference) = &git.reference else { return Err(error) };
             run("fetch", &[&fetch[..2], &["--no-tags", "origin", "--", reference]].concat())
                 .await?;
+        }
+        if let Some(tag) = tag {
+            self.demand_commit_of(tag, git, into).await?;
         }
         let checkout = ["checkout", "-q", "--force", "--detach", &git.commit, "--"];
         run("check out", &checkout).await?;
@@ -229,6 +248,19 @@ impl Git {
         };
         tidy(&part, git.keep_git_dir).map_err(unreadable)?;
         Ok(Checkout { part, committed })
+    }
+
+    /// Demands that `tag`, which was fetched, is one of the commit: what a server lists says nothing.
+    async fn demand_commit_of(&self, tag: &str, git: &GitOp, into: &Path) -> Result<(), GitError> {
+        let commit = format!("{tag}^{{commit}}");
+        let args = ["rev-parse", "--verify", &commit];
+        let found = self.run("read the tag of", &git.remote, Some(into), &args).await?;
+        let found = found.trim().to_owned();
+        if found == git.commit {
+            return Ok(());
+        }
+        let (remote, expected) = (git.remote.clone(), git.commit.clone());
+        Err(GitError::Tag { remote, tag: tag.to_owned(), expected, found })
     }
 
     /// Runs git in `directory`, else where there is no repository: never where the caller stands.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::{Cache, CacheError, Pin};
-use frontend::{GitOp, Origin, Pinned, PinnedImage, SourceRef};
+use frontend::{GitSource, Origin, Pinned, PinnedImage, SourceRef};
 use oci::{
     Descriptor, Digest, ImageConfig, Index, Manifest, ManifestError, ManifestOrIndex, Platform,
     Reference,
@@ -245,17 +245,15 @@ impl Pinner {
                 Ok(Pinned::Commit(self.git.resolve(remote, reference, checksum).await?))
             }
             SourceRef::GitTime { remote, reference, checksum } => {
-                let named = (reference.as_deref(), checksum.as_deref());
-                let commit = self.git.resolve(remote, named.0, named.1).await?;
-                let git = GitOp {
+                let source = GitSource {
                     remote: remote.clone(),
                     reference: reference.clone(),
-                    commit: commit.id,
-                    subdir: None,
-                    keep_git_dir: false,
-                    kept_name: None,
-                    submodules: false,
+                    checksum: checksum.clone(),
+                    submodules: Some(false),
+                    ..GitSource::default()
                 };
+                let named = (reference.as_deref(), checksum.as_deref());
+                let git = source.at(self.git.resolve(remote, named.0, named.1).await?);
                 // Only who has a commit can tell its time.
                 let directory = self.cache.run_dir()?;
                 let checkout = self.git.check_out(&git, &directory.path().join("checkout")).await?;

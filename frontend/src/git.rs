@@ -77,9 +77,14 @@ impl GitSource {
     pub fn at(&self, commit: PinnedCommit) -> GitOp {
         // As in BuildKit, of a directory alone no `.git` is kept.
         let keep_git_dir = self.keep_git_dir.unwrap_or(false) && self.subdir.is_none();
+        let fits = |object: &str| {
+            self.checksum.as_deref().is_none_or(|checksum| object.starts_with(checksum))
+        };
+        let tag = commit.name.as_ref().filter(|_| !fits(&commit.id));
         GitOp {
             remote: self.remote.clone(),
             reference: self.reference.clone(),
+            checked_tag: tag.map(|tag| tag.object.clone()),
             commit: commit.id,
             kept_name: commit.name.filter(|_| keep_git_dir),
             subdir: self.subdir.clone(),
@@ -200,6 +205,7 @@ fn clean(path: impl AsRef<str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{GitRef, Op};
 
     fn parsed(text: &str) -> GitSource {
         GitSource::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -232,6 +238,22 @@ mod tests {
         assert_eq!((source.submodules, source.commit_times), (Some(true), false));
         let both = parsed("https://x.org/a.git?tag=v1#refs/tags/v1");
         assert_eq!(both.reference.as_deref(), Some("refs/tags/v1"));
+    }
+
+    #[test]
+    fn a_checksum_that_is_not_the_commits_is_that_of_the_tag() {
+        let at = |query: &str| {
+            let object = "b0".to_owned();
+            let name = Some(GitRef { name: "refs/tags/v1".to_owned(), object });
+            let commit = PinnedCommit { id: "a0".to_owned(), name };
+            parsed(&format!("https://x.org/a.git{query}")).at(commit)
+        };
+        assert_eq!(at("").checked_tag, None);
+        assert_eq!(at("?checksum=a").checked_tag, None);
+        assert_eq!(at("?checksum=b").checked_tag.as_deref(), Some("b0"));
+        let definition = |query| Op::Git(Box::new(at(query))).definition();
+        assert_eq!(definition(""), definition("?checksum=a"));
+        assert_ne!(definition(""), definition("?checksum=b"));
     }
 
     #[test]

@@ -333,6 +333,9 @@ pub struct GitOp {
     /// The branch or tag in that directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_name: Option<GitRef>,
+    /// The tag's object that the checksum is of. Only the server has said that it is one of `commit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked_tag: Option<String>,
     /// Whether its submodules are.
     pub submodules: bool,
 }
@@ -421,14 +424,20 @@ impl Op {
                     subdir,
                     keep_git_dir,
                     kept_name,
+                    checked_tag,
                     submodules,
                 } = &**git;
                 // A commit has the same files for everyone who may read it.
                 let digest =
                     op("git").field(remote.without_user()).field(commit).optional(subdir.as_ref());
                 let digest = digest.flag(*keep_git_dir).flag(*submodules);
-                match kept_name {
+                let digest = match kept_name {
                     Some(GitRef { name, object }) => digest.field(name).field(object),
+                    None => digest,
+                };
+                // What was checked out without the checksum has not shown that the tag is of it.
+                match checked_tag {
+                    Some(object) => digest.field("checked tag").field(object),
                     None => digest,
                 }
             }

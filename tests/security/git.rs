@@ -394,6 +394,35 @@ fn the_same_source_may_stand_twice() {
     );
 }
 
+/// Issue 9: a server lists another commit for a tag, or for a branch, than the one that it is of.
+#[test]
+fn a_checksum_of_a_tag_is_not_met_by_a_commit_that_only_the_server_says_it_is_of() {
+    let session = session();
+    let lie = "cd repositories/app.git && git config uploadpack.allowAnySHA1InWant true \
+        && good=$(git rev-parse main) tag=$(git rev-parse v2) && git checkout -q --orphan evil \
+        && echo evil > file && git -c user.name=a -c user.email=a@b commit -qam evil \
+        && evil=$(git rev-parse HEAD) && rm .git/refs/tags/v2 .git/refs/heads/main \
+        && printf '# pack-refs with: peeled fully-peeled sorted \n%s refs/heads/main\n^%s\n%s refs/tags/v2\n^%s\n' \
+            $good $evil $tag $evil > .git/packed-refs && echo $good $tag";
+    let ids = session.tool("sh", &["-c", lie]);
+    let (good, tag) = ids.trim().split_once(' ').unwrap();
+    let server = WebServer::start(&session.path("repositories"), None);
+    let url = format!("http://{}/app.git", server.host());
+    let build = |flags: &str, name: &str| {
+        session.write("Dockerfile", format!("FROM scratch\nADD {flags} {url}#{name} /\n"));
+        session.build(&["-t", "x"])
+    };
+    // What is in the cache without a checksum has shown nothing.
+    build("", "v2").succeeds();
+    assert_eq!(session.image("x").text("/file"), "evil\n");
+    for (name, object) in [("v2", tag), ("v2", &tag[..12]), ("main", good)] {
+        build(&format!("--checksum={object}"), name).fails_with(&["lists", "Dockerfile:2"]);
+        let context = format!("{url}?checksum={object}#{name}");
+        session.rbuild(&["-t", "x", &context]).fails_with(&["lists"]);
+    }
+    build("--keep-git-dir", "v2").fails_with(&["lists"]);
+}
+
 /// GHSA-hw3h-2gp9-cxpv: no name that a repository tells becomes an option of git.
 #[test]
 fn the_default_branch_may_be_called_like_an_option() {

@@ -315,6 +315,9 @@ fn fields(op: &Op) -> BTreeMap<String, String> {
         Op::Git(git) => {
             fields.add("the repository", &git.remote);
             fields.add("the commit", &git.commit);
+            if let Some(tag) = &git.checked_tag {
+                fields.add("the tag that the checksum is of", tag);
+            }
             fields.add_json("the checkout", &(&git.subdir, git.keep_git_dir, git.submodules));
         }
     }
