@@ -282,8 +282,7 @@ fn git_uses_the_agent_that_the_build_is_given() {
     let session = Session::new();
     session.tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", "home/key"]);
     let said = session.path("said");
-    let ssh = format!("ssh-add -l > {}; false #", said.display());
-    let session = session.env("GIT_SSH_COMMAND", &ssh);
+    let session = session.program("ssh", &format!("ssh-add -l > {}; exit 1", said.display()));
     session.write("Dockerfile", "FROM scratch\nADD git@127.0.0.1:a/b.git /\n");
     session
         .build(&["--ssh=default=home/key"])

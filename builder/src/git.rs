@@ -444,10 +444,10 @@ const SAFE: [&str; 12] = [
 /// A directory of a filesystem that holds no repository, nor does one above it.
 const NO_REPOSITORY: &str = "/proc";
 
-/// What git sees of the caller's environment where it reads for a Dockerfile.
-const PATH_AND_PROXIES: [&str; 10] = [
+/// What git sees of the caller's environment where it reads for a Dockerfile, or a submodule.
+/// `GIT_SSH_COMMAND` is not among it: the command may name the caller's key.
+const PATH_AND_PROXIES: [&str; 9] = [
     "PATH",
-    "GIT_SSH_COMMAND",
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "ALL_PROXY",
@@ -467,7 +467,7 @@ const NOBODY: [(&str, &str); 4] = [
 ];
 
 /// OpenSSH looks for its files in the home that the system knows, whatever `HOME` says: this one reads
-/// but the keys of known hosts, and asks nobody. `GIT_SSH_COMMAND` goes before it.
+/// but the keys of known hosts, and asks nobody.
 const SSH_OF_NOBODY: &str = "ssh -F /dev/null -o IdentityFile=none -o BatchMode=yes";
 
 /// Variables that git gives to its hooks: where they are set, a build would take the repository of the

@@ -299,7 +299,7 @@ fn a_dockerfiles_git_sees_nothing_of_the_callers_environment() {
     let session = session();
     let seen = session.path("seen");
     let session = session
-        .env("GIT_SSH_COMMAND", &format!("env > {}; false #", seen.display()))
+        .program("ssh", &format!("env > {}; exit 1", seen.display()))
         .env("SSH_AUTH_SOCK", "/the/callers/agent")
         .env("GIT_ASKPASS", "/asks")
         .env("GIT_ALLOW_PROTOCOL", "ext")
@@ -319,6 +319,33 @@ fn a_dockerfiles_git_sees_nothing_of_the_callers_environment() {
     let environment = fs::read_to_string(&seen).unwrap();
     assert!(environment.contains("SSH_AUTH_SOCK=/the/callers/agent"), "{environment}");
     assert!(!environment.contains("GIT_DIR") && !environment.contains("GIT_ALLOW_PROTOCOL"));
+}
+
+/// Issue 9, 1.3: the command may hold the caller's key, which is for what the caller named.
+#[test]
+fn the_callers_ssh_command_is_run_for_no_dockerfile_and_no_submodule() {
+    let session = session();
+    let server = WebServer::start(&session.path("repositories"), None);
+    let script = "cd repositories/app.git && git config -f .gitmodules submodule.s.path s \
+        && git config -f .gitmodules submodule.s.url ssh://git@127.0.0.1/s.git && git add . \
+        && git update-index --add --cacheinfo 160000 $(git rev-parse HEAD) s \
+        && git -c user.name=a -c user.email=a@b commit -qm with";
+    session.tool("sh", &["-c", script]);
+    let ran = session.path("ran");
+    let session = session
+        .program("ssh", "exit 1")
+        .env("GIT_SSH_COMMAND", &format!("touch {}; false #", ran.display()))
+        .env("GIT_SSH", "/usr/bin/touch");
+    let with_submodule = format!("http://{}/app.git", server.host());
+    for repository in ["git@127.0.0.1:a/b.git", "ssh://127.0.0.1/a/b.git", &with_submodule] {
+        session.write("Dockerfile", format!("FROM scratch\nADD {repository} /\n"));
+        session.build(&[]).fails_with(&["git can't "]);
+        assert!(!ran.exists(), "{repository}");
+    }
+    session.rbuild(&["-t", "x", &with_submodule]).fails_with(&["git can't fetch the submodules"]);
+    assert!(!ran.exists(), "a submodule of a context");
+    session.rbuild(&["-t", "x", "git@127.0.0.1:a/b.git"]).fails_with(&["git can't look into"]);
+    assert!(ran.exists(), "the user's own context");
 }
 
 /// Issue 9, 1.3: `git -C ""` would run where the caller stands.
