@@ -44,6 +44,11 @@ impl GitSource {
         if let Some(wrong) = source.words().find(|word| word.starts_with('-')) {
             return Err(format!("invalid git reference \"{wrong}\": it begins with a dash"));
         }
+        if let Some(reference) = source.reference.as_deref()
+            && reference.contains(char::is_control)
+        {
+            return Err(format!("invalid git reference {reference:?}: it has a control character"));
+        }
         Ok(source)
     }
 
@@ -124,7 +129,7 @@ impl Query {
                 key => key,
             };
             if seen.contains(&key) {
-                return Err(format!("query \"{key}\" has multiple values"));
+                return Err(format!("query {key:?} has multiple values"));
             }
             seen.push(key);
             query.set(key, crate::plan::decode(value))?;
@@ -133,7 +138,7 @@ impl Query {
     }
 
     fn set(&mut self, key: &str, value: String) -> Result<(), String> {
-        let flag = || boolean(&value).ok_or_else(|| format!("invalid {key} value: \"{value}\""));
+        let flag = || boolean(&value).ok_or_else(|| format!("invalid {key} value: {value:?}"));
         let text = || match value.is_empty() {
             true => Err(format!("query \"{key}\" has no value")),
             false => Ok(Some(value.clone())),
@@ -152,10 +157,10 @@ impl Query {
                 self.commit_times = match &*value {
                     "checkout" => false,
                     "commit" => true,
-                    other => return Err(format!("invalid mtime value: \"{other}\"")),
+                    other => return Err(format!("invalid mtime value: {other:?}")),
                 }
             }
-            other => return Err(format!("unexpected query \"{other}\"")),
+            other => return Err(format!("unexpected query {other:?}")),
         }
         Ok(())
     }
@@ -175,7 +180,7 @@ fn check_hex(checksum: &str) -> Result<(), String> {
         checksum.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     match is_hex && (1..=64).contains(&checksum.len()) {
         true => Ok(()),
-        false => Err(format!("invalid checksum \"{checksum}\": a commit has up to 64 hex digits")),
+        false => Err(format!("invalid checksum {checksum:?}: a commit has up to 64 hex digits")),
     }
 }
 
@@ -183,7 +188,7 @@ fn check_hex(checksum: &str) -> Result<(), String> {
 fn agree(what: &str, known: &mut Option<String>, more: Option<String>) -> Result<(), String> {
     match (&known, more) {
         (Some(known), Some(more)) if *known != more => {
-            Err(format!("{what} conflicts: \"{known}\" vs \"{more}\""))
+            Err(format!("{what} conflicts: {known:?} vs {more:?}"))
         }
         (None, Some(more)) => {
             *known = Some(more);
@@ -269,6 +274,11 @@ mod tests {
             ("?mtime=now", "invalid mtime value: \"now\""),
             ("?submodules=maybe", "invalid submodules value: \"maybe\""),
             ("?commit=xyz", "invalid checksum \"xyz\": a commit has up to 64 hex digits"),
+            ("?ref=a%0ab%1b", "invalid git reference \"a\\nb\\u{1b}\": it has a control character"),
+            ("?tag=%0a", "invalid git reference \"refs/tags/\\n\": it has a control character"),
+            ("?commit=%0a", "invalid checksum \"\\n\": a commit has up to 64 hex digits"),
+            ("?mtime=%1b", "invalid mtime value: \"\\u{1b}\""),
+            ("?subdir=%0a#:b", "subdir conflicts: \"\\n\" vs \"b\""),
             (
                 "#--upload-pack=x",
                 "invalid git reference \"--upload-pack=x\": it begins with a dash",
