@@ -50,6 +50,11 @@ impl RemoteUrl {
         hide(&self.0, &users.collect::<Vec<_>>())
     }
 
+    /// Whether its query holds what is hidden where the address is shown.
+    pub fn has_secret_query(&self) -> bool {
+        secrets_of(&self.0, Extent::Whole).iter().any(|secret| secret.kind == Kind::Value)
+    }
+
     /// The user and the password in the address, decoded. A user without a password has an empty one.
     pub fn user(&self) -> Option<(String, String)> {
         let (_, rest) = self.0.split_once("://")?;

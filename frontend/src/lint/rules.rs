@@ -116,7 +116,7 @@ const RULES: [Rule; 22] = [
 ];
 
 /// Checks that no other builder makes; the README says what each is good for.
-pub(super) const OURS: [Rule; 8] = [
+pub(super) const OURS: [Rule; 9] = [
     ours("InvalidJSONForm", "A list that is no valid JSON is not run: the shell gets it as text"),
     ours(
         "CopyDirectoryContents",
@@ -139,6 +139,10 @@ pub(super) const OURS: [Rule; 8] = [
     ours(
         "HeredocWithCrlf",
         "A shell takes the carriage return before a line end as a part of the command",
+    ),
+    ours(
+        "SecretInUrl",
+        "The history of an image shows the whole query of a URL that ADD downloads",
     ),
 ];
 

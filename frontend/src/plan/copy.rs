@@ -130,6 +130,7 @@ impl<'a> StagePlanner<'_, 'a> {
         url: &str,
         checksum: Option<Digest>,
     ) -> Result<(FileSource, Selection), Diagnostic> {
+        self.check_query(&url.into());
         let span = self.span();
         let (vertex, name) = match self.platform.download(&url.into(), checksum, &span)? {
             Some(fetch) => {
@@ -139,6 +140,18 @@ impl<'a> StagePlanner<'_, 'a> {
             None => (self.scratch(), String::new()),
         };
         Ok((FileSource::Vertex(vertex), Selection::literal(name)))
+    }
+
+    /// Warns of what a log hides but, as BuildKit's does, the history shows.
+    fn check_query(&mut self, url: &RemoteUrl) {
+        if url.has_secret_query() {
+            let message = format!(
+                "The image's history shows the query of {url} with its secrets; give the server a header \
+                 with --secret id=HTTP_AUTH_HEADER_<host>, or download the file in a RUN \
+                 --mount=type=secret"
+            );
+            self.warn("SecretInUrl", message);
+        }
     }
 
     /// The files of a git repository.

@@ -99,6 +99,17 @@ fn single_instructions_are_checked() {
 }
 
 #[test]
+fn a_secret_in_the_query_of_a_download_is_warned_about() {
+    let warned = warnings("ADD http://u:p@h/f?a=b&token=t0ps3cret /");
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].starts_with("SecretInUrl: "), "{warned:?}");
+    assert!(warned[0].contains("http://h/f?a=b&token=****") && !warned[0].contains("t0ps3cret"));
+    assert_eq!(rules("ARG S=x\nADD http://h/f?X-Amz-Signature=$S /"), ["SecretInUrl"]);
+    assert_eq!(rules("ADD http://u:p@h/f?a=b /\nADD http://h/f /"), [""; 0]);
+    assert_eq!(rules("# check=skip=SecretInUrl\nADD http://h/f?token=t /"), [""; 0]);
+}
+
+#[test]
 fn sources_that_the_ignore_file_hides_are_warned_about() {
     let copy = |ignore: &str, instruction: &str| {
         let ignore = Ignore::parse(ignore).unwrap();
