@@ -176,6 +176,38 @@ async fn a_registry_without_ranges_sends_again_what_we_have() {
     assert_eq!(registry.requests().len(), 2);
 }
 
+/// Answers one connection after the other, byte for byte.
+fn canned(answers: Vec<String>) -> String {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let request = BufReader::new(stream.try_clone().unwrap()).lines();
+            let _head: Vec<_> =
+                request.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    host
+}
+
+#[tokio::test]
+async fn a_length_that_no_number_can_hold_is_refused() {
+    for length in [u64::MAX - 3, u64::MAX - 1000] {
+        let begun = format!("HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n{}", "x".repeat(1000));
+        let rest = format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 1000-9/10\r\n\
+             Content-Length: {length}\r\n\r\n"
+        );
+        let name = format!("{}/app", canned(vec![begun, rest])).parse().unwrap();
+        let blob = Descriptor { size: 3000, ..some_bytes(1).1 };
+        let error = ends(fails(&client(), &name, &blob)).await;
+        assert!(matches!(error, Error::Size { expected: 3000, .. }), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_range_that_was_not_asked_for_is_refused() {
     let (registry, name, _, blob) = with_blob();

@@ -192,10 +192,11 @@ impl Transfer {
             return Err(Error::Protocol { call, what });
         }
         let starts_at = starts_at.unwrap_or_default();
+        // A server may say any number.
         if let Some(length) = content_length(&response)
-            && starts_at + length != self.size
+            && starts_at.checked_add(length) != Some(self.size)
         {
-            return Err(self.wrong_size(call, starts_at + length));
+            return Err(self.wrong_size(call, starts_at.saturating_add(length)));
         }
         Ok(Open { call, response, skip: self.received - starts_at, pace: Pace::default() })
     }
