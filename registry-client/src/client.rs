@@ -245,7 +245,7 @@ impl Client {
         for scheme in place.host.schemes() {
             let url = place.host.url(scheme, &path)?;
             match self.exchange(place, ask, &url).await {
-                Err(error) if speaks_otherwise(scheme, &error) => {
+                Err(error) if speaks_otherwise(scheme, &Call::new(&ask.method, &url), &error) => {
                     let tells_more = error.obstacle().is_some_and(Obstacle::is_certificate);
                     first = first.filter(|_| !tells_more).or(Some(error));
                 }
@@ -359,14 +359,16 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Whether an error may come of the wrong scheme.
-fn speaks_otherwise(scheme: &str, error: &Error) -> bool {
+/// Whether an error of the request `own` may come of the wrong scheme. That of a token server, or of where
+/// the registry sends us on, does not: the registry has been understood.
+fn speaks_otherwise(scheme: &str, own: &Call, error: &Error) -> bool {
     match error {
-        Error::Unreachable { .. } => true,
-        Error::Broken { .. } => scheme == "http",
+        Error::Unreachable { call, .. } => call == own,
+        Error::Broken { call, .. } => scheme == "http" && call == own,
         // Go's servers and nginx say so in their own words.
         Error::Refused(answer) => {
-            scheme == "http" && answer.status == 400 && answer.message.contains("HTTPS")
+            let says_so = answer.status == 400 && answer.message.contains("HTTPS");
+            scheme == "http" && answer.call == *own && says_so
         }
         _ => false,
     }

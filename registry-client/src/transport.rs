@@ -141,21 +141,25 @@ impl Transports {
         check: impl Fn(&Url) -> Result<(), Error>,
     ) -> Result<Response, Error> {
         let Outgoing { method, mut url, mut headers, body, sent } = outgoing;
-        let call = Call::new(&method, &url);
+        let first = Call::new(&method, &url);
         if body.is_some() {
-            return self.send_one(&call, &method, &url, headers, body, sent).await;
+            return self.send_one(&first, &method, &url, headers, body, sent).await;
         }
         for _ in 0..MAX_REDIRECTS {
+            // Each hop under its own name, so that an error tells which server it is.
+            let call = Call::new(&method, &url);
             let response = self.send_one(&call, &method, &url, headers.clone(), None, None).await?;
             let Some(next) = redirect(&method, &response) else { return Ok(response) };
-            let next = next.map_err(|what| Error::Protocol { call: call.clone(), what })?;
+            let next = next.map_err(|what| Error::Protocol { call, what })?;
             check(&next)?;
-            if !same_origin(&next, &url) {
+            url = if same_origin(&next, &url) {
+                with_user_of(&url, next)
+            } else {
                 headers.remove(AUTHORIZATION);
-            }
-            url = next;
+                next
+            };
         }
-        Err(Error::Protocol { call, what: format!("more than {MAX_REDIRECTS} redirects") })
+        Err(Error::Protocol { call: first, what: format!("more than {MAX_REDIRECTS} redirects") })
     }
 
     /// Waits for `future`, but not for ever.
@@ -290,6 +294,16 @@ pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme()
         && a.host_str() == b.host_str()
         && a.port_or_known_default() == b.port_or_known_default()
+}
+
+/// `next`, with the user of `url`, which is of the same origin, unless it names one itself.
+fn with_user_of(url: &Url, mut next: Url) -> Url {
+    if next.username().is_empty() && next.password().is_none() {
+        // It is an HTTP address with a host, and each of those may have a user.
+        let _never_refused = next.set_username(url.username());
+        let _never_refused = next.set_password(url.password());
+    }
+    next
 }
 
 /// Where `response` sends us on, if it does; as text what is wrong with it.

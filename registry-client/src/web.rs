@@ -210,6 +210,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_user_of_a_url_goes_along_as_far_as_its_origin_does() {
+        let (server, other) = (TestRegistry::start(), TestRegistry::start());
+        serve(&server, "/a", 302, &[("location", "/b")]);
+        serve(&server, "/b", 307, &[("location", &url(&server, "/c"))]);
+        serve(&server, "/c", 302, &[("location", &url(&other, "/d"))]);
+        serve(&other, "/d", 302, &[("location", &url(&server, "/e"))]);
+        serve(&server, "/e", 200, &[]);
+        let url = url(&server, "/a").replace("://", "://u:p%40@");
+        let request = WebRequest { url: &url, etag: None, authorization: None };
+        client().web().get(&request).await.unwrap();
+        let shown = |server: &TestRegistry| -> Vec<_> {
+            let requests = server.requests();
+            requests.iter().map(|one| one.header("authorization").map(str::to_owned)).collect()
+        };
+        let user = || Some("Basic dTpwQA==".to_owned());
+        assert_eq!(shown(&server), [user(), user(), user(), None]);
+        assert_eq!(shown(&other), [None]);
+    }
+
+    #[tokio::test]
     async fn an_authorization_stays_at_the_origin_that_it_is_for() {
         let (server, other) = (TestRegistry::start(), TestRegistry::start());
         serve(&server, "/a", 302, &[("location", "/b")]);

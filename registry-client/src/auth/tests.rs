@@ -157,6 +157,20 @@ async fn credentials_do_not_go_where_the_registry_must_not_send_them() {
     assert!(matches!(error, Error::Realm { .. }), "{error}");
 }
 
+/// The registry has spoken HTTP: that its token server is down says nothing against that.
+#[tokio::test]
+async fn a_token_server_that_is_down_is_told_as_that() {
+    let registry = registry(Login::Open);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let challenge = format!("Bearer realm=\"http://{nobody}/token\"");
+    let headers = vec![("www-authenticate", challenge)];
+    registry.misbehave("/v2/", 9, Oddity::Status(401, headers, String::new()));
+    let error = resolve(&client(), &registry).await.unwrap_err();
+    let said = error.to_string();
+    assert!(said.starts_with(&format!("GET http://{nobody}/token: cannot connect")), "{said}");
+    assert_eq!(registry.requests().len(), 1);
+}
+
 #[tokio::test]
 async fn a_failing_lookup_is_told() {
     let registry = registry(basic_login());

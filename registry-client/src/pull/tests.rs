@@ -209,6 +209,17 @@ async fn a_length_that_no_number_can_hold_is_refused() {
 }
 
 #[tokio::test]
+async fn storage_that_can_not_be_reached_is_named() {
+    let (registry, name, _, blob) = with_blob();
+    let storage = format!("http://{}/b", nobody());
+    let location = vec![("location", format!("{storage}?sig=secret"))];
+    registry.misbehave("/blobs/", 9, Oddity::Status(307, location, String::new()));
+    let error = fails(&client(), &name, &blob).await;
+    assert_eq!(error.to_string(), format!("GET {storage}: cannot connect: connection refused"));
+    assert_eq!(registry.requests().len(), 1, "it does not try HTTPS");
+}
+
+#[tokio::test]
 async fn a_range_that_was_not_asked_for_is_refused() {
     let (registry, name, _, blob) = with_blob();
     registry.misbehave("/blobs/", 1, Oddity::CutAfter(1000));
