@@ -167,7 +167,8 @@ fn is_link_local(address: IpAddr) -> bool {
 struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// A number of seconds or, from some servers, a fraction, a text, or less than nothing.
+    expires_in: Option<serde_json::Value>,
 }
 
 async fn read_token(
@@ -183,13 +184,20 @@ async fn read_token(
             return Err(Error::TooBig { what, limit: MAX_ANSWER as u64 });
         }
     }
-    let protocol = |what: String| Error::Protocol { call: call.clone(), what };
-    let answer: TokenAnswer = serde_json::from_slice(&body)
-        .map_err(|error| protocol(format!("the answer has no token: {error}")))?;
-    let value = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
-    let value = value.ok_or_else(|| protocol("the answer has no token".to_owned()))?;
-    let lifetime = answer.expires_in.filter(|&seconds| seconds > 0).map(Duration::from_secs);
-    Ok(Token { value: Secret::new(value), lifetime: lifetime.unwrap_or(DEFAULT_LIFETIME) })
+    Token::parse(&body).map_err(|what| Error::Protocol { call, what })
+}
+
+impl Token {
+    /// Reads the answer of a token server; an error says what is wrong with it.
+    fn parse(body: &[u8]) -> Result<Self, String> {
+        let answer: TokenAnswer = serde_json::from_slice(body)
+            .map_err(|error| format!("the answer has no token: {error}"))?;
+        let value = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
+        let value = Secret::new(value.ok_or("the answer has no token")?);
+        let lifetime =
+            answer.expires_in.and_then(|seconds| seconds.as_u64()).filter(|seconds| *seconds > 0);
+        Ok(Self { value, lifetime: lifetime.map_or(DEFAULT_LIFETIME, Duration::from_secs) })
+    }
 }
 
 #[cfg(test)]
@@ -225,6 +233,19 @@ mod tests {
         }
         assert!(why("http://r.lan/", "http://169.254.169.254/latest").is_some());
         assert!(why("http://r.lan/", "http://[::ffff:169.254.169.254]/latest").is_some());
+    }
+
+    #[test]
+    fn a_lifetime_that_is_no_number_of_seconds_is_the_default() {
+        let lifetime = |expires_in: &str| {
+            let answer = format!(r#"{{"token":"t","expires_in":{expires_in}}}"#);
+            Token::parse(answer.as_bytes()).map(|token| token.lifetime.as_secs())
+        };
+        assert_eq!(lifetime("300"), Ok(300));
+        for odd in ["-5", "300.5", "\"300\"", "null", "0", "1e300", "{}", "-1e5"] {
+            assert_eq!(lifetime(odd), Ok(60), "{odd}");
+        }
+        assert!(Token::parse(b"{}").is_err() && Token::parse(br#"{"token":""}"#).is_err());
     }
 
     #[test]
