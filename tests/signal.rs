@@ -303,6 +303,35 @@ fn broker(build: &Started) -> Pid {
     Pid::from_raw(children.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
 }
 
+/// A terminal sends Ctrl-C to the whole group; what a script starts behind itself does not hear it.
+#[test]
+fn a_signal_to_the_group_ends_what_a_helper_outside_has_started() {
+    use std::os::unix::process::CommandExt as _;
+    for signal in [Signal::INT, Signal::TERM] {
+        let seconds = ["95", "94"].map(|first| format!("{first}{}", std::process::id()));
+        let words = seconds.clone().map(|seconds| format!("sleep\0{seconds}"));
+        let session = Session::new()
+            .program(
+                "git",
+                &format!("trap '' TERM; sleep {} & trap - TERM; sleep {}", seconds[0], seconds[1]),
+            )
+            .dockerfile("FROM scratch\nADD http://127.0.0.1:9/x.git /x\n");
+        let mut command = session.build_command("plain", &[]);
+        command.process_group(0);
+        let build = Started::new(command);
+        wait_until(|| words.iter().all(|words| is_running(words)));
+        let group = Pid::from_raw(i32::try_from(build.id()).unwrap()).unwrap();
+        rustix::process::kill_process_group(group, signal).unwrap();
+        let (status, said) = build.wait();
+        assert_eq!(status.code(), Some(130), "{said:#?}");
+        assert!(
+            !said.iter().any(|line| line.contains("git") && line.contains("error")),
+            "{said:#?}"
+        );
+        wait_until(|| !words.iter().any(|words| is_running(words)));
+    }
+}
+
 /// Issue 9, section 3.
 #[test]
 fn a_build_ends_though_its_helper_outside_was_stopped() {

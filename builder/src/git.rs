@@ -298,7 +298,7 @@ impl Git {
             directory: Some(directory.unwrap_or(Path::new(NO_REPOSITORY)).into()),
             inherited: self.inherited(remote),
             env: self.environment(remote, login),
-            stdin: vec![],
+            ..BrokerCommand::default()
         };
         let remote = remote.clone();
         let output = broker.run(&command).await;

@@ -11,19 +11,21 @@ use std::ffi::OsString;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open,
-    set_child_subreaper, set_dumpable_behavior, waitpid,
+    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getpid, getrlimit,
+    kill_process, pidfd_open, set_child_subreaper, set_dumpable_behavior, setrlimit, waitpid,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
 use super::SandboxError;
+use super::activity::Activity;
 use super::error::{OrCannot, no_process};
 use super::init::{Fork, end, fork};
 use super::message::{self, Incoming, Outgoing};
@@ -49,9 +51,21 @@ pub struct BrokerCommand {
     pub inherited: Inherited,
     /// Variables to add to that.
     pub env: Vec<(String, String)>,
+    /// What it may not exceed.
+    pub bounds: Bounds,
     /// What it reads from its standard input.
     #[serde(skip)]
     pub stdin: Vec<u8>,
+}
+
+/// What a command may not exceed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// How long it may neither read and write nor compute anything worth mentioning. It is ended
+    /// within twice that time.
+    pub idle: Option<Duration>,
+    /// How many bytes each of its processes may have for its data.
+    pub memory: Option<u64>,
 }
 
 /// What a command sees of the caller's environment.
@@ -83,6 +97,16 @@ enum Answer {
     Ended(Option<i32>),
     /// With the error's number.
     NotStarted(i32),
+    /// It did nothing for too long.
+    Idle,
+}
+
+/// Why a command is not waited for any longer.
+enum End {
+    OfItself,
+    /// rbuild does not want it any more.
+    Unwanted,
+    Idle,
 }
 
 impl Broker {
@@ -114,12 +138,14 @@ impl Broker {
         let mut answer = tokio::net::UnixStream::from_std(answer).or_cannot("watch a socket")?;
         let mut output = BrokerOutput { code: None, stdout: Vec::new(), stderr: Vec::new() };
         let mut text = Vec::new();
+        let mut printed = [0; 2];
         loop {
             tokio::select! {
                 (stderr, bytes) = streams.next() => {
                     output.add(stderr, bytes);
+                    printed[usize::from(stderr)] += bytes.len();
                     // Leaving ends the command.
-                    output.refuse_too_much().or_cannot_with(|| attempt(command))?;
+                    refuse_too_much(printed).or_cannot_with(|| attempt(command))?;
                 }
                 read = answer.read_buf(&mut text) => match read {
                     Ok(0) | Err(_) => break,
@@ -168,9 +194,7 @@ impl Broker {
 }
 
 impl BrokerOutput {
-    /// The most that a command may answer, and how much of its complaints is kept: a server that git
-    /// talks to may have it print without end.
-    const MOST_STDOUT: usize = 16 << 20;
+    /// How much of a command's complaints is kept.
     const KEPT_STDERR: usize = 64 << 10;
 
     fn add(&mut self, stderr: bool, bytes: &[u8]) {
@@ -184,13 +208,16 @@ impl BrokerOutput {
             self.stderr.drain(..self.stderr.len() - Self::KEPT_STDERR);
         }
     }
+}
 
-    fn refuse_too_much(&self) -> std::io::Result<()> {
-        if self.stdout.len() <= Self::MOST_STDOUT {
-            return Ok(());
-        }
-        Err(std::io::Error::other("it printed more than 16 MiB"))
+/// Refuses to listen on where the two streams of a command have brought so much: a server that git talks
+/// to may have it print without end.
+fn refuse_too_much(printed: [usize; 2]) -> std::io::Result<()> {
+    const MOST: usize = 16 << 20;
+    if printed.iter().all(|&bytes| bytes <= MOST) {
+        return Ok(());
     }
+    Err(std::io::Error::other("it printed more than 16 MiB"))
 }
 
 impl Drop for Broker {
@@ -229,6 +256,10 @@ fn code(command: &BrokerCommand, text: &[u8]) -> Result<Option<i32>, SandboxErro
         Answer::NotStarted(number) => {
             Err(std::io::Error::from_raw_os_error(number)).or_cannot_with(|| attempt(command))
         }
+        Answer::Idle => {
+            let program = command.args.first().cloned().unwrap_or_default();
+            Err(SandboxError::Idle { program, after: command.bounds.idle.unwrap_or_default() })
+        }
     }
 }
 
@@ -247,11 +278,11 @@ fn serve(socket: UnixStream) -> ! {
     // Its environment and a copy of rbuild's memory are not for commands that share its container.
     let _only_hardening = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     // Ctrl-C is rbuild's business; ended requests need no farewell.
-    set_signal(libc::SIGINT, libc::SIG_IGN);
+    let of_caller = block_endings();
     set_signal(libc::SIGCHLD, libc::SIG_IGN);
     while let Ok(Some(request)) = message::receive::<BrokerCommand>(&socket) {
         if let Ok(Fork::Child) = fork() {
-            answer(request)
+            answer(request, of_caller)
         }
     }
     end(0)
@@ -276,14 +307,43 @@ fn set_signal(signal: i32, action: libc::sighandler_t) {
     unsafe { libc::signal(signal, action) };
 }
 
-fn answer(request: Incoming<BrokerCommand>) -> ! {
-    set_signal(libc::SIGINT, libc::SIG_DFL);
+/// What a terminal, or whoever ends a job, sends to a whole group of processes.
+const ENDINGS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
+/// Has [`ENDINGS`] wait from now on, or else a broker would end with its group, before it has cleaned up
+/// behind its commands. Returns the signals that waited until now.
+fn block_endings() -> libc::sigset_t {
+    // SAFETY: both sets are initialized before they are read.
+    unsafe {
+        let (mut endings, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigemptyset(&raw mut endings);
+        libc::sigemptyset(&raw mut before);
+        for signal in ENDINGS {
+            libc::sigaddset(&raw mut endings, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const endings, &raw mut before);
+        before
+    }
+}
+
+/// Whether one of [`ENDINGS`] has come since this process began.
+fn was_told_to_end() -> bool {
+    // SAFETY: the set is initialized before it is read.
+    unsafe {
+        let mut pending = std::mem::zeroed();
+        libc::sigemptyset(&raw mut pending);
+        libc::sigpending(&raw mut pending);
+        ENDINGS.iter().any(|&signal| libc::sigismember(&raw const pending, signal) == 1)
+    }
+}
+
+fn answer(request: Incoming<BrokerCommand>, of_caller: libc::sigset_t) -> ! {
     set_signal(libc::SIGCHLD, libc::SIG_DFL);
     let Ok([answer, stdin, stdout, stderr]) = <[OwnedFd; 4]>::try_from(request.descriptors) else {
         end(1)
     };
     let answer = UnixStream::from(answer);
-    let result = run(&request.spec, [stdin, stdout, stderr], &answer)
+    let result = run(&request.spec, [stdin, stdout, stderr], &answer, of_caller)
         .unwrap_or_else(|error| Answer::NotStarted(error.raw_os_error().unwrap_or(libc::EINVAL)));
     let _nobody_reads = serde_json::to_writer(&answer, &result);
     end(0)
@@ -291,9 +351,36 @@ fn answer(request: Incoming<BrokerCommand>) -> ! {
 
 fn run(
     command: &BrokerCommand,
-    [stdin, stdout, stderr]: [OwnedFd; 3],
+    streams: [OwnedFd; 3],
     answer: &UnixStream,
+    of_caller: libc::sigset_t,
 ) -> std::io::Result<Answer> {
+    // What its children leave behind comes to this process.
+    set_child_subreaper(Some(getpid()))?;
+    let mut child = start(command, streams, of_caller)?;
+    let end = wait_for_end(Pid::from_child(&child), command.bounds.idle, answer)?;
+    if let End::Unwanted | End::Idle = end {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    let was_told_to_end = was_told_to_end();
+    // What goes on after a command that ended well may be meant to, such as a cache of passwords.
+    if !matches!(end, End::OfItself) || was_told_to_end || status.code().is_none() {
+        end_orphans();
+    }
+    if was_told_to_end {
+        // So was rbuild, which then goes without an answer, and shall not take this for a failure.
+        let patience = Timespec::try_from(PATIENCE).ok();
+        poll(&mut [PollFd::new(answer, PollFlags::RDHUP)], patience.as_ref())?;
+    }
+    Ok(if let End::Idle = end { Answer::Idle } else { Answer::Ended(status.code()) })
+}
+
+fn start(
+    command: &BrokerCommand,
+    [stdin, stdout, stderr]: [OwnedFd; 3],
+    of_caller: libc::sigset_t,
+) -> std::io::Result<Child> {
     let [program, args @ ..] = &command.args[..] else {
         return Err(std::io::ErrorKind::InvalidInput.into());
     };
@@ -302,26 +389,60 @@ fn run(
     if let Some(directory) = &command.directory {
         to_run.current_dir(directory);
     }
-    let mut child = to_run
+    let memory = command.bounds.memory;
+    let prepare = move || {
+        // SAFETY: the set comes from the kernel.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const of_caller, std::ptr::null_mut()) };
+        memory.map_or(Ok(()), limit_memory)
+    };
+    // SAFETY: it makes system calls and nothing else.
+    unsafe { to_run.pre_exec(prepare) }
         .args(args)
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::from(stdin))
         .stdout(Stdio::from(stdout))
         .stderr(Stdio::from(stderr))
-        .spawn()?;
-    // What its children leave behind comes to this process.
-    set_child_subreaper(Some(getpid()))?;
-    let process = Pid::from_child(&child);
+        .spawn()
+}
+
+/// Limits the data of this process and of those that it starts. Not its addresses: git maps whole packs.
+fn limit_memory(bytes: u64) -> std::io::Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Data);
+    let current = Some(current.map_or(bytes, |current| current.min(bytes)));
+    Ok(setrlimit(Resource::Data, Rlimit { current, maximum })?)
+}
+
+fn wait_for_end(process: Pid, idle: Option<Duration>, answer: &UnixStream) -> std::io::Result<End> {
+    /// Looks so often in the time that it may be idle. Ctrl-Z stops this process, too, which then takes
+    /// any time for one look, not for all.
+    const LOOKS: u32 = 4;
     let pidfd = pidfd_open(process, PidfdFlags::empty())?;
-    let mut polled = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(answer, PollFlags::RDHUP)];
-    poll(&mut polled, None)?;
-    if polled[0].revents().is_empty() {
-        child.kill()?;
-        child.wait()?;
-        end_orphans();
-        return Ok(Answer::Ended(None));
+    let timeout = idle.and_then(|idle| Timespec::try_from(idle / LOOKS).ok());
+    let mut before = idle.and_then(|_| Activity::of(process));
+    let mut looks = 0;
+    loop {
+        let mut polled =
+            [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(answer, PollFlags::RDHUP)];
+        let is_ready = poll(&mut polled, timeout.as_ref())? > 0;
+        let [command, answer] = polled.map(|polled| !polled.revents().is_empty());
+        match (command, answer) {
+            (true, _) => return Ok(End::OfItself),
+            (false, true) => return Ok(End::Unwanted),
+            (false, false) => {}
+        }
+        let (Some(idle), false) = (idle, is_ready) else { continue };
+        let now = Activity::of(process);
+        if let (Some(before), Some(now)) = (before, now)
+            && !now.is_enough(before, idle)
+        {
+            looks += 1;
+            if looks == LOOKS {
+                return Ok(End::Idle);
+            }
+            continue;
+        }
+        (before, looks) = (now, 0);
     }
-    Ok(Answer::Ended(child.wait()?.code()))
 }
 
 /// Ends what a killed command has started, such as the processes that git talks to servers with. Each

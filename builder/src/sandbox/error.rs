@@ -1,6 +1,7 @@
 //! What can go wrong in the sandbox itself; a command that fails is an [`Exit`](super::Exit).
 
 use std::io;
+use std::time::Duration;
 
 use super::refusal::Refusal;
 
@@ -117,6 +118,14 @@ pub enum SandboxError {
     /// A word, variable or path holds a zero byte. What it is, not what it holds: it may be a secret.
     #[error("cannot pass {0} to a command: it holds a zero byte")]
     ZeroByte(String),
+    /// A command outside waited in vain.
+    #[error("`{program}` did nothing for {} s", after.as_secs_f32())]
+    Idle {
+        /// The command's first word.
+        program: String,
+        /// How long it may.
+        after: Duration,
+    },
     /// A system call failed.
     #[error("cannot {what}")]
     System {

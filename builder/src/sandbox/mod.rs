@@ -30,6 +30,7 @@
 //! [`Level`] says how much of this the machine permits; the first one that works is entered, unless
 //! the caller [chooses](Choice).
 
+mod activity;
 mod broker;
 mod capabilities;
 mod chroot;
@@ -63,7 +64,7 @@ use cache::OwnershipMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-pub use broker::{Broker, BrokerCommand, BrokerOutput, Inherited};
+pub use broker::{Bounds, Broker, BrokerCommand, BrokerOutput, Inherited};
 pub use container::{Beside, Container, ContainerMount, Exit, MountSource, Network, Security};
 pub use error::SandboxError;
 pub use examine::try_level;

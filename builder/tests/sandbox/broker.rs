@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use builder::sandbox::{Broker, BrokerCommand, Inherited, Sandbox};
+use builder::sandbox::{Bounds, Broker, BrokerCommand, Inherited, Sandbox};
 
 use crate::support::processes_with;
 #[test]
@@ -24,9 +24,9 @@ fn the_broker_stays_outside() {
         let command = BrokerCommand {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: vec![("ADDED".into(), "yes".into())],
-            directory: None,
             inherited: Inherited::AllBut(vec!["HOME".into()]),
             stdin: stdin.to_vec(),
+            ..BrokerCommand::default()
         };
         runtime.block_on(broker.run(&command))
     };
@@ -41,8 +41,7 @@ fn the_broker_stays_outside() {
         args: ["sh", "-c", "pwd; env"].map(str::to_owned).to_vec(),
         directory: Some(elsewhere.clone().into_os_string()),
         inherited: Inherited::Only(vec!["PATH".to_owned(), "NO_SUCH".to_owned()]),
-        env: vec![],
-        stdin: vec![],
+        ..BrokerCommand::default()
     };
     let seen = runtime.block_on(broker.run(&command)).unwrap().stdout;
     assert!(seen.starts_with(elsewhere.as_os_str().as_bytes()));
@@ -77,5 +76,48 @@ fn a_command_of_the_broker_ends_when_nobody_waits() {
     while processes_with(mark) > 0 {
         assert!(begin.elapsed() < Duration::from_secs(2), "still there");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_command_of_the_broker_that_does_nothing_is_ended_and_one_that_works_is_not() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mark = "31415.5";
+    let broker = Broker::start().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let idle = Some(Duration::from_millis(500));
+    let run = |script: &str, bounds: &Bounds| {
+        let args = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let command = BrokerCommand { args, bounds: bounds.clone(), ..BrokerCommand::default() };
+        runtime.block_on(broker.run(&command))
+    };
+    let bounds = Bounds { idle, memory: None };
+    let error = run(&format!("sleep {mark} & wait"), &bounds).unwrap_err();
+    assert_eq!(error.to_string(), "`sh` did nothing for 0.5 s");
+    assert_eq!(processes_with(mark), 0, "with what it has started");
+    let busy = "i=0; while [ $i -lt 1500000 ]; do i=$((i + 1)); done; echo done";
+    assert_eq!(run(busy, &bounds).unwrap().stdout, b"done\n");
+    let copying = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do head -c 9999 /dev/zero; sleep 0.1; done > /dev/null";
+    assert_eq!(run(copying, &bounds).unwrap().code, Some(0));
+    let bounds = Bounds { idle: None, memory: Some(64 << 20) };
+    let seen = run("ulimit -d", &bounds).unwrap();
+    assert_eq!(String::from_utf8(seen.stdout).unwrap().trim(), (64 << 10).to_string());
+}
+
+#[test]
+fn a_command_of_the_broker_may_not_complain_without_end() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let broker = Broker::start().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for stream in ["1", "2"] {
+        let args = ["sh".to_owned(), "-c".to_owned(), format!("exec yes >&{stream}")].to_vec();
+        let command = BrokerCommand { args, ..BrokerCommand::default() };
+        let error = runtime.block_on(broker.run(&command)).unwrap_err();
+        let why = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(why, "it printed more than 16 MiB", "stream {stream}");
     }
 }
