@@ -19,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use frontend::{GitOp, GitRef, PinnedCommit, RemoteUrl, without_secrets};
 
-use crate::sandbox::{BrokerCommand, Inherited, Sandbox, SandboxError};
+use crate::sandbox::{Bounds, BrokerCommand, Inherited, Sandbox, SandboxError};
 use crate::worker::{Secrets, SshAgents};
 
 /// Runs git for a build.
@@ -71,6 +71,19 @@ pub enum GitError {
         /// What it said.
         said: String,
     },
+    /// The server keeps it waiting.
+    #[error(
+        "git can't {action} {remote}: the server sent nothing worth mentioning for {} s",
+        after.as_secs()
+    )]
+    Slow {
+        /// What was attempted.
+        action: &'static str,
+        /// The repository.
+        remote: RemoteUrl,
+        /// How long it may.
+        after: Duration,
+    },
     /// Nothing has that name.
     #[error("repository {remote} has no branch, tag or commit `{reference}`")]
     NoRef {
@@ -104,7 +117,7 @@ pub enum GitError {
         found: String,
     },
     /// The directory that was asked for is not there.
-    #[error("`{subdir}` is no directory of {remote}")]
+    #[error("`{}` is no directory of {remote}", subdir.escape_debug())]
     NoSubdir {
         /// The repository.
         remote: RemoteUrl,
@@ -119,6 +132,15 @@ pub enum GitError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl GitError {
+    /// Whether a server was too slow, for us or for git itself.
+    fn is_slow(&self) -> bool {
+        let Self::Failed { said, .. } = self else { return matches!(self, Self::Slow { .. }) };
+        let slow = ["Operation too slow", "timed out", "Timeout was reached"];
+        slow.iter().any(|words| said.contains(words))
+    }
 }
 
 /// A commit's files.
@@ -214,8 +236,10 @@ impl Git {
         let fetch = ["fetch", "-q", "--depth=1", "--no-tags", "origin", "--"];
         let fetched = run("fetch", &[&fetch[..], &[object]].concat()).await;
         if let Err(error) = fetched {
-            // Some servers give nothing but what has a name.
-            let Some(reference) = &git.reference else { return Err(error) };
+            // Some servers give nothing but what has a name. One that is slow is so for that, too.
+            let Some(reference) = git.reference.as_ref().filter(|_| !error.is_slow()) else {
+                return Err(error);
+            };
             run("fetch", &[&fetch[..2], &["--no-tags", "origin", "--", reference]].concat())
                 .await?;
         }
@@ -298,16 +322,20 @@ impl Git {
             directory: Some(directory.unwrap_or(Path::new(NO_REPOSITORY)).into()),
             inherited: self.inherited(remote),
             env: self.environment(remote, login),
-            ..BrokerCommand::default()
+            bounds: bounds(remote, args),
+            stdin: vec![],
         };
         let remote = remote.clone();
-        let output = broker.run(&command).await;
-        let output = output.map_err(|source| GitError::NoGit { remote: remote.clone(), source })?;
+        let output = broker.run(&command).await.map_err(|error| match error {
+            SandboxError::Idle { after, .. } => {
+                GitError::Slow { action, remote: remote.clone(), after }
+            }
+            source => GitError::NoGit { remote: remote.clone(), source },
+        })?;
         if output.code == Some(0) {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = without_secrets(&said.trim().replace('\n', "; "));
+        let said = last_words(&String::from_utf8_lossy(&output.stderr));
         Err(GitError::Failed { action, remote, said })
     }
 
@@ -363,6 +391,37 @@ fn time_of(seconds: &str) -> Option<SystemTime> {
     let seconds: i64 = seconds.parse().ok().filter(|seconds| *seconds <= LATEST)?;
     let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     SystemTime::UNIX_EPOCH.checked_add(since)
+}
+
+/// What a server may make git take, and how long it may keep it waiting. Git itself gives up a slow web
+/// server ([`SAFE`]), and the kernel does not count what it reads from one.
+fn bounds(remote: &RemoteUrl, args: &[&str]) -> Bounds {
+    /// A minute, as for downloads.
+    const IDLE: Duration = Duration::from_secs(60);
+    /// Room for the names of some millions of refs.
+    const LIST: u64 = 512 << 20;
+    /// Room for the largest files, which git has in memory several times.
+    const FILES: u64 = 8 << 30;
+    let may_use_others = args.first() == Some(&"submodule");
+    let idle = (origin(remote).is_none() || may_use_others).then_some(IDLE);
+    let memory = if args.first() == Some(&"ls-remote") { LIST } else { FILES };
+    Bounds { idle, memory: Some(memory) }
+}
+
+/// The end of what git said, in one line: a server may have it say anything, of any length.
+fn last_words(said: &str) -> String {
+    const MOST: usize = 2 << 10;
+    let said = said.trim();
+    let from = said.len().saturating_sub(MOST);
+    // Not within an address: what is secret in it could not be seen any more.
+    let is_blank = |byte: &u8| byte.is_ascii_whitespace();
+    let start = match from {
+        0 => Some(0),
+        _ => said.as_bytes()[from..].iter().position(is_blank).map(|blank| from + blank),
+    };
+    let (end, omitted) = (start.map_or("", |start| &said[start..]), from > 0);
+    let lines: Vec<_> = end.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    without_secrets(&format!("{}{}", if omitted { "… " } else { "" }, lines.join("; ")))
 }
 
 /// How a server gets to know what a secret says.
@@ -468,7 +527,8 @@ const NOBODY: [(&str, &str); 4] = [
 
 /// OpenSSH looks for its files in the home that the system knows, whatever `HOME` says: this one reads
 /// but the keys of known hosts, and asks nobody.
-const SSH_OF_NOBODY: &str = "ssh -F /dev/null -o IdentityFile=none -o BatchMode=yes";
+const SSH_OF_NOBODY: &str =
+    "ssh -F /dev/null -o IdentityFile=none -o BatchMode=yes -o ConnectTimeout=60";
 
 /// Variables that git gives to its hooks: where they are set, a build would take the repository of the
 /// hook for its own (`git rev-parse --local-env-vars`). And those that take a protection away.
@@ -581,6 +641,48 @@ mod tests {
         for none in ["8589934592", "9223372036854775807", "9223372036854775808", "", "now"] {
             assert_eq!(time_of(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn what_git_said_is_clipped_to_its_end_and_hides_passwords() {
+        assert_eq!(last_words(" one\n  two\n\n"), "one; two");
+        assert_eq!(last_words("fatal: http://u:secret@h/a is bad"), "fatal: http://h/a is bad");
+        let long = format!("{}\nfatal: the end", "remote: é\n".repeat(10_000));
+        let said = last_words(&long);
+        assert!(said.starts_with("… é; remote: é; ") && said.ends_with("é; fatal: the end"));
+        assert!(said.len() < 3 << 10);
+        // The beginning of the address is cut off with the rest of the line.
+        for length in 2000..2100 {
+            let said = last_words(&format!("x http://u:secret@h/{} end", "a".repeat(length)));
+            assert!(!said.contains("secret") && said.ends_with("end"), "{said}");
+        }
+        assert_eq!(last_words(&"x".repeat(9999)), "… ");
+    }
+
+    #[test]
+    fn a_server_that_git_waits_for_is_given_up() {
+        let idle = |remote: &str, command: &str| bounds(&remote.into(), &[command]).idle;
+        let minute = Some(Duration::from_secs(60));
+        for remote in ["git://h/a", "ssh://git@h/a", "git@h:a"] {
+            assert_eq!(idle(remote, "ls-remote"), minute, "{remote}");
+            assert_eq!(idle(remote, "fetch"), minute, "{remote}");
+        }
+        // Git does it itself there; what a submodule's server speaks is not known.
+        assert_eq!(idle("https://h/a", "fetch"), None);
+        assert_eq!(idle("https://h/a", "submodule"), minute);
+    }
+
+    #[test]
+    fn a_slow_server_is_not_asked_a_second_time() {
+        let failed = |said: &str| {
+            let (remote, said) = ("https://h/a".into(), said.to_owned());
+            GitError::Failed { action: "fetch", remote, said }
+        };
+        let slow =
+            "error: RPC failed; curl 28 Operation too slow. Less than 256 bytes/sec transferred";
+        assert!(failed(slow).is_slow());
+        assert!(failed("connect to host h port 22: Connection timed out").is_slow());
+        assert!(!failed("Server does not allow request for unadvertised object").is_slow());
     }
 
     #[test]
