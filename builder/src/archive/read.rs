@@ -16,7 +16,7 @@ mod fields;
 mod records;
 mod sparse;
 
-use fields::{Fields, has_right_checksum, kind_of, size_of, stored_size};
+use fields::{Fields, has_right_checksum, kind_of, name_of, size_of, stored_size};
 use records::{Extensions, Records};
 use sparse::{Form, Map, Segment};
 
@@ -161,6 +161,10 @@ impl<R: Read> Members<R> {
                     let bytes = self.extension(size, again)?;
                     extensions.records = Some(self.records(&bytes)?);
                 }
+                // Some readers take what came before for the global header's, or forget it.
+                EntryType::XGlobalHeader if !extensions.is_empty() => {
+                    return Err(self.damaged("a global header between a member and its records"));
+                }
                 // As containerd and Docker do; git puts a commit's hash there.
                 EntryType::XGlobalHeader => self.skip_content(size)?,
                 _ => return self.member(&header, extensions).map(Some),
@@ -239,7 +243,7 @@ impl<R: Read> Members<R> {
 
     fn member(&mut self, header: &Header, extensions: Extensions) -> Result<Member, ReadError> {
         let form = extensions.sparse().map_err(|problem| self.damaged(problem))?;
-        let name = extensions.name(&header.path_bytes());
+        let name = name_of(header).and_then(|name| extensions.name(&name));
         let name = name.map_err(|problem| self.damaged(problem))?;
         let refuse =
             |problem: &str| ReadError::Refused { name: shown_name(&name), problem: problem.into() };

@@ -89,19 +89,64 @@ pub(super) fn has_right_checksum(header: &Header) -> bool {
     written == Some(sum + FIELD) || written == Some(signed + FIELD)
 }
 
-/// The device numbers; the oldest headers have no room for them.
-fn device(header: &Header) -> Option<(u32, u32)> {
-    let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
-        (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
-        (None, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor),
-        (None, None) => return None,
+/// What the fields after the first 257 bytes mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// POSIX, whatever the version: GNU tar and Go look at the magic alone.
+    Ustar,
+    Gnu,
+    /// The oldest one, which has no such fields.
+    Old,
+}
+
+impl Format {
+    fn of(header: &Header) -> Self {
+        match &header.as_bytes()[257..265] {
+            [b'u', b's', b't', b'a', b'r', 0, ..] => Self::Ustar,
+            b"ustar  \0" => Self::Gnu,
+            _ => Self::Old,
+        }
+    }
+}
+
+/// The name of the member as its header spells it, prefix included.
+pub(super) fn name_of(header: &Header) -> Result<Vec<u8>, &'static str> {
+    let bytes = header.as_bytes();
+    let (name, prefix) = (until_nul(&bytes[..100]), until_nul(&bytes[345..500]));
+    match Format::of(header) {
+        _ if prefix.is_empty() => Ok(name.to_vec()),
+        // In star's variant times follow a shorter prefix, and not all readers know that.
+        Format::Ustar if &bytes[508..] == b"tar\0" && prefix.len() > 130 => {
+            Err("readers disagree on where the name of a member ends")
+        }
+        Format::Ustar => Ok([prefix, b"/", name].concat()),
+        // There are times.
+        Format::Gnu => Ok(name.to_vec()),
+        Format::Old => Err("readers disagree on whether the name of a member has a prefix"),
+    }
+}
+
+fn until_nul(field: &[u8]) -> &[u8] {
+    field.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+/// The device numbers. The kernel has 12 bits for the first one and 20 for the second, and would cut
+/// off what is more: 4096:0 would become 0:0.
+fn device(header: &Header) -> Result<(u32, u32), &'static str> {
+    if Format::of(header) == Format::Old {
+        return Err("it has no device number");
+    }
+    let number = |field, bits: u32| {
+        let number = unsigned(field).filter(|number| number >> bits == 0);
+        number.and_then(|number| u32::try_from(number).ok())
     };
-    let number = |field| unsigned(field).and_then(|number| u32::try_from(number).ok());
-    number(major).zip(number(minor))
+    let bytes = header.as_bytes();
+    let numbers = number(&bytes[329..337], 12).zip(number(&bytes[337..345], 20));
+    numbers.ok_or("its device number is none that Linux has")
 }
 
 pub(super) fn kind_of(header: &Header, name: &[u8], link: Vec<u8>) -> Result<Kind, String> {
-    let device = || device(header).ok_or("it has no device number");
+    let device = || device(header);
     Ok(match header.entry_type() {
         // Before ustar a directory was a file whose name ends in a slash.
         EntryType::Regular | EntryType::Continuous if name.ends_with(b"/") => Kind::Directory,

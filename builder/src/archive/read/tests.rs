@@ -171,11 +171,77 @@ fn what_readers_disagree_on_is_refused() {
     let twice =
         Archive::default().records(&[("path", "a")]).records(&[("path", "b")]).file("c", b"");
     assert!(problem(&twice.end()).contains("two extension headers"));
+    // Issue 9: readers differ on what belongs to the member then.
+    for before in [
+        Archive::default().records(&[("path", "a")]),
+        Archive::default().named(b'L', "././@LongLink", 2).bytes(b"x\0"),
+        Archive::default().named(b'K', "././@LongLink", 2).bytes(b"x\0"),
+    ] {
+        let global = b"15 comment=abc\n";
+        let between = before.named(b'g', "global", global.len() as u64).bytes(global);
+        assert!(problem(&between.file("c", b"").end()).contains("a global header between"));
+    }
     for (key, value) in
         [("size", "-1"), ("size", "12x"), ("uid", "99999999999"), ("gid", "4294967295")]
     {
         let bad = Archive::default().records(&[(key, value)]).file("f", b"").end();
         assert!(problem(&bad).contains(key), "{key}={value}: {}", problem(&bad));
+    }
+}
+
+/// A file whose header has this in the fields that come after the link's target.
+fn with_magic(magic: &[u8; 8], prefix: &[u8], end: &[u8]) -> Vec<u8> {
+    let header = |header: &mut Header| {
+        let bytes = header.as_mut_bytes();
+        bytes[0] = b'f';
+        bytes[257..265].copy_from_slice(magic);
+        bytes[345..][..prefix.len()].copy_from_slice(prefix);
+        bytes[512 - end.len()..].copy_from_slice(end);
+    };
+    Archive::default().header(false, header).end()
+}
+
+/// Issue 9: the prefix was only heeded in version `00`, where others look at the magic alone.
+#[test]
+fn the_prefix_of_a_name_counts_in_every_version_of_ustar() {
+    for magic in [b"ustar\x0000", b"ustar\0\0\0", b"ustar\0  ", b"ustar\x0001"] {
+        let bytes = with_magic(magic, b"dir", b"");
+        assert_eq!(names(&bytes), ["dir/f"], "{magic:x?}");
+        assert_eq!(names(&bytes), names_by_gnu_tar(&bytes), "{magic:x?}");
+    }
+    let times = with_magic(b"ustar  \0", b"00000000000\x0000000000000\0", b"");
+    assert_eq!(names(&times), ["f"]);
+    assert_eq!(names(&times), names_by_gnu_tar(&times));
+    for magic in [b"\0\0\0\0\0\0\0\0", b"ustar 00", b"ustar0\0\0"] {
+        assert_eq!(names(&with_magic(magic, b"", b"")), ["f"]);
+        let problem = problem(&with_magic(magic, b"dir", b""));
+        assert!(problem.contains("readers disagree"), "{magic:x?}: {problem}");
+    }
+    let star = |length| with_magic(b"ustar\x0000", &vec![b'd'; length], b"tar\0");
+    assert_eq!(names(&star(130)), ["d".repeat(130) + "/f"]);
+    assert!(problem(&star(131)).contains("readers disagree"));
+}
+
+/// Issue 9: 4097:3 became 1:3, and 4096:0 a deleted name.
+#[test]
+fn a_device_number_that_linux_does_not_have_is_refused() {
+    let device = |gnu, major: u64, minor: u64| {
+        let header = |header: &mut Header| {
+            header.as_old_mut().name[0] = b'n';
+            header.set_entry_type(EntryType::Char);
+            let field = |number: u64| format!("{number:07o}\0").into_bytes();
+            header.as_mut_bytes()[329..337].copy_from_slice(&field(major));
+            header.as_mut_bytes()[337..345].copy_from_slice(&field(minor)[..8]);
+        };
+        members(&Archive::default().header(gnu, header).end())
+    };
+    for gnu in [true, false] {
+        let highest = device(gnu, 4095, 1_048_575).unwrap();
+        assert_eq!(highest[0].kind, Kind::Character(4095, 1_048_575));
+        for (major, minor) in [(4096, 0), (4097, 3), (0, 1_048_576), (65_535, 0)] {
+            let problem = device(gnu, major, minor).unwrap_err().to_string();
+            assert!(problem.contains("device number"), "{major}:{minor}: {problem}");
+        }
     }
 }
 
