@@ -1,7 +1,7 @@
 //! Values by path, in the memory that the names take: not in that of the paths, which may be long
 //! and many where somebody who means harm made them up.
 
-use std::collections::{BTreeMap, HashMap, btree_map};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 
 /// Values by path. A path's `/` at its ends, and several in a row, mean nothing.
@@ -13,23 +13,70 @@ pub(crate) struct PathMap<T> {
     /// are secret, so no archive can have two paths with one hash.
     known: HashMap<u64, u32>,
     keys: RandomState,
+    /// Nodes that stand for nothing any more.
+    free: Vec<u32>,
 }
 
 struct Node<T> {
     value: Option<T>,
-    children: BTreeMap<Box<[u8]>, u32>,
+    children: Children,
+}
+
+/// The nodes in a directory by name. Most directories of a long path hold one, for which a tree
+/// would take several times the memory.
+#[derive(Default)]
+struct Children {
+    first: Option<(Box<[u8]>, u32)>,
+    /// Those with names after the first one's.
+    rest: Option<Box<BTreeMap<Box<[u8]>, u32>>>,
+}
+
+impl Children {
+    fn get(&self, name: &[u8]) -> Option<u32> {
+        match &self.first {
+            Some((first, child)) if **first == *name => Some(*child),
+            _ => self.rest.as_ref()?.get(name).copied(),
+        }
+    }
+
+    /// Adds a name that is not there.
+    fn insert(&mut self, name: Box<[u8]>, child: u32) {
+        let (name, child) = match self.first.take() {
+            None => {
+                self.first = Some((name, child));
+                return;
+            }
+            Some(first) if first.0 < name => {
+                self.first = Some(first);
+                (name, child)
+            }
+            Some(second) => {
+                self.first = Some((name, child));
+                second
+            }
+        };
+        self.rest.get_or_insert_default().insert(name, child);
+    }
+
+    /// All of them, by name.
+    fn iter(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        let first = self.first.iter().map(|(name, child)| (&**name, *child));
+        first.chain(
+            self.rest.iter().flat_map(|rest| rest.iter().map(|(name, child)| (&**name, *child))),
+        )
+    }
 }
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
-        Self { value: None, children: BTreeMap::new() }
+        Self { value: None, children: Children::default() }
     }
 }
 
 impl<T> Default for PathMap<T> {
     fn default() -> Self {
         let (known, keys) = (HashMap::new(), RandomState::new());
-        Self { nodes: vec![Node::default()], known, keys }
+        Self { nodes: vec![Node::default()], known, keys, free: vec![] }
     }
 }
 
@@ -38,6 +85,24 @@ impl<T> PathMap<T> {
     pub(crate) fn insert(&mut self, path: &[u8], value: T) {
         let node = self.node(path);
         self.nodes[node as usize].value = Some(value);
+    }
+
+    /// Gives `path` and the directories on its way a value, but not the one that ends at `above`
+    /// nor those before it.
+    pub(crate) fn insert_below(&mut self, above: usize, path: &[u8], value: T)
+    where
+        T: Copy,
+    {
+        let mut node = self.directory(&path[..above]);
+        for name in names(&path[above..]) {
+            node = self.child(node, name);
+            self.nodes[node as usize].value = Some(value);
+        }
+    }
+
+    /// Whether no path has a value.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.try_for_each(|_, _| Err(())).is_ok()
     }
 
     fn node(&mut self, path: &[u8]) -> u32 {
@@ -71,17 +136,19 @@ impl<T> PathMap<T> {
     }
 
     fn child(&mut self, parent: u32, name: &[u8]) -> u32 {
-        if let Some(&child) = self.nodes[parent as usize].children.get(name) {
+        if let Some(child) = self.nodes[parent as usize].children.get(name) {
             return child;
         }
-        let new = u32::try_from(self.nodes.len()).expect("each took a block of an archive");
-        self.nodes.push(Node::default());
+        let new = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(Node::default());
+            u32::try_from(self.nodes.len() - 1).expect("each took bytes of an archive")
+        });
         self.nodes[parent as usize].children.insert(name.into(), new);
         new
     }
 
     fn find(&self, path: &[u8]) -> Option<u32> {
-        names(path).try_fold(0, |node, name| self.nodes[node as usize].children.get(name).copied())
+        names(path).try_fold(0, |node, name| self.nodes[node as usize].children.get(name))
     }
 
     /// Forgets the value of `path`.
@@ -93,11 +160,17 @@ impl<T> PathMap<T> {
 
     /// Forgets the values of `path` and of all paths below it.
     pub(crate) fn remove_all(&mut self, path: &[u8]) {
-        let mut gone: Vec<_> = self.find(path).into_iter().collect();
+        let Some(top) = self.find(path) else { return };
+        let mut gone = vec![top];
         while let Some(node) = gone.pop() {
-            self.nodes[node as usize].value = None;
-            gone.extend(self.nodes[node as usize].children.values());
+            let Node { children, .. } = std::mem::take(&mut self.nodes[node as usize]);
+            gone.extend(children.iter().map(|(_, child)| child));
+            if node != top {
+                self.free.push(node);
+            }
         }
+        // Among them are paths that do not lead to their nodes any more.
+        self.known.clear();
     }
 
     /// Visits all values, those of a directory before those below it, in the order of the names.
@@ -111,11 +184,11 @@ impl<T> PathMap<T> {
         loop {
             if let Some(node) = next.map(|node: u32| &self.nodes[node as usize]) {
                 node.value.as_ref().map_or(Ok(()), |value| visit(&path, value))?;
-                levels.push(Level { children: node.children.iter(), length: path.len() });
+                levels.push(Level { children: Box::new(node.children.iter()), length: path.len() });
             }
             let Some(level) = levels.last_mut() else { return Ok(()) };
             path.truncate(level.length);
-            next = level.children.next().map(|(name, &child)| {
+            next = level.children.next().map(|(name, child)| {
                 if !path.is_empty() {
                     path.push(b'/');
                 }
@@ -130,7 +203,7 @@ impl<T> PathMap<T> {
 }
 
 struct Level<'a> {
-    children: btree_map::Iter<'a, Box<[u8]>, u32>,
+    children: Box<dyn Iterator<Item = (&'a [u8], u32)> + 'a>,
     /// How long the path of the directory is.
     length: usize,
 }
@@ -185,6 +258,34 @@ mod tests {
         }
         map.remove_all(b"a/b");
         assert_eq!(shown(&map), "a/b-/c=0 a/bc=0 ");
+    }
+
+    #[test]
+    fn directories_on_the_way_get_the_value_too() {
+        let mut map = PathMap::default();
+        assert!(map.is_empty());
+        map.insert_below(0, b"a/b", 1);
+        map.insert_below(3, b"a/b/c/d", 2);
+        assert!(!map.is_empty());
+        assert_eq!(shown(&map), "a=1 a/b=1 a/b/c=2 a/b/c/d=2 ");
+        map.remove_all(b"a");
+        assert!(map.is_empty());
+    }
+
+    /// Issue 9, 1.8: a directory that is made and replaced again and again took as long as all that
+    /// had ever been below it.
+    #[test]
+    fn what_was_removed_takes_neither_time_nor_memory() {
+        let mut map = PathMap::default();
+        for round in 0..10 {
+            map.insert_below(0, "d/".repeat(100).as_bytes(), round);
+            map.insert(b"d/d/x", round);
+            map.remove_all(b"d");
+            assert_eq!(map.nodes.len(), 1 + 101, "{round}");
+            map.insert(b"d/d/x", round);
+            assert_eq!(shown(&map), format!("d/d/x={round} "));
+            map.remove_all(b"d");
+        }
     }
 
     /// Issue 9, 1.8: each path was kept whole.
