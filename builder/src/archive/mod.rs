@@ -6,9 +6,11 @@
 //! [`layer`](crate::layer) and [`files`](crate::files).
 
 mod decompress;
+mod input;
+mod memory;
 mod read;
 
-pub(crate) use decompress::{MAGIC, layer_media_type};
+pub(crate) use decompress::{MAGIC, is_behind_the_end, layer_media_type};
 pub use decompress::{decompress, is_compressed};
 pub use read::{Kind, Member, Members, ReadError, looks_like_tar};
 

@@ -27,7 +27,7 @@ use super::owner::Ids;
 use super::root::{End, READ_DIRECTORY, Root};
 use super::select::clean;
 use super::xattrs;
-use crate::archive::{self, Kind, Member, Members, ReadError};
+use crate::archive::{self, Kind, Member, Members, ReadError, shown_name};
 use crate::layer::Skipped;
 use crate::path_map::PathMap;
 use crate::stop::{Stoppable, go_on};
@@ -105,7 +105,11 @@ pub(crate) fn unpack(
         })?;
     }
     let skipped_devices = unpacker.finish()?;
-    drop(members);
+    // The checksum of what is compressed comes at its end, behind that of the archive.
+    match members.finish() {
+        Err(ReadError::Read(error)) if archive::is_behind_the_end(&error) => {}
+        read => drop(read?),
+    }
     // What follows the end of the archive is not unpacked, but it is part of the file.
     io::copy(&mut tee, &mut io::sink())?;
     let digest = tee.digest.map(|digest| Digest::from_bytes(digest.finalize().into()));
@@ -262,7 +266,10 @@ impl<'a> Unpacker<'a> {
             create::parent(here, name, None, 0o755)?;
         }
         match found.map(|found| found.kind()) {
-            Some(FileKind::Symlink) => self.open(path),
+            Some(FileKind::Symlink) => self.open(path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => nowhere(path),
+                _ => error,
+            }),
             _ => Ok(rustix::fs::openat(here, name, READ_DIRECTORY, Mode::empty())?),
         }
     }
@@ -333,6 +340,12 @@ impl<'a> Unpacker<'a> {
         })?;
         Ok(self.skipped_devices)
     }
+}
+
+/// A link on the way to an entry must lead somewhere: its target belongs into the archive before it.
+fn nowhere(link: &Path) -> io::Error {
+    let link = shown_name(link.as_os_str().as_bytes());
+    io::Error::new(io::ErrorKind::NotFound, format!("`{link}` is a link that leads nowhere"))
 }
 
 fn is_directory(dir: &OwnedFd, name: &OsStr) -> io::Result<bool> {

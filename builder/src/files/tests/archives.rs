@@ -233,6 +233,7 @@ fn an_entry_through_a_link_that_leads_nowhere_is_an_error() {
     let archive = Archive::new().symlink("l", "../../../outside").file("l/f", "x");
     let error = add(archive.bytes(), "/x", &to).unwrap_err();
     assert_eq!(error.to_string(), "cannot unpack `a`: entry `l/f`");
+    assert!(format!("{error:?}").contains("`l` is a link that leads nowhere"), "{error:?}");
     assert_eq!(to.list(), ["x", "x/l"]);
 }
 
@@ -388,6 +389,51 @@ fn unpacking_ends_when_it_is_stopped() {
         stream(&bomb).unpack(&to.root(), &stop)
     });
     assert!(format!("{unpacked:?}").contains("125"), "stopped, not at its end: {unpacked:?}");
+}
+
+/// `tar` in each of the compressions that have a checksum at their end.
+fn compressed(tar: &[u8]) -> [(&'static str, Vec<u8>); 4] {
+    let mut gzip = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    gzip.write_all(tar).unwrap();
+    let mut bzip2 = bzip2::write::BzEncoder::new(vec![], bzip2::Compression::fast());
+    bzip2.write_all(tar).unwrap();
+    let options = lzma_rust2::XzOptions::with_preset(1);
+    let mut xz = lzma_rust2::XzWriter::new(vec![], options).unwrap();
+    xz.write_all(tar).unwrap();
+    let mut zstd = zstd::stream::write::Encoder::new(vec![], 1).unwrap();
+    zstd.include_checksum(true).unwrap();
+    zstd.write_all(tar).unwrap();
+    [
+        ("gzip", gzip.finish().unwrap()),
+        ("bzip2", bzip2.finish().unwrap()),
+        ("xz", xz.finish().unwrap()),
+        ("zstd", zstd.finish().unwrap()),
+    ]
+}
+
+/// Issue 9: the end of a compressed archive, where its checksum is, was never looked at.
+#[test]
+fn an_archive_that_is_cut_or_changed_behind_its_last_entry_is_an_error() {
+    // So much that what is wrong at the end is not seen at the beginning, where archives are told
+    // from other files.
+    let mut dice = crate::layer::samples::Dice(9);
+    let long: String = (0..20_000).map(|_| format!("{:016x}", dice.roll(u64::MAX))).collect();
+    for (kind, whole) in compressed(&Archive::new().file("f", &long).bytes()) {
+        let mut changed = whole.clone();
+        let last = changed.len() - 2;
+        changed[last] ^= 0x10;
+        for broken in [&changed[..], &whole[..whole.len() - 1], &whole[..whole.len() - 5]] {
+            assert!(add(broken, "/x", &Tree::new()).is_err(), "{kind}");
+            let to = Tree::new();
+            let given = stream(broken).unpack(&to.root(), &CancellationToken::new());
+            assert!(given.is_err(), "{kind}");
+        }
+        for behind in [&b"more"[..], &[0; 10_000]] {
+            let to = Tree::new();
+            add([&whole, behind].concat(), "/x", &to).unwrap();
+            assert_eq!(to.list(), ["x", "x/f"], "{kind}");
+        }
+    }
 }
 
 #[test]

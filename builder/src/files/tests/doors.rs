@@ -1,7 +1,8 @@
 //! Two doors lead archives in, ADD's and that of layers: the same bytes become the same files.
 //!
-//! They differ on purpose in names that begin with `.wh.`, in the root's own entry, in what a hard
-//! link says of its target, in the times of directories that no entry stands for, in fractions of
+//! They differ on purpose in names that begin with `.wh.`, in the root's own entry, in entries below
+//! a link that leads nowhere (an error for ADD, as for BuildKit), in what a hard link says of its
+//! target, in the times of directories that no entry stands for, in fractions of
 //! seconds, in attributes other than capabilities, and in what set-group-ID passes on. So the
 //! archives here have none of these.
 
@@ -31,6 +32,10 @@ fn by_layer(tar: &[u8]) -> Outcome {
     let unpacked = layer::unpack(plain, open(&to.at("")).as_fd(), &Options::default());
     unpacked.map_err(|error| format!("{error:?}"))?;
     Ok(described(&to))
+}
+
+fn leads_nowhere(outcome: &Outcome) -> bool {
+    outcome.as_ref().is_err_and(|error| error.contains("is a link that leads nowhere"))
 }
 
 fn described(tree: &Tree) -> Vec<String> {
@@ -109,6 +114,9 @@ fn both_doors_make_the_same_of_the_same_archive() {
     for seed in 1..400 {
         let tar = random(&mut Dice(seed * 0x9e37_79b9));
         let (added, applied) = (by_add(&tar), by_layer(&tar));
+        if leads_nowhere(&added) {
+            continue;
+        }
         assert_eq!(
             added.as_ref().ok(),
             applied.as_ref().ok(),
@@ -128,6 +136,9 @@ fn both_doors_refuse_the_same_damage() {
         damage(&mut tar, &mut dice);
         let (added, applied) = (by_add(&tar), by_layer(&tar));
         if applied.as_ref().is_err_and(|error| error.contains("the root can only be a directory")) {
+            continue;
+        }
+        if leads_nowhere(&added) {
             continue;
         }
         assert_eq!(added.is_ok(), applied.is_ok(), "seed {seed}: {added:?} {applied:?}");
