@@ -197,7 +197,8 @@ fn compare(
     if stored.by_chain {
         // Their metadata came from the layers below; whose it is the tar does not say.
         let example = open(&stored.path)?;
-        layer::inherit(directory.as_fd(), &applied.implied_directories, Some(example.as_fd()))?;
+        let (implied, never) = (&applied.implied_directories, CancellationToken::new());
+        layer::inherit(directory.as_fd(), implied, Some(example.as_fd()), &never)?;
     }
     let same = diff_id(&copy)? == found;
     Ok(if same { Comparison::Same } else { Comparison::Changed })

@@ -389,3 +389,32 @@ fn a_deep_directory_that_comes_again_and_again_costs_little() {
     let outcome = session.build(&["-t", "x"]).succeeds();
     assert!(outcome.took < Duration::from_secs(40), "{outcome}");
 }
+
+/// Issue 9: a layer that containerd and umoci unpack was refused.
+#[test]
+fn a_member_below_a_link_that_leads_nowhere_is_where_the_link_leads() {
+    let session = Session::new().dockerfile("FROM base\nCOPY Dockerfile /\n");
+    let layer = tar(&[
+        (b'2', "lib", "usr/lib", ""),
+        (b'0', "lib/f", "", "x"),
+        (b'2', "run", "/../var/run", ""),
+        (b'0', "run/f", "", "x"),
+    ]);
+    build_on(&session, &[layer]).succeeds();
+    let rootfs = session.image("x").rootfs();
+    assert!(rootfs.has("/usr/lib/f") && rootfs.has("/var/run/f") && rootfs.has("/lib"));
+}
+
+/// Issue 9: such an archive was a whole one.
+#[test]
+fn a_context_that_breaks_off_behind_its_last_entry_is_an_error() {
+    let session = Session::new();
+    fs::write(session.path("a.tar"), tar(&[(b'0', "Dockerfile", "", "FROM scratch\n")])).unwrap();
+    session.tool("gzip", &["a.tar"]);
+    let archive = session.path("a.tar.gz");
+    let whole = fs::read(&archive).unwrap();
+    fs::write(&archive, &whole[..whole.len() - 5]).unwrap();
+    build_from_stdin(&session, &archive).fails_with(&["cannot unpack `standard input`"]);
+    fs::write(&archive, [&whole[..], b"more"].concat()).unwrap();
+    build_from_stdin(&session, &archive);
+}

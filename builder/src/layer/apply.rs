@@ -5,26 +5,30 @@
 //! owner, mode, attributes and time are set on the object just created. Unpacking a layer twice
 //! gives the same directory, whatever the clock says.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 
 use cache::Deletions;
 use oci::DiffId;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use super::form::{mark_opaque, white_out};
 use super::hash::Hashed;
 use super::normalise::reset_root;
-use super::place::{Inside, Root, open_inside, open_plain};
+use super::place::{Inside, Root, open_inside};
 use super::walk::{self, Meta};
-use super::{CAPABILITY, DESCRIBES_ROOT, WHITEOUT, WHITEOUT_META, WHITEOUT_OPAQUE};
+use super::{CAPABILITY, DESCRIBES_ROOT, WHITEOUT, WHITEOUT_LINKS, WHITEOUT_META, WHITEOUT_OPAQUE};
 use crate::archive::{Kind, Member, Members, ReadError, shown_name};
 use crate::owners::{Owner, Owners};
 use crate::path_map::PathMap;
+use crate::stop::go_on;
+
+mod implied;
+
+pub use implied::{ImpliedDirectories, inherit};
 
 /// How an archive is unpacked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +41,8 @@ pub struct Options<'a> {
     pub deletions: Deletions,
     /// Owns everything, instead of whom the archive names.
     pub owner: Option<(u32, u32)>,
+    /// Ends the work soon once it is cancelled; `None`: nothing does.
+    pub stop: Option<&'a CancellationToken>,
 }
 
 /// What names that begin with `.wh.` mean.
@@ -50,15 +56,14 @@ pub enum Whiteouts {
 }
 
 /// An archive that was unpacked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Applied {
     /// Digest of the whole archive.
     pub diff_id: DiffId,
     /// Length of the whole archive.
     pub size: u64,
-    /// Directories that have entries but are none themselves. What they are like depends on the
-    /// layers below, so a layer with such directories belongs to its chain ID; see [`inherit`].
-    pub implied_directories: Vec<PathBuf>,
+    /// A layer with such directories belongs to its chain ID.
+    pub implied_directories: ImpliedDirectories,
     /// The device nodes that were left out because this user can't make any.
     pub skipped_devices: Skipped,
 }
@@ -140,40 +145,6 @@ pub fn unpack(
     Ok(Applied { diff_id: DiffId(digest), size, implied_directories, skipped_devices })
 }
 
-/// Gives the `implied` directories of the layer in `dir` owner, mode and time of those in `below`;
-/// where there is none they are root's, 0755, of 1970.
-pub fn inherit(
-    dir: BorrowedFd<'_>,
-    implied: &[PathBuf],
-    below: Option<BorrowedFd<'_>>,
-) -> Result<(), ApplyError> {
-    for path in implied {
-        let path = Inside::new(path.as_os_str().as_bytes());
-        inherit_one(dir, &path, below)
-            .map_err(on("set owner, mode and time of", path.as_bytes()))?;
-    }
-    Ok(())
-}
-
-fn inherit_one(
-    dir: BorrowedFd<'_>,
-    path: &Inside,
-    below: Option<BorrowedFd<'_>>,
-) -> rustix::io::Result<()> {
-    let Some((parent, name)) = path.split() else { return Ok(()) };
-    let implied = walk::open_dir(open_inside(dir, &parent)?.as_fd(), &name)?;
-    let example = below.map(|below| open_plain(below, path)).transpose()?.flatten();
-    let (uid, gid, mode, mtime) = match example {
-        Some(example) => {
-            let meta = Meta::of_fd(example.as_fd())?;
-            (meta.uid, meta.gid, meta.mode, meta.mtime)
-        }
-        None => (0, 0, 0o755, 0),
-    };
-    set_owner_and_mode(implied.as_fd(), (uid, gid), mode)?;
-    rustix::fs::futimens(implied, &walk::whole_second(mtime))
-}
-
 /// What the name of a member of a layer says.
 enum Meaning<'n> {
     Entry,
@@ -201,6 +172,8 @@ struct Unpacker<'a> {
     options: &'a Options<'a>,
     book: Book,
     root_mtime: Option<i64>,
+    /// Whether there is a [`WHITEOUT_LINKS`], which goes in the end.
+    has_shared_files: bool,
     skipped_devices: Skipped,
 }
 
@@ -208,14 +181,14 @@ struct Unpacker<'a> {
 #[derive(Default)]
 struct Book {
     times: PathMap<i64>,
-    implied: PathMap<()>,
+    implied: ImpliedDirectories,
 }
 
 impl Book {
     /// Forgets what was removed.
     fn forget(&mut self, path: &Inside) {
         self.times.remove_all(path.as_bytes());
-        self.implied.remove_all(path.as_bytes());
+        self.implied.0.remove_all(path.as_bytes());
     }
 }
 
@@ -227,6 +200,7 @@ impl<'a> Unpacker<'a> {
             options,
             book: Book::default(),
             root_mtime: None,
+            has_shared_files: false,
             skipped_devices: Skipped::default(),
         }
     }
@@ -236,6 +210,7 @@ impl<'a> Unpacker<'a> {
         member: &Member,
         members: &mut Members<R>,
     ) -> Result<(), ApplyError> {
+        self.go_on(&member.name)?;
         let Some((parent, name)) = Inside::new(&member.name).split() else {
             return self.root_entry(member);
         };
@@ -247,6 +222,10 @@ impl<'a> Unpacker<'a> {
             Meaning::Entry => self.entry(&parent, &name, &path, member, members),
             Meaning::Deleted(deleted) => self.delete(&parent, deleted),
             Meaning::Opaque => self.hide_below(&parent),
+            Meaning::Nothing if is_shared_file(&parent, member) => {
+                self.has_shared_files = true;
+                self.entry(&parent, &name, &path, member, members)
+            }
             Meaning::Nothing => Ok(()),
         }
     }
@@ -357,7 +336,7 @@ impl<'a> Unpacker<'a> {
         let dir = self.new_or_same_directory(spot)?;
         set_owner_and_mode(dir.as_fd(), self.owner(member), member.mode)
             .map_err(on("set owner and mode of", spot.path.as_bytes()))?;
-        self.book.implied.remove(spot.path.as_bytes());
+        self.book.implied.0.remove(spot.path.as_bytes());
         self.book.times.insert(spot.path.as_bytes(), member.mtime);
         Ok(())
     }
@@ -513,40 +492,78 @@ impl<'a> Unpacker<'a> {
         marked.map_err(on("make opaque", path.as_bytes()))
     }
 
-    /// Makes the directories that a member implies.
+    /// Makes the directories that a member implies; also where a link leads that leads nowhere yet.
     fn make_directories(&mut self, path: &Inside) -> Result<(), ApplyError> {
-        let mut missing = vec![];
-        let mut at = path.clone();
-        loop {
-            match self.root.open(&at) {
-                Ok(_) => break,
-                Err(Errno::NOENT | Errno::NOTDIR) => {}
-                Err(error) => return Err(on("open", at.as_bytes())(error)),
-            }
-            let Some((parent, name)) = at.split() else { break };
-            missing.push((parent.clone(), name, std::mem::replace(&mut at, parent)));
+        if self.is_there(path)? {
+            return Ok(());
         }
-        missing
-            .iter()
-            .rev()
-            .try_for_each(|(parent, name, path)| self.make_implied(parent, name, path))
+        let ends = path.ends();
+        let there = self.count_there(path, &ends)?;
+        let Some(first) = ends.get(there).map(|&end| path.up_to(end)) else { return Ok(()) };
+        match self.meta(&first)? {
+            Some(meta) if meta.kind == FileType::Symlink => {
+                let stop = self.options.stop;
+                let leads_to = self.root.resolve(path, || stop.map_or(Ok(()), go_on));
+                let leads_to = leads_to.map_err(on("follow the links of", path.as_bytes()))?;
+                // It has no links on its way, so that this comes to an end.
+                return self.make_directories(&leads_to);
+            }
+            Some(meta) if !meta.is_whiteout() => {
+                return Err(refused(
+                    first.as_bytes(),
+                    "it is no directory, and a member lies in it",
+                ));
+            }
+            Some(_) | None => {}
+        }
+        ends[there..].iter().try_for_each(|&end| self.make_implied(&path.up_to(end)))?;
+        let above = there.checked_sub(1).map_or(0, |last| ends[last]);
+        self.book.implied.0.insert_below(above, path.as_bytes(), ());
+        Ok(())
     }
 
-    fn make_implied(
-        &mut self,
-        parent: &Inside,
-        name: &CString,
-        path: &Inside,
-    ) -> Result<(), ApplyError> {
-        let dir = self.directory_fd(parent)?;
-        let spot = Spot { dir: dir.as_fd(), name, path };
-        if Meta::of(spot.dir, name).is_ok_and(|meta| !meta.is_whiteout()) {
-            return Err(refused(path.as_bytes(), "it is no directory, and a member lies in it"));
+    /// Whether the directory `path` is there, by itself or by links.
+    fn is_there(&mut self, path: &Inside) -> Result<bool, ApplyError> {
+        match self.root.open(path) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(on("open", path.as_bytes())(error)),
         }
-        let made = self.new_or_same_directory(&spot)?;
+    }
+
+    /// How many of the directories on the way to `path`, which is not there, are. They are tried by
+    /// halves: there may be thousands.
+    fn count_there(&mut self, path: &Inside, ends: &[usize]) -> Result<usize, ApplyError> {
+        let (mut there, mut missing) = (0, ends.len().saturating_sub(1));
+        while there < missing {
+            let middle = (there + missing) / 2;
+            match self.is_there(&path.up_to(ends[middle]))? {
+                true => there = middle + 1,
+                false => missing = middle,
+            }
+        }
+        Ok(there)
+    }
+
+    /// What is at `path`, in a directory that is there.
+    fn meta(&mut self, path: &Inside) -> Result<Option<Meta>, ApplyError> {
+        let Some((parent, name)) = path.split() else { return Ok(None) };
+        let found = self.root.open(&parent).and_then(|dir| Meta::of(dir, &name));
+        match found {
+            Ok(meta) => Ok(Some(meta)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(on("look at", path.as_bytes())(error)),
+        }
+    }
+
+    fn make_implied(&mut self, path: &Inside) -> Result<(), ApplyError> {
+        self.go_on(path.as_bytes())?;
+        let Some((parent, name)) = path.split() else { return Ok(()) };
+        let dir = self.directory_fd(&parent)?;
+        let made = self.new_or_same_directory(&Spot { dir: dir.as_fd(), name: &name, path })?;
         set_owner_and_mode(made.as_fd(), (0, 0), 0o755)
             .map_err(on("set owner and mode of", path.as_bytes()))?;
-        self.book.implied.insert(path.as_bytes(), ());
+        self.root.keep(path, made);
         Ok(())
     }
 
@@ -562,7 +579,9 @@ impl<'a> Unpacker<'a> {
     ) -> Result<T, ApplyError> {
         match make() {
             Err(Errno::EXIST) => {
-                walk::remove(spot.dir, spot.name).map_err(on("replace", spot.path.as_bytes()))?;
+                let stop = self.options.stop;
+                walk::remove_unless(spot.dir, spot.name, || stop.map_or(Ok(()), go_on))
+                    .map_err(on("replace", spot.path.as_bytes()))?;
                 self.book.forget(spot.path);
                 make().map_err(on("create", spot.path.as_bytes()))
             }
@@ -574,21 +593,26 @@ impl<'a> Unpacker<'a> {
         self.options.owner.unwrap_or((member.uid, member.gid))
     }
 
+    /// Fails once the work is to be stopped, at what the archive calls `name`.
+    fn go_on(&self, name: &[u8]) -> Result<(), ApplyError> {
+        self.options.stop.map_or(Ok(()), go_on).map_err(on("unpack", name))
+    }
+
     /// Sets what later members would have changed, and returns the implied directories.
-    fn finish(mut self) -> Result<Vec<PathBuf>, ApplyError> {
+    fn finish(mut self) -> Result<ImpliedDirectories, ApplyError> {
+        if self.has_shared_files {
+            self.forget_shared_files()?;
+        }
         let times = std::mem::take(&mut self.book.times);
         times.try_for_each(|path, mtime| {
-            let Some((parent, name)) = Inside::new(path).split() else { return Ok(()) };
+            self.go_on(path)?;
+            let Some((parent, name)) = Inside::clean(path).split() else { return Ok(()) };
             let dir = self.root.open(&parent).map_err(on("open", parent.as_bytes()))?;
             walk::set_mtime(dir, &name, *mtime).map_err(on("set the time of", path))
         })?;
-        let mut implied = vec![];
-        self.book.implied.try_for_each(|path, ()| {
-            implied.push(Path::new(OsStr::from_bytes(path)).to_owned());
-            Ok::<_, ApplyError>(())
-        })?;
+        let implied = std::mem::take(&mut self.book.implied);
         if self.options.whiteouts == Whiteouts::Apply {
-            inherit(self.root.dir(), &implied, self.options.below)?;
+            implied.inherit((self.root.dir(), self.options.below), self.options.stop)?;
         }
         if let Some(mtime) = self.root_mtime {
             rustix::fs::futimens(self.root.dir(), &walk::whole_second(mtime))
@@ -598,6 +622,22 @@ impl<'a> Unpacker<'a> {
         }
         Ok(implied)
     }
+
+    /// Removes what hard links have led to and no file of the image is.
+    fn forget_shared_files(&mut self) -> Result<(), ApplyError> {
+        let path = Inside::clean(WHITEOUT_LINKS);
+        let Some((_, name)) = path.split() else { return Ok(()) };
+        let stop = self.options.stop;
+        walk::remove_unless(self.root.dir(), &name, || stop.map_or(Ok(()), go_on))
+            .map_err(on("remove", WHITEOUT_LINKS))?;
+        self.book.forget(&path);
+        Ok(())
+    }
+}
+
+/// Whether it is a file of several names, as aufs has them: hard links to it follow.
+fn is_shared_file(parent: &Inside, member: &Member) -> bool {
+    parent.as_bytes() == WHITEOUT_LINKS && member.kind == Kind::File
 }
 
 pub(crate) fn write_at(file: BorrowedFd<'_>, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {

@@ -39,7 +39,9 @@ mod walk;
 #[cfg(test)]
 pub(crate) mod samples;
 
-pub use apply::{Applied, ApplyError, Options, Skipped, Whiteouts, inherit, unpack};
+pub use apply::{
+    Applied, ApplyError, ImpliedDirectories, Options, Skipped, Whiteouts, inherit, unpack,
+};
 pub use compress::{Compressed, Compression, Compressor};
 pub(crate) use diff::{Changes, commit};
 pub use diff::{Committed, DiffError, diff_id};
@@ -72,6 +74,9 @@ const WHITEOUT: &[u8] = b".wh.";
 
 /// Begins the names in a tar that mean something other than a deleted name.
 const WHITEOUT_META: &[u8] = b".wh..wh.";
+
+/// Directory in the tars of aufs for files that have several names.
+const WHITEOUT_LINKS: &[u8] = b".wh..wh.plnk";
 
 /// Name of an empty file in a tar that makes its directory opaque.
 const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";

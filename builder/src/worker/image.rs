@@ -253,13 +253,13 @@ impl LocalWorker {
             }
             None => None,
         };
-        let cache = self.cache.clone();
+        let (cache, stop) = (self.cache.clone(), self.stop.clone());
         let work = move || -> Result<(), UnpackError> {
             if implied {
                 let directory = open_directory(&staged.path)?;
                 let below = below.as_ref().map(|below| below.root().dir());
-                let inherited =
-                    layer::inherit(directory.as_fd(), &staged.applied.implied_directories, below);
+                let implied = &staged.applied.implied_directories;
+                let inherited = layer::inherit(directory.as_fd(), implied, below, &stop);
                 inherited.map_err(|source| UnpackError::Apply {
                     layer: staged.applied.diff_id,
                     source,
@@ -307,7 +307,7 @@ fn apply(
 ) -> Result<Applied, UnpackError> {
     let tar = archive::decompress(reader, stop);
     let tar = tar.map_err(|source| UnpackError::Read { layer, source })?;
-    let options = layer::Options { deletions, ..layer::Options::default() };
+    let options = layer::Options { deletions, stop: Some(stop), ..layer::Options::default() };
     let applied = layer::unpack(tar, into, &options);
     let applied = applied.map_err(|source| UnpackError::Apply { layer, source })?;
     if applied.diff_id != layer {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
@@ -194,9 +195,38 @@ fn a_link_on_the_way_is_followed_inside_the_root_only() {
     assert_eq!(read(&sample, "usr/lib/a"), "through a link");
     assert_eq!(read(&sample, "usr/b"), "through an absolute link");
     assert_eq!(read(&sample, "outside"), "inside");
-    assert!(
-        Archive::default().symlink("out", "/nowhere").file("out/x", "").refused().contains("`out`")
-    );
+}
+
+/// Issue 9: images that have such links were refused, which umoci and containerd unpack.
+#[test]
+fn what_a_link_leads_to_is_made_where_a_member_lies_below_it() {
+    let archive = Archive::default()
+        .symlink("lib", "usr/lib")
+        .file("lib/f", "f")
+        .symlink("var/run", "/run")
+        .file("var/run/f", "g")
+        .symlink("out", "../../deep/./er")
+        .dir("out/d/")
+        .file("out/d/f", "h")
+        .symlink("twice", "once")
+        .symlink("once", "real")
+        .file("twice/.wh.gone", "")
+        .hardlink("twice/f", "lib/f");
+    let (sample, applied) = archive.unpack();
+    let implied = ["deep", "deep/er", "real", "run", "usr", "usr/lib", "var"].map(PathBuf::from);
+    assert_eq!(applied.unwrap().implied_directories, implied);
+    for (name, content) in
+        [("usr/lib/f", "f"), ("run/f", "g"), ("deep/er/d/f", "h"), ("real/f", "f")]
+    {
+        assert_eq!(read(&sample, name), content, "{name}");
+    }
+    assert!(sample.at("layer/lib").symlink_metadata().unwrap().is_symlink());
+    assert!(!is_root() || is_whiteout(&sample, "real/gone"));
+    for (target, told) in [("loop", "loop/f"), ("file", "`file`"), ("file/below", "`file`")] {
+        let archive = Archive::default().file("file", "").symlink("loop", target);
+        let said = archive.file("loop/f", "").refused();
+        assert!(said.contains(told) || said.contains("symbolic links"), "{target}: {said}");
+    }
 }
 
 /// CVE-2025-11395 (GHSA-3gcv-x57j-xqxv, podman): a file of a layer overwrote one of the host.
@@ -326,6 +356,24 @@ fn whiteouts_hide_what_is_below_in_whatever_order_they_come() {
     }
 }
 
+/// As umoci and containerd do; the files were missing.
+#[test]
+fn hard_links_to_the_shared_files_of_aufs_are_files() {
+    let (sample, applied) = Archive::default()
+        .dir(".wh..wh.plnk/")
+        .file(".wh..wh.plnk/1.2", "shared")
+        .symlink(".wh..wh.plnk/link", "..")
+        .hardlink("f", ".wh..wh.plnk/1.2")
+        .hardlink("d/g", "/.wh..wh.plnk/1.2")
+        .file(".wh..wh.plnk/unused", "x")
+        .unpack();
+    assert_eq!(applied.unwrap().implied_directories, [PathBuf::from("d")]);
+    assert_eq!((read(&sample, "f"), read(&sample, "d/g")), ("shared".into(), "shared".into()));
+    let names = |name: &str| sample.at(name).metadata().unwrap().nlink();
+    assert_eq!(names("layer/f"), 2);
+    assert_eq!(fs::read_dir(sample.at("layer")).unwrap().count(), 2);
+}
+
 /// Further hardening: whiteouts of `..` and the like.
 #[test]
 fn whiteouts_of_no_name_are_refused() {
@@ -440,6 +488,63 @@ fn implied_directories_are_reported_and_look_like_those_below() {
         |name: &str| sample.at(name).metadata().map(|m| (m.mode() & 0o7777, m.mtime())).unwrap();
     assert_eq!((like("tmp"), like("new/a"), like("link")), ((0o1777, 77), (0o755, 0), (0o755, 0)));
     assert_eq!(like("new"), (0o750, 1000));
+}
+
+/// So many directories, each in the last one.
+fn deep(count: usize) -> String {
+    "d/".repeat(count)
+}
+
+/// Members of names that are too long for a header.
+fn long_names(names: impl IntoIterator<Item = String>) -> Archive {
+    let member = |archive: Archive, name: String| {
+        archive.entry(b'L', "././@LongLink", "", name.as_bytes()).file("short", "")
+    };
+    names.into_iter().fold(Archive::default(), member)
+}
+
+#[test]
+fn a_name_may_be_as_long_as_paths_can_be() {
+    let archive = long_names(["", "d/d/d/e/"].map(|at| format!("{at}{}f", deep(1900))));
+    let (sample, applied) = archive.unpack();
+    let applied = applied.unwrap();
+    let count = format!("{:?}", applied.implied_directories).matches('"').count() / 2;
+    assert_eq!(count, 1900 + 1 + 1900);
+    let parent = sample.at("layer").join(deep(1000));
+    assert!(parent.symlink_metadata().unwrap().is_dir());
+}
+
+/// Issue 9, 1.8: Ctrl-C was only heard where the archive was read.
+#[test]
+fn unpacking_ends_between_two_directories_when_it_is_stopped() {
+    let archive = |count: usize| long_names((0..count).map(|at| format!("{at}/{}f", deep(1500))));
+    let stop = CancellationToken::new();
+    let is_stopped = |result: Result<(), ApplyError>| {
+        let Err(ApplyError::Entry { source, .. }) = result else { panic!("{result:?}") };
+        source.raw_os_error() == Some(Errno::CANCELED.raw_os_error())
+    };
+
+    // Within a member, when the archive has long been read.
+    let sample = Sample::empty();
+    let result = std::thread::scope(|scope| {
+        let (at, stop) = (sample.at("0/d/d/d"), &stop);
+        scope.spawn(move || {
+            while !at.exists() {
+                std::thread::yield_now();
+            }
+            stop.cancel();
+        });
+        let options = Options { stop: Some(stop), ..Options::default() };
+        unpack(&archive(40).0[..], sample.fd.as_fd(), &options)
+    });
+    assert!(is_stopped(result.map(drop)));
+    assert!(fs::read_dir(sample.path.path()).unwrap().count() < 40);
+
+    // When nothing is left to be done but to set owners, modes and times.
+    let sample = Sample::empty();
+    let applied = unpack(&archive(1).0[..], sample.fd.as_fd(), &Options::default()).unwrap();
+    let implied = &applied.implied_directories;
+    assert!(is_stopped(inherit(sample.fd.as_fd(), implied, None, &stop)));
 }
 
 #[test]
