@@ -30,6 +30,10 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Uid, Xatt
 use rustix::io::{self, Errno};
 use rustix::path::Arg;
 
+mod ids;
+
+pub(crate) use ids::MissingId;
+
 /// The attribute: user and group id, 4 bytes each, little end first.
 pub(crate) const OWNER: &CStr = c"user.rbuild.owner";
 

@@ -390,6 +390,26 @@ fn a_deep_directory_that_comes_again_and_again_costs_little() {
     assert!(outcome.took < Duration::from_secs(40), "{outcome}");
 }
 
+/// Issue 9: `Invalid argument` was all that was told.
+#[test]
+fn an_owner_that_the_user_can_not_give_is_named() {
+    let mut entry = tar(&[(b'0', "f", "", "x")]);
+    let mut header = tar::Header::from_byte_slice(&entry[..512]).clone();
+    header.set_uid(70_000);
+    header.set_cksum();
+    entry[..512].copy_from_slice(header.as_bytes());
+    let session =
+        Session::new().dockerfile("FROM scratch\nADD a.tar /\n").run_by(Caller::WithSubordinateIds);
+    session.write("a.tar", &entry);
+    let told = ["user id 70000 is none of the 65537", "/etc/subuid"];
+    session.build(&["-t", "x"]).fails_with(&told);
+    build_from_stdin(&session, &session.context().join("a.tar")).fails_with(&told);
+    session.write("Dockerfile", "FROM scratch\nCOPY --chown=70000 a.tar /\n");
+    session.build(&["-t", "x"]).fails_with(&told);
+    session.write("Dockerfile", "FROM base\nCOPY Dockerfile /\n");
+    build_on(&session, &[entry]).fails_with(&told);
+}
+
 /// Issue 9: a layer that containerd and umoci unpack was refused.
 #[test]
 fn a_member_below_a_link_that_leads_nowhere_is_where_the_link_leads() {

@@ -29,6 +29,7 @@ use super::select::clean;
 use super::xattrs;
 use crate::archive::{self, Kind, Member, Members, ReadError, shown_name};
 use crate::layer::Skipped;
+use crate::owners::Owners;
 use crate::path_map::PathMap;
 use crate::stop::{Stoppable, go_on};
 
@@ -158,6 +159,7 @@ impl<'a> Unpacker<'a> {
         if matches!(&member.kind, Kind::Hardlink(target) if below(target) == path) {
             return Ok(());
         }
+        self.check_owner(member)?;
         let dir = self.directory_of(&path)?;
         let replaced = self.make_room(member, &dir, &name)?;
         self.make(member, members, &dir, &name, &path)?;
@@ -165,6 +167,26 @@ impl<'a> Unpacker<'a> {
         let above = path.parent().unwrap_or(Path::new(""));
         self.above = (!replaced).then(|| (above.to_owned(), dir));
         Ok(())
+    }
+
+    fn check_owner(&self, member: &Member) -> io::Result<()> {
+        match member.kind {
+            // It has that of its target.
+            Kind::Hardlink(_) => Ok(()),
+            Kind::File
+            | Kind::Directory
+            | Kind::Symlink(_)
+            | Kind::Character(..)
+            | Kind::Block(..)
+            | Kind::Fifo => {
+                let Ids { uid, gid } = self.ids(member);
+                Owners::here().check((uid, gid)).map_err(io::Error::other)
+            }
+        }
+    }
+
+    fn ids(&self, member: &Member) -> Ids {
+        self.owner.unwrap_or(Ids { uid: member.uid, gid: member.gid })
     }
 
     /// Removes what is in the way of a member; tells whether something was.
@@ -220,7 +242,7 @@ impl<'a> Unpacker<'a> {
         let modified = (member.mtime, member.nanoseconds);
         let xattrs = member.xattrs.iter().filter(|(name, _)| !xattrs::is_ours(name));
         Attributes {
-            ids: self.owner.unwrap_or(Ids { uid: member.uid, gid: member.gid }),
+            ids: self.ids(member),
             mode: member.mode,
             xattrs: xattrs
                 .map(|(name, value)| (OsStr::from_bytes(name).to_owned(), value.clone()))

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::missing::Missing;
 use crate::archive::shown_name;
+use crate::owners::MissingId;
 
 /// Why files could not be found, digested, copied or made. Paths are those of the tree concerned.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,9 @@ pub enum FilesError {
         /// The user or group.
         name: String,
     },
+    /// An owner that this user can't give to files.
+    #[error("cannot set the owner")]
+    MissingId(#[source] MissingId),
     /// A file that must be small and regular is not: `/etc/passwd` read from an image.
     #[error("cannot read `{}`: it is {what}", shown(.path))]
     Unfit {
@@ -123,6 +127,7 @@ impl FilesError {
                 Some("remove it in a step before, or choose another destination".to_owned())
             }
             Self::Pattern { .. }
+            | Self::MissingId(_)
             | Self::Mode { .. }
             | Self::TooManyLinks { .. }
             | Self::NotADirectory { .. }

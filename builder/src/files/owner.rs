@@ -5,6 +5,7 @@ use frontend::{Owner, UserSpec};
 use super::error::FilesError;
 use super::root::Root;
 use super::users::{find_group, find_user};
+use crate::owners::Owners;
 
 /// A user and a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +38,7 @@ pub fn resolve_owner(root: Option<&Root>, owner: &Owner) -> Result<Ids, FilesErr
         Some(UserSpec::Name(name)) if is_root(name) => 0,
         Some(UserSpec::Name(name)) => find_group(there(root, name)?, name)?.unwrap_or(0),
     };
+    Owners::here().check((uid, gid)).map_err(FilesError::MissingId)?;
     Ok(Ids { uid, gid })
 }
 

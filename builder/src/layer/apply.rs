@@ -260,6 +260,7 @@ impl<'a> Unpacker<'a> {
         if member.kind != Kind::Directory {
             return Err(refused(&member.name, "the root can only be a directory"));
         }
+        self.check_owner(member)?;
         let dir = self.root.dir();
         let set = || {
             if self.options.whiteouts == Whiteouts::Apply {
@@ -280,6 +281,7 @@ impl<'a> Unpacker<'a> {
         member: &Member,
         members: &mut Members<R>,
     ) -> Result<(), ApplyError> {
+        self.check_owner(member)?;
         self.make_directories(parent)?;
         // The descriptor is borrowed apart from `self`, which the methods below change.
         let dir = self.directory_fd(parent)?;
@@ -587,6 +589,14 @@ impl<'a> Unpacker<'a> {
             }
             made => made.map_err(on("create", spot.path.as_bytes())),
         }
+    }
+
+    fn check_owner(&self, member: &Member) -> Result<(), ApplyError> {
+        Owners::here().check(self.owner(member)).map_err(|missing| ApplyError::Entry {
+            action: "set the owner of",
+            name: shown_name(&member.name),
+            source: io::Error::other(missing),
+        })
     }
 
     fn owner(&self, member: &Member) -> (u32, u32) {
