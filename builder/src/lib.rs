@@ -35,6 +35,7 @@ pub mod layer;
 pub mod mask;
 pub mod output;
 mod owners;
+mod path_list;
 mod path_map;
 pub mod pin;
 mod regular_file;

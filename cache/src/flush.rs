@@ -3,10 +3,10 @@
 //! The kernel can flush a whole filesystem or a whole file, but nothing ends that once it has
 //! begun, not even a signal.
 
-use std::fs::{self, File};
+use std::fs::{self, File, ReadDir};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Below this size a file is not worth a look: the filesystem's own flush brings them all at once.
 const BIG: u64 = 1 << 20;
@@ -17,24 +17,36 @@ const PIECE: u64 = 16 << 20;
 /// Writes the big files at or below `path` to the disk, until `stopped`. What can't be read is left
 /// out: this makes the filesystem's own flush short, it does not replace it.
 pub(crate) fn big_files(path: &Path, stopped: &dyn Fn() -> bool) {
-    let mut todo = vec![path.to_owned()];
-    while let Some(path) = todo.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        if metadata.is_dir() {
-            todo.extend(entries(&path));
-        } else if metadata.is_file() && metadata.len() >= BIG {
-            let _left_to_the_filesystem =
-                File::open(&path).and_then(|file| pieces(&file, metadata.len(), stopped));
+    // Not all paths at once, which may be long and many.
+    let mut levels: Vec<ReadDir> = vec![];
+    let mut next = Some(path.to_owned());
+    loop {
+        if let Some(path) = next.take() {
+            levels.extend(flush(&path, stopped));
+            if stopped() {
+                return;
+            }
         }
-        if stopped() {
-            return;
+        let Some(level) = levels.last_mut() else { return };
+        match level.next() {
+            Some(Ok(entry)) => next = Some(entry.path()),
+            Some(Err(_)) | None => drop(levels.pop()),
         }
     }
 }
 
-fn entries(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
+/// Writes what is at `path` to the disk, if it is a big file; returns what is in it, if it is a
+/// directory.
+fn flush(path: &Path, stopped: &dyn Fn() -> bool) -> Option<ReadDir> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    if metadata.is_dir() {
+        return fs::read_dir(path).ok();
+    }
+    if metadata.is_file() && metadata.len() >= BIG {
+        let _left_to_the_filesystem =
+            File::open(path).and_then(|file| pieces(&file, metadata.len(), stopped));
+    }
+    None
 }
 
 fn pieces(file: &File, size: u64, stopped: &dyn Fn() -> bool) -> io::Result<()> {

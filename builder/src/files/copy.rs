@@ -12,9 +12,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use frontend::Selection;
@@ -35,6 +36,7 @@ use super::select::{Entry, Pick, Source, select};
 use super::stat_cache::Identity;
 use super::transfer::{Transfer, transfer};
 use super::xattrs::{self, Xattr};
+use crate::path_list::PathList;
 use crate::stop::go_on;
 
 /// How files are copied.
@@ -139,7 +141,23 @@ struct From<'a> {
 }
 
 /// Files with several names within a pick: where the first copy is.
-type Links = HashMap<(u64, u64), (PathBuf, Facts)>;
+#[derive(Default)]
+struct Links {
+    by_inode: HashMap<(u64, u64), (u32, Facts)>,
+    copies: PathList,
+}
+
+impl Links {
+    fn insert(&mut self, inode: (u64, u64), copy: &Path, facts: Facts) {
+        let copy = self.copies.add(copy.as_os_str().as_bytes());
+        self.by_inode.insert(inode, (copy, facts));
+    }
+
+    fn get(&self, inode: (u64, u64)) -> Option<(PathBuf, Facts)> {
+        let &(copy, facts) = self.by_inode.get(&inode)?;
+        Some((OsString::from_vec(self.copies.get(copy)).into(), facts))
+    }
+}
 
 /// A directory that is being copied.
 struct Level {
@@ -174,7 +192,7 @@ impl Copier<'_> {
         let (directory, final_name) = self.dest.of_file(&pick.name)?;
         let from = From { dir: &dir, name, path: &pick.path };
         let to = Spot { above: &directory, name: &final_name };
-        let facts = self.leaf(pick.top(), &from, to, &mut Links::new())?;
+        let facts = self.leaf(pick.top(), &from, to, &mut Links::default())?;
         self.facts.push(facts);
         self.dest.copied.borrow_mut().leaves.push(to.path());
         Ok(())
@@ -231,7 +249,7 @@ impl Copier<'_> {
         let (top, facts) = self.top(pick)?;
         self.facts[first] = facts;
         let mut levels = vec![top];
-        let mut links = Links::new();
+        let mut links = Links::default();
         for (position, entry) in pick.entries.iter().enumerate().skip(1) {
             while let Some(done) = levels.pop_if(|level| level.position != entry.parent) {
                 done.leave()?;
@@ -315,9 +333,9 @@ impl Copier<'_> {
         to.make_room()?;
         let inode = (entry.meta.dev, entry.meta.ino);
         let shared = entry.meta.nlink > 1;
-        if let Some((first, facts)) = links.get(&inode).filter(|_| shared) {
-            self.link(first, to)?;
-            return Ok(*facts);
+        if let Some((first, facts)) = links.get(inode).filter(|_| shared) {
+            self.link(&first, to)?;
+            return Ok(facts);
         }
         let facts = match entry.meta.kind() {
             Kind::File => self.file(&entry.meta, from, to)?,
@@ -330,7 +348,7 @@ impl Copier<'_> {
             Kind::Directory => return Err(FilesError::Changed { path: from.path.to_owned() }),
         };
         if shared {
-            links.insert(inode, (to.path(), facts));
+            links.insert(inode, &to.path(), facts);
         }
         Ok(facts)
     }

@@ -14,6 +14,7 @@ use super::header::Header;
 use super::walk::{self, Meta, TreeError, Visit, Walk};
 use super::{CAPABILITY, WHITEOUT, WHITEOUT_OPAQUE, form};
 use crate::archive::{BLOCK, BUFFER, LONGEST_PATH, padding, shown_name};
+use crate::path_list::PathList;
 
 /// Why a layer's tar could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -116,14 +117,23 @@ pub(crate) fn stream(dir: BorrowedFd<'_>, sink: &mut impl Sink) -> Result<u64, T
 /// Two blocks of zeros are the end of a tar.
 const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
+/// An inode with several names.
+struct Shared {
+    /// The one that was met first, as a number of the list.
+    first: u32,
+    /// How many were met.
+    met: u32,
+}
+
 struct Streamer<'s, S> {
     walk: Walk,
     /// Where the tree is in the tar: nothing, or a directory that ends in `/`.
     prefix: Vec<u8>,
     sink: &'s mut S,
     size: u64,
-    /// Where an inode with several names was met first.
-    first_names: HashMap<(u32, u32, u64), Vec<u8>>,
+    /// Inodes of which a name was met and another one is still to come.
+    shared: HashMap<(u32, u32, u64), Shared>,
+    first_names: PathList,
     buffer: Vec<u8>,
     name: Vec<u8>,
 }
@@ -135,7 +145,8 @@ impl<'s, S: Sink> Streamer<'s, S> {
             prefix,
             sink,
             size: 0,
-            first_names: HashMap::new(),
+            shared: HashMap::new(),
+            first_names: PathList::default(),
             buffer: vec![0; BUFFER],
             name: vec![],
         })
@@ -276,11 +287,17 @@ impl<'s, S: Sink> Streamer<'s, S> {
         if meta.links < 2 {
             return None;
         }
-        let first = self.first_names.get(&meta.inode).cloned();
-        if first.is_none() {
-            self.first_names.insert(meta.inode, self.name.clone());
+        let Some(shared) = self.shared.get_mut(&meta.inode) else {
+            let first = self.first_names.add(&self.name);
+            self.shared.insert(meta.inode, Shared { first, met: 1 });
+            return None;
+        };
+        shared.met += 1;
+        let first = shared.first;
+        if shared.met == meta.links {
+            self.shared.remove(&meta.inode);
         }
-        first
+        Some(self.first_names.get(first))
     }
 
     fn header_of_name<'a>(
