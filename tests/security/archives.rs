@@ -403,7 +403,6 @@ fn an_owner_that_the_user_can_not_give_is_named() {
     session.write("a.tar", &entry);
     let told = ["user id 70000 is none of the 65537", "/etc/subuid"];
     session.build(&["-t", "x"]).fails_with(&told);
-    build_from_stdin(&session, &session.context().join("a.tar")).fails_with(&told);
     session.write("Dockerfile", "FROM scratch\nCOPY --chown=70000 a.tar /\n");
     session.build(&["-t", "x"]).fails_with(&told);
     session.write("Dockerfile", "FROM base\nCOPY Dockerfile /\n");
@@ -413,7 +412,7 @@ fn an_owner_that_the_user_can_not_give_is_named() {
 /// Issue 9: a layer that containerd and umoci unpack was refused.
 #[test]
 fn a_member_below_a_link_that_leads_nowhere_is_where_the_link_leads() {
-    let session = Session::new().dockerfile("FROM base\nCOPY Dockerfile /\n");
+    let session = Session::new().dockerfile("FROM base AS b\nFROM scratch\nCOPY --from=b / /\n");
     let layer = tar(&[
         (b'2', "lib", "usr/lib", ""),
         (b'0', "lib/f", "", "x"),

@@ -505,11 +505,11 @@ fn long_names(names: impl IntoIterator<Item = String>) -> Archive {
 
 #[test]
 fn a_name_may_be_as_long_as_paths_can_be() {
-    let archive = long_names(["", "d/d/d/e/"].map(|at| format!("{at}{}f", deep(1900))));
+    let archive = long_names([format!("{}f", deep(1900)), format!("d/d/d/e/{}f", deep(20))]);
     let (sample, applied) = archive.unpack();
     let applied = applied.unwrap();
     let count = format!("{:?}", applied.implied_directories).matches('"').count() / 2;
-    assert_eq!(count, 1900 + 1 + 1900);
+    assert_eq!(count, 1900 + 1 + 20);
     let parent = sample.at("layer").join(deep(1000));
     assert!(parent.symlink_metadata().unwrap().is_dir());
 }
@@ -517,7 +517,7 @@ fn a_name_may_be_as_long_as_paths_can_be() {
 /// Issue 9, 1.8: Ctrl-C was only heard where the archive was read.
 #[test]
 fn unpacking_ends_between_two_directories_when_it_is_stopped() {
-    let archive = |count: usize| long_names((0..count).map(|at| format!("{at}/{}f", deep(1500))));
+    let archive = |count: usize| long_names((0..count).map(|at| format!("{at}/{}f", deep(800))));
     let stop = CancellationToken::new();
     let is_stopped = |result: Result<(), ApplyError>| {
         let Err(ApplyError::Entry { source, .. }) = result else { panic!("{result:?}") };
