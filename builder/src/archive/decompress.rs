@@ -68,7 +68,7 @@ struct Streams<R: Read> {
 
 enum State<R: Read> {
     Between(Input<R>),
-    Within { decoder: Decoder<R>, _memory: Share<'static> },
+    Within { decoder: Box<Decoder<R>>, _memory: Share<'static> },
     Over,
 }
 
@@ -95,8 +95,8 @@ impl<R: Read> Streams<R> {
         }
         let asked = asked(self.format, &mut input)?;
         let memory = memory::take(asked, &self.stop)?;
-        self.state =
-            State::Within { decoder: Decoder::new(self.format, input, asked)?, _memory: memory };
+        let decoder = Box::new(Decoder::new(self.format, input, asked)?);
+        self.state = State::Within { decoder, _memory: memory };
         Ok(())
     }
 }
@@ -129,6 +129,7 @@ fn asked(format: Format, input: &mut Input<impl Read>) -> io::Result<u64> {
 }
 
 /// Reads one stream.
+#[expect(clippy::large_enum_variant, reason = "the whole is in a box")]
 enum Decoder<R: Read> {
     Gzip(flate2::bufread::GzDecoder<Input<R>>),
     Zstd(zstd::stream::read::Decoder<'static, Input<R>>),
