@@ -24,6 +24,7 @@ struct Node<T> {
 
 /// The nodes in a directory by name. Most directories of a long path hold one, for which a tree
 /// would take several times the memory.
+#[expect(clippy::box_collection, reason = "most have none, which takes a third so")]
 #[derive(Default)]
 struct Children {
     first: Option<(Box<[u8]>, u32)>,
