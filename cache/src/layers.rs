@@ -24,6 +24,9 @@ use crate::{Cache, Snapshot, durable, parts, run};
 
 const SEAL: &CStr = c"user.rbuild.layer";
 
+/// The annotation of a layer's blob, in the database, that came from elsewhere.
+const FOREIGN: &str = "foreign";
+
 /// How the owners of files are kept in unpacked layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OwnershipMap {
@@ -241,13 +244,24 @@ impl Cache {
 
     /// The compressed forms of `layer` that are here, as far as the database knows.
     pub fn layer_blobs(&self, layer: DiffId) -> Result<Vec<Descriptor>, CacheError> {
+        Ok(self.layer_rows(layer)?.iter().map(bare).collect())
+    }
+
+    /// Those of [`Self::layer_blobs`] that this store made: they don't depend on what images were
+    /// here.
+    pub fn made_layer_blobs(&self, layer: DiffId) -> Result<Vec<Descriptor>, CacheError> {
+        let rows = self.layer_rows(layer)?;
+        Ok(rows.iter().filter(|row| !row.annotations.contains_key(FOREIGN)).map(bare).collect())
+    }
+
+    fn layer_rows(&self, layer: DiffId) -> Result<Vec<Descriptor>, CacheError> {
         let sql = "SELECT descriptor FROM layer_blobs JOIN blobs ON digest = blob \
                    WHERE layer = ?1 ORDER BY saved DESC, blob";
         let text = |row: &Row<'_>| row.get::<_, String>(0);
         let texts = self.0.db.list("look for a layer's blobs", sql, [layer.0.as_bytes()], text)?;
         let mut blobs = vec![];
         for text in &texts {
-            let blob = bare(&self.0.db.read_descriptor(text)?);
+            let blob = self.0.db.read_descriptor(text)?;
             if self.has_blob(&blob.digest)? {
                 blobs.push(blob);
             }
@@ -279,9 +293,7 @@ impl Cache {
         self.0.db.list("list the blobs of layers", sql, [], row)
     }
 
-    /// Remembers that the blob `descriptor` is `layer`, compressed. The caller has read its bytes and
-    /// knows both digests and the media type by them: an image's word is not enough, for the other
-    /// images that have the layer are made of this blob, too.
+    /// Remembers that the blob `descriptor` is `layer`, as this store compressed it.
     pub fn remember_layer_blob(
         &self,
         layer: DiffId,
@@ -289,8 +301,29 @@ impl Cache {
     ) -> Result<(), CacheError> {
         let sql =
             "INSERT OR REPLACE INTO layer_blobs (layer, blob, descriptor) VALUES (?1, ?2, ?3)";
-        let blob = descriptor.digest.as_bytes();
-        let params = params![layer.0.as_bytes(), blob, write_descriptor(&bare(descriptor))];
+        self.write_layer_row(sql, layer, &bare(descriptor))
+    }
+
+    /// Remembers that the blob `descriptor`, which came from elsewhere, is `layer`. The caller has
+    /// read its bytes and knows both digests and the media type by them: an image's word is not
+    /// enough, for other images that have the layer may be made of this blob, too.
+    pub fn remember_foreign_blob(
+        &self,
+        layer: DiffId,
+        descriptor: &Descriptor,
+    ) -> Result<(), CacheError> {
+        let sql = "INSERT OR IGNORE INTO layer_blobs (layer, blob, descriptor) VALUES (?1, ?2, ?3)";
+        let annotations = [(FOREIGN.to_owned(), String::new())].into();
+        self.write_layer_row(sql, layer, &Descriptor { annotations, ..bare(descriptor) })
+    }
+
+    fn write_layer_row(
+        &self,
+        sql: &str,
+        layer: DiffId,
+        row: &Descriptor,
+    ) -> Result<(), CacheError> {
+        let params = params![layer.0.as_bytes(), row.digest.as_bytes(), write_descriptor(row)];
         self.0.db.change("keep a layer's blob", sql, params).map(drop)
     }
 

@@ -348,6 +348,26 @@ fn only_blobs_that_are_here_are_forms_of_a_layer() {
 }
 
 #[test]
+fn a_blob_from_elsewhere_is_a_form_of_a_layer_but_not_one_that_was_made_here() {
+    let (_directory, cache) = store();
+    let add = |bytes: &[u8]| {
+        cache.add_blob(bytes).unwrap();
+        Descriptor::of(media_type::LAYER_GZIP, bytes)
+    };
+    let (made, foreign) = (add(b"made"), add(b"foreign"));
+    let told = Descriptor { urls: vec!["http://evil.example/".to_owned()], ..foreign.clone() };
+    cache.remember_layer_blob(layer("a"), &made).unwrap();
+    for blob in [&told, &made] {
+        cache.remember_foreign_blob(layer("a"), blob).unwrap();
+    }
+
+    assert_eq!(cache.made_layer_blobs(layer("a")).unwrap(), [made]);
+    let all = cache.layer_blobs(layer("a")).unwrap();
+    assert!(all.len() == 2 && all.contains(&foreign), "{all:?}");
+    assert_eq!(cache.layer_blob(layer("a"), &foreign.digest).unwrap(), Some(foreign));
+}
+
+#[test]
 fn small_facts_are_remembered() {
     let (directory, cache) = store();
     let (snapshot, selection, digest) =

@@ -219,6 +219,15 @@ fn an_image_does_not_describe_the_layers_of_others() {
     let zstd = Descriptor { media_type: media_type::LAYER_ZSTD.to_owned(), ..described.clone() };
     let name = put(&registry, "zstd", &[(layer, zstd)], &[&bytes]);
     build(&session, "y", &format!("FROM {name}\nLABEL a=b\n")).succeeds();
+    // Another blob, of which all that is said is true.
+    let layout = session.store().join("blobs/sha256").join(blob.digest.hex());
+    let gunzip = session.tool("sh", &["-c", &format!("gzip -dc {} > f.tar", layout.display())]);
+    assert_eq!(gunzip, "");
+    let repacked = gzipped(&fs::read(session.path("f.tar")).unwrap());
+    let said = (layer, Descriptor::of(media_type::LAYER_GZIP, &repacked));
+    let name = put(&registry, "repacked", &[said], &[&repacked]);
+    build(&session, "y", &format!("FROM {name}\nLABEL a=b\n")).succeeds();
+    assert_eq!(session.image("y").manifest.layers[0].digest, Digest::of(&repacked));
     let short = Descriptor { size: 5, ..described };
     let name = put(&registry, "short", &[(layer, short)], &[&bytes]);
     let text = format!("FROM {name}\nLABEL a=b\n");

@@ -214,13 +214,18 @@ impl Blobs {
         self.tasks.wait().await;
     }
 
-    /// A blob of `layer` that is in the store, of that compression or of any.
+    /// A blob of `layer` that is in the store: one of that compression that was made here, or any.
     fn known(
         &self,
         layer: DiffId,
         compression: Option<Compression>,
     ) -> Result<Option<Descriptor>, CacheError> {
-        for blob in self.cache.layer_blobs(layer)? {
+        let blobs = match compression {
+            // Else it would depend on the images that were here how a step's layer is compressed.
+            Some(_) => self.cache.made_layer_blobs(layer)?,
+            None => self.cache.layer_blobs(layer)?,
+        };
+        for blob in blobs {
             let fits =
                 compression.is_none_or(|compression| blob.media_type == compression.media_type());
             if fits && self.is_here(&blob)? {

@@ -58,7 +58,7 @@ pub(super) fn take_in<T>(
     stored.take(archive::MAGIC as u64).read_to_end(&mut start).map_err(unreadable)?;
     // Its media type is what it is, whatever a manifest says.
     let media_type = archive::layer_media_type(&start);
-    cache.remember_layer_blob(layer, &Descriptor::new(media_type, blob.digest, size))?;
+    cache.remember_foreign_blob(layer, &Descriptor::new(media_type, blob.digest, size))?;
     Ok(seen)
 }
 
