@@ -6,8 +6,8 @@
 mod archives;
 mod context;
 mod git;
-mod levels;
 mod layers;
+mod levels;
 mod output;
 mod registry;
 mod sandbox;
