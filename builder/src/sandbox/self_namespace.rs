@@ -237,7 +237,9 @@ struct Ways {
 
 impl Ways {
     fn prepare(user: User) -> Self {
-        let own_ids = if user.uid == 0 { OwnIds::prepare().ok() } else { None };
+        // A namespace with one id has no others to pass on.
+        let has_many = user.uid == 0 && Owners::here() == Owners::Kernel;
+        let own_ids = if has_many { OwnIds::prepare().ok() } else { None };
         Self { ranges: subordinate_ranges(user.uid), own_ids }
     }
 
