@@ -345,7 +345,7 @@ fn explain_says_why_a_step_runs() {
     let changed = "files of the build context changed: `a`";
     let below = "it builds on `[2/3] COPY . /src`, which made something else";
     assert_eq!(reasons(&[]), [changed, below]);
-    assert_eq!(reasons(&["--no-cache"]), ["--no-cache asks for it"; 2]);
+    assert_eq!(reasons(&["--no-cache"]), ["--no-cache was given"; 2]);
     session.rbuild(&["prune", "--force"]).succeeds();
     session.write("a", "3");
     assert_eq!(reasons(&[])[0], changed, "records and reasons outlive bytes");

@@ -156,7 +156,7 @@ fn an_unknown_call_is_refused() {
 fn a_build_tells_what_the_checks_find() {
     let session = session("FROM scratch as base\nMAINTAINER me\nCOPY <<x /\nx\n");
     let outcome = session.build(&[]).succeeds();
-    let told = " 2 warnings found (rbuild --check shows the lines):\n \
+    let told = " 2 warnings found (run rbuild --check to see the lines):\n \
                 - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)\n \
                 - MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 2)\n";
     assert!(outcome.stderr.contains(told), "{outcome}");

@@ -129,9 +129,9 @@ fn a_frontend_of_somebody_else_is_refused() {
 fn a_word_that_is_no_command_makes_no_store() {
     let session = Session::new().dockerfile("FROM scratch\n");
     for (word, words) in [
-        ("du", ["is not there yet", "./du"]),
+        ("du", ["does not exist yet", "./du"]),
         ("prun", ["did you mean `prune`", "./prun"]),
-        ("bake", ["is not there yet", "./bake"]),
+        ("bake", ["does not exist yet", "./bake"]),
     ] {
         session.rbuild(&[word]).fails_with(&words);
     }
@@ -167,7 +167,7 @@ fn a_wrong_value_makes_no_store() {
 fn a_containerfile_is_read_where_there_is_no_dockerfile() {
     let session = Session::new().file("Containerfile", "FROM scratch\nLABEL a=b\n");
     let said = session.build(&["-t", "app"]).succeeds().stderr;
-    assert!(said.contains("there is no Dockerfile: Containerfile is read"), "{said}");
+    assert!(said.contains("no Dockerfile found, using Containerfile"), "{said}");
     assert_eq!(session.image("app").config.config.labels["a"], "b");
     let session = session.dockerfile("FROM scratch\nLABEL a=c\n");
     session.build(&["-t", "app"]).succeeds();

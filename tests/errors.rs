@@ -214,7 +214,7 @@ fn of_much_output_the_last_lines_are_shown_and_where_all_of_it_is() {
         let (_, end) = screen.split_once("------").unwrap();
         let numbers = || end.lines().filter_map(|line| line.split_once(' ')?.1.parse().ok());
         assert_eq!(numbers().collect::<Vec<u32>>(), Vec::from_iter(981..=1000), "{screen}");
-        let log = end.lines().find_map(|line| line.strip_prefix("all that it printed: ")).unwrap();
+        let log = end.lines().find_map(|line| line.strip_prefix("the whole log: ")).unwrap();
         assert_eq!(std::fs::read_to_string(log).unwrap().lines().count(), 1000);
     }
 }
@@ -457,9 +457,10 @@ fn a_host_name_without_an_address() {
     assert!(said.contains("help: is `no-such-host.invalid` spelled right?"), "{said}");
 }
 
-/// Answers whatever it is asked with 418, to those whom it knows.
+/// Answers whatever it is asked with 418, to those whom it knows, and as Go's servers do to those who
+/// don't speak TLS.
 const TLS_SERVER: &str = r#"
-import http.server, ssl, sys
+import http.server, socket, ssl, sys
 
 class Teapot(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -471,8 +472,18 @@ context.load_cert_chain("cert.pem", "key.pem")
 if sys.argv[1:] == ["known"]:
     context.load_verify_locations("cert.pem")
     context.verify_mode = ssl.CERT_REQUIRED
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Teapot)
-server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+
+class Server(http.server.ThreadingHTTPServer):
+    def get_request(self):
+        connection, address = self.socket.accept()
+        if connection.recv(1, socket.MSG_PEEK) == b"\x16":
+            return context.wrap_socket(connection, server_side=True), address
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+        connection.close()
+        raise OSError("no TLS")
+
+server = Server(("127.0.0.1", 0), Teapot)
 print(server.server_port, flush=True)
 server.serve_forever()
 "#;

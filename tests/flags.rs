@@ -275,7 +275,9 @@ fn told(flags: &[&str]) -> Result<(), String> {
 fn told_of_key(kind: &str, pair: &str) -> Result<(), String> {
     let dest =
         if ["oci", "docker", "local", "tar"].contains(&kind) { "dest=x" } else { "name=r.io/a" };
-    told(&["-o", &format!("type={kind},{dest},{pair}")])
+    let is_given = pair.split('=').next() == dest.split('=').next();
+    let fields = if is_given { pair.to_owned() } else { format!("{dest},{pair}") };
+    told(&["-o", &format!("type={kind},{fields}")])
 }
 
 /// What flags say that miss something else: a tag, or the file that they name.

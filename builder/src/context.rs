@@ -306,7 +306,7 @@ fn ignore_beside(dockerfile: &Path) -> Result<Option<IgnoreFile>, ContextError> 
 fn read_ignore(root: &Root, path: &Path) -> Result<Option<IgnoreFile>, ContextError> {
     let name = path.display();
     let unread = |what: &str| {
-        let unread = Some(format!("`{name}` {what}, so it hides nothing"));
+        let unread = Some(format!("`{name}` {what}, so it is not used"));
         Ok(Some(IgnoreFile { patterns: None, unread }))
     };
     if root.file_type(path)?.is_some_and(FileType::is_dir) {
@@ -439,7 +439,7 @@ mod tests {
             context.unread_ignore().unwrap_or_default().to_owned()
         };
         let directory = Tree::new().file(".dockerignore/a", "");
-        assert_eq!(unread(&directory, None), "`.dockerignore` is a directory, so it hides nothing");
+        assert_eq!(unread(&directory, None), "`.dockerignore` is a directory, so it is not used");
         let beside = Tree::new().file(".dockerignore", "a").dir("Dockerfile.dockerignore", 0o755);
         assert!(unread(&beside, Some("Dockerfile")).contains("`Dockerfile.dockerignore` is a dir"));
         for target in [host.at("secret").to_str().unwrap(), "nothing", "../../secret"] {

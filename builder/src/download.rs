@@ -189,7 +189,7 @@ impl Job<'_> {
                 if source.is_unreachable() && self.verify(known.digest).is_ok() =>
             {
                 let told = format!(
-                    "{source}; taking {} as it was when last asked: {}",
+                    "{source}; using {} as it was last downloaded: {}",
                     self.url, known.digest
                 );
                 self.downloader.events.tell(self.step, EventKind::Warning(told));

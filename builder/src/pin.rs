@@ -330,7 +330,7 @@ impl Pinner {
             Err(error) if error.is_unreachable() => match self.cache.pin(name)? {
                 Some(Pin { digest, .. }) => {
                     let told =
-                        format!("{error}; taking `{name}` as it was when last asked: {digest}");
+                        format!("{error}; using `{name}` as it was last looked up: {digest}");
                     self.events.tell(step, EventKind::Warning(told));
                     Ok(Descriptor::new("", digest, 0))
                 }

@@ -10,6 +10,24 @@ use frontend::{Dockerfile, PlanRequest, did_you_mean};
 const PREDEFINED: [&str; 6] =
     ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "source_date_epoch"];
 
+/// Those that a build takes itself (spec dockerfile.md, "BuildKit args" and "Platform args").
+const OF_THE_BUILD: [&str; 14] = [
+    "BUILDKIT_SYNTAX",
+    "BUILDKIT_MULTI_PLATFORM",
+    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    "BUILDKIT_CACHE_MOUNT_NS",
+    "BUILDKIT_SANDBOX_HOSTNAME",
+    "BUILDKIT_DOCKERFILE_CHECK",
+    "TARGETPLATFORM",
+    "TARGETOS",
+    "TARGETARCH",
+    "TARGETVARIANT",
+    "BUILDPLATFORM",
+    "BUILDOS",
+    "BUILDARCH",
+    "BUILDVARIANT",
+];
+
 /// Says of each build argument and each stage of `--no-cache-filter` that there is none.
 pub(crate) fn unused(dockerfile: &Dockerfile, request: &PlanRequest) -> Vec<String> {
     let instructions = || dockerfile.instructions.iter().map(|node| &node.instruction);
@@ -50,10 +68,9 @@ fn question(meant: Option<&str>) -> String {
 }
 
 fn is_known(name: &str, declared: &BTreeSet<&str>) -> bool {
-    let starts = ["BUILDKIT_", "TARGET", "BUILD"];
     declared.contains(name)
         || PREDEFINED.contains(&name.to_lowercase().as_str())
-        || starts.iter().any(|start| name.starts_with(start))
+        || OF_THE_BUILD.contains(&name)
 }
 
 #[cfg(test)]
@@ -72,6 +89,9 @@ mod tests {
         };
         let known = ["base", "version", "HTTP_PROXY", "BUILDKIT_SYNTAX", "TARGETARCH"];
         assert!(said(&known, &["build"]).is_empty());
+        let inline = said(&["BUILDKIT_INLINE_CACHE"], &[]);
+        assert!(inline[0].contains("[BUILDKIT_INLINE_CACHE] were not consumed"), "{inline:?}");
+        assert!(said(&["BUILDX"], &[])[0].contains("BUILDX"));
         assert_eq!(
             said(&["vesion", "x"], &["buld"]),
             [

@@ -365,9 +365,10 @@ fn speaks_otherwise(scheme: &str, own: &Call, error: &Error) -> bool {
     match error {
         Error::Unreachable { call, .. } => call == own,
         Error::Broken { call, .. } => scheme == "http" && call == own,
-        // Go's servers and nginx say so in their own words.
+        // Go's servers and nginx say so in their own words, which an answer to HEAD lacks.
         Error::Refused(answer) => {
-            let says_so = answer.status == 400 && answer.message.contains("HTTPS");
+            let has_words = own.method() != Method::HEAD;
+            let says_so = answer.status == 400 && (answer.message.contains("HTTPS") || !has_words);
             scheme == "http" && answer.call == *own && says_so
         }
         _ => false,

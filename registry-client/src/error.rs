@@ -400,6 +400,11 @@ impl Call {
     pub(crate) fn new(method: &Method, url: &Url) -> Self {
         Self { method: method.clone(), url: shown(url) }
     }
+
+    /// What was asked for.
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
+    }
 }
 
 impl fmt::Display for Call {

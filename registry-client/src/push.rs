@@ -113,12 +113,17 @@ impl Client {
         let media_type = HeaderValue::from_str(media_type);
         ask.headers.insert(CONTENT_TYPE, media_type.unwrap_or(OCTET_STREAM));
         let response = self.ask(&place, &ask).await?;
+        let call = Call::new(&Method::PUT, response.url());
         match header(response.headers(), &CONTENT_DIGEST).and_then(|found| found.parse().ok()) {
-            Some(found) if found != digest => {
-                let call = Call::new(&Method::PUT, response.url());
-                Err(Error::Digest { call, expected: digest, found })
+            Some(found) if found != digest => Err(Error::Digest { call, expected: digest, found }),
+            Some(_) => Ok(digest),
+            None if response.status() == StatusCode::CREATED => Ok(digest),
+            // Any web server says so to anything.
+            None => {
+                let status = response.status();
+                let what = format!("it answers {status} where a registry answers 201 Created");
+                Err(Error::Protocol { call, what })
             }
-            Some(_) | None => Ok(digest),
         }
     }
 

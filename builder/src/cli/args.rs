@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{
     Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueEnum as _, ValueHint,
 };
@@ -51,7 +51,7 @@ pub(crate) struct Cli {
 #[command(
     name = "rbuild completions",
     bin_name = "rbuild completions",
-    about = "Prints what makes a shell complete rbuild's flags: source it where it starts"
+    about = "Prints a completion script: source it in the start-up file of the shell"
 )]
 struct Completions {
     /// The shell
@@ -160,7 +160,7 @@ pub(crate) struct BuildArgs {
     /// DIR, or type=oci|docker|local|tar|image|cacheonly,dest=PATH
     #[arg(short, long, value_name = "OUTPUT", help_heading = "Output")]
     pub(crate) output: Vec<String>,
-    /// Push the image to the registries that its names tell
+    /// Push the image to the registries in its names
     #[arg(long, help_heading = "Output")]
     pub(crate) push: bool,
     /// Load the image into docker or podman
@@ -176,7 +176,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) metadata_file: Option<PathBuf>,
 
-    /// Run every step, whatever the cache holds
+    /// Run every step, even those in the cache
     #[arg(long, help_heading = "Cache")]
     pub(crate) no_cache: bool,
     /// Run every step of these stages
@@ -209,7 +209,7 @@ pub(crate) struct BuildArgs {
     /// Network of RUN: default, none or host
     #[arg(long, value_name = "MODE", help_heading = "RUN")]
     pub(crate) network: Option<String>,
-    /// Further line of /etc/hosts
+    /// Add a line to /etc/hosts
     #[arg(long, value_name = "HOST:IP", help_heading = "RUN")]
     pub(crate) add_host: Vec<String>,
     /// Grant network.host or security.insecure
@@ -221,7 +221,7 @@ pub(crate) struct BuildArgs {
     /// Limit, such as nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "RUN")]
     pub(crate) ulimit: Vec<String>,
-    /// How many RUN steps at a time [default: number of CPUs]
+    /// How many RUN steps run at once [default: number of CPUs]
     #[arg(long, value_name = "N", value_parser = count, help_heading = "RUN")]
     pub(crate) jobs: Option<usize>,
 
@@ -246,7 +246,7 @@ pub(crate) struct BuildArgs {
         help_heading = "Display"
     )]
     pub(crate) progress: Option<ProgressMode>,
-    /// Print the image's ID alone
+    /// Print only the image's ID
     #[arg(short, long, help_heading = "Display")]
     pub(crate) quiet: bool,
 
@@ -376,6 +376,18 @@ fn bare() -> clap::Command {
 }
 
 /// Reads a line of one command. Flags without a value may have one there, as in Go: `--push=false`.
+/// Takes back what clap recommends where it helps nobody: a flag that is refused, or to give what looks
+/// like a flag as the context.
+fn without_bad_advice(mut error: clap::Error) -> clap::Error {
+    error.remove(ContextKind::Suggested);
+    let meant = error.get(ContextKind::SuggestedArg);
+    let is_foreign = matches!(meant, Some(ContextValue::String(flag)) if foreign::has(flag));
+    if is_foreign {
+        error.remove(ContextKind::SuggestedArg);
+    }
+    error
+}
+
 fn read<T: FromArgMatches>(
     shown: clap::Command,
     arguments: Vec<OsString>,
@@ -389,7 +401,7 @@ fn read<T: FromArgMatches>(
             let mut shown = shown;
             return Err(shown.try_get_matches_from_mut(&arguments).err().unwrap_or(error));
         }
-        matches => matches?,
+        matches => matches.map_err(without_bad_advice)?,
     };
     if let Some(refusal) = foreign::refusal(&matches).filter(|_| is_build) {
         return Err(bare().error(ErrorKind::UnknownArgument, refusal));

@@ -161,7 +161,7 @@ pub(crate) fn request(
         }
     }
     if args.file.is_none() && dockerfile.name == context::CONTAINERFILE {
-        let name = "[internal] there is no Dockerfile: Containerfile is read";
+        let name = "[internal] no Dockerfile found, using Containerfile";
         let step = StepId::named(name);
         let planned = EventKind::Planned { name: name.to_owned(), inputs: vec![] };
         for kind in [planned, EventKind::Started, EventKind::Done] {

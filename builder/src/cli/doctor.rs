@@ -132,7 +132,7 @@ impl Tried {
     fn told(&self) -> String {
         match self {
             Self::Entered(found) if found.own_proc => "yes".to_owned(),
-            Self::Entered(_) => "yes, without a /proc of its own".to_owned(),
+            Self::Entered(_) => "yes, with the /proc of this container".to_owned(),
             Self::Refused { refused } => format!("no: {refused}"),
         }
     }

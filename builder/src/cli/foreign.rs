@@ -46,20 +46,23 @@ const fn short(short: char, flag: Foreign) -> Foreign {
 
 const YES: &[&str] = &["true"];
 const NO: &[&str] = &["false"];
-const LIMITS: &str = "run rbuild itself in a control group, as with systemd-run --scope -p";
-const STORE: &str = "builds share the store that --root names; copy or mount that";
-const SANDBOX: &str = "--sandbox says how RUN is isolated, RUN --security=insecure lifts it";
-const NETWORK: &str = "RUN has the names of the host's /etc/resolv.conf; --add-host adds one";
+const LIMITS: &str = "limit rbuild itself: systemd-run --scope -p MemoryMax=1G rbuild …";
+const STORE: &str =
+    "builds share the cache in their store: keep the directory of --root from job to job";
+const SANDBOX: &str =
+    "--sandbox chooses the isolation of RUN, RUN --security=insecure turns it off";
+const NETWORK: &str = "RUN uses the host's /etc/resolv.conf; --add-host adds a name";
 const MOUNT: &str = "RUN --mount=type=bind,from=… takes files of a --build-context";
 const LABELS: &str = "leave it out";
 const CERTIFICATES: &str =
     "--cert-dir names a directory of certificates, --tls-verify=false trusts all";
-const REGISTRIES: &str = "`insecure` and mirrors of registries.conf count, --tls-verify=false, too";
-const PROGRESS: &str = "--progress says what is shown";
+const REGISTRIES: &str =
+    "use --tls-verify=false, or `insecure = true` and mirrors in registries.conf";
+const PROGRESS: &str = "--progress chooses what is shown";
 const ATTESTATIONS: &str = "rbuild makes no attestations";
 const DOCKERFILE: &str = "write it into the Dockerfile";
 const DIGESTS: &str = "--metadata-file and --iidfile write digests";
-const RETRIES: &str = "a registry is asked again three times";
+const RETRIES: &str = "requests are tried four times already";
 
 const FLAGS: &[Foreign] = &[
     // docker
@@ -68,7 +71,7 @@ const FLAGS: &[Foreign] = &[
     switch("rm", Always),
     switch("force-rm", Always),
     switch("compress", Always),
-    switch("disable-content-trust", Always),
+    switch("disable-content-trust", Only(YES, "signatures are not verified: pin images by digest")),
     value("annotation", NotYet("--label sets a label")),
     value("attest", Attestation),
     value("provenance", Only(NO, ATTESTATIONS)),
@@ -76,7 +79,7 @@ const FLAGS: &[Foreign] = &[
     value("cache-from", NotYet(STORE)),
     value("cache-to", NotYet(STORE)),
     value("cgroup-parent", NotYet(LIMITS)),
-    value("policy", NotYet("images are pinned by digests in the Dockerfile")),
+    value("policy", NotYet("pin images by digest in the Dockerfile")),
     value("resource", NotYet(LIMITS)),
     short('m', value("memory", NotYet(LIMITS))),
     value("memory-swap", NotYet(LIMITS)),
@@ -95,11 +98,11 @@ const FLAGS: &[Foreign] = &[
     switch("stream", Only(NO, LABELS)),
     value("invoke", NotYet("rbuild runs no debugger")),
     value("server-config", NotYet("rbuild has no server")),
-    switch("detach", Only(NO, "rbuild has no server")),
+    switch("detach", Only(NO, "builds run in the foreground: write & behind the command")),
     // podman
     switch("layers", Only(YES, "--no-cache runs every step")),
-    value("format", Only(&["oci"], "images have OCI's format")),
-    switch("all-platforms", Only(NO, "--platform names them, with commas between")),
+    value("format", Only(&["oci"], "images are always in OCI format")),
+    switch("all-platforms", Only(NO, "name them: --platform=linux/amd64,linux/arm64")),
     switch("identity-label", Only(NO, LABELS)),
     switch("inherit-labels", Only(YES, LABELS)),
     switch("inherit-annotations", Only(NO, LABELS)),
@@ -140,7 +143,7 @@ const FLAGS: &[Foreign] = &[
     value("userns-uid-map-user", NotYet(SANDBOX)),
     value("userns-gid-map-group", NotYet(SANDBOX)),
     value("layer-label", NotYet("--label sets a label of the image")),
-    value("manifest", NotYet("several --platform make an index, -t names it")),
+    value("manifest", NotYet("--platform with several platforms makes an index, -t names it")),
     value("os-feature", NotYet("leave it out")),
     value("os-version", NotYet("leave it out")),
     value("retry", NotYet(RETRIES)),
@@ -148,7 +151,7 @@ const FLAGS: &[Foreign] = &[
     value("runtime", NotYet(SANDBOX)),
     value("runtime-flag", NotYet(SANDBOX)),
     value("sign-by", NotYet("sign the pushed digest with cosign")),
-    value("source-policy-file", NotYet("images are pinned by digests in the Dockerfile")),
+    value("source-policy-file", NotYet("pin images by digest in the Dockerfile")),
     value("transient-run-mounts", NotYet(MOUNT)),
     value("unsetannotation", NotYet(LABELS)),
     value("unsetenv", NotYet(DOCKERFILE)),
@@ -164,7 +167,7 @@ const FLAGS: &[Foreign] = &[
     switch("cache-copy-layers", Only(YES, "--no-cache runs every step")),
     switch("cache-run-layers", Only(YES, "--no-cache runs every step")),
     switch("single-snapshot", Only(NO, "each instruction has its layer")),
-    value("snapshot-mode", Only(&["full"], "layers hold all that a step wrote")),
+    value("snapshot-mode", Only(&["full"], "full snapshots are always taken")),
     value("cache-dir", NotYet(STORE)),
     value("cache-repo", NotYet(STORE)),
     switch("no-push-cache", Always),
@@ -176,7 +179,7 @@ const FLAGS: &[Foreign] = &[
     value("oci-layout-path", NotYet("-o type=oci,tar=false,dest=DIR writes a layout")),
     value("tar-path", NotYet("-o type=docker,dest=FILE writes an archive")),
     value("git", NotYet("a repository is the context URL#REF")),
-    value("ignore-path", NotYet("RUN --mount=type=tmpfs,target=PATH leaves PATH out of the layer")),
+    value("ignore-path", NotYet("RUN --mount=type=tmpfs,target=PATH keeps PATH out of the layer")),
     switch("ignore-var-run", Always),
     value("image-fs-extract-retry", NotYet(RETRIES)),
     value("image-download-retry", NotYet(RETRIES)),
@@ -198,9 +201,15 @@ const FLAGS: &[Foreign] = &[
     value("log-format", NotYet(PROGRESS)),
     switch("log-timestamp", Only(NO, PROGRESS)),
     value("verbosity", NotYet(PROGRESS)),
-    value("compression", NotYet("-o type=image,compression=zstd,push=true compresses so")),
-    value("compression-level", NotYet("-o type=image,compression-level=9,push=true compresses so")),
+    value("compression", NotYet("use -o type=image,compression=zstd,push=true")),
+    value("compression-level", NotYet("use -o type=image,compression-level=9,push=true")),
 ];
+
+/// Whether `flag`, written as in `--squash` or `--memory <…>`, is one of them.
+pub(super) fn has(flag: &str) -> bool {
+    let name = flag.trim_start_matches('-').split([' ', '=', '[']).next().unwrap_or_default();
+    FLAGS.iter().any(|foreign| foreign.long == name)
+}
 
 /// Adds the flags to a command that builds.
 pub(super) fn known_to(command: Command) -> Command {

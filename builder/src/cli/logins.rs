@@ -214,7 +214,7 @@ enum HelperError {
     Run { program: String, source: crate::sandbox::SandboxError },
     #[error("{program} failed: {said}")]
     Failed { program: String, said: String },
-    #[error("{program} answers with something that is no credential")]
+    #[error("{program} did not answer with a credential")]
     Answer { program: String },
 }
 

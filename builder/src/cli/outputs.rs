@@ -16,6 +16,9 @@ pub(crate) enum OutputError {
     /// It is no CSV record of pairs.
     #[error("invalid output `{0}`: {1}")]
     Csv(String, csv::PairsError),
+    /// It says nothing.
+    #[error("--output is empty: give a directory, or type=… as in -o type=oci,dest=image.tar")]
+    Empty,
     /// It has no type.
     #[error("type is required for output `{0}`; for a directory write ./{0}")]
     NoType(String),
@@ -157,8 +160,9 @@ fn check(
     if outputs.iter().any(nameless) {
         return Err(OutputError::PushWithoutTag);
     }
-    let without_image =
-        |output: &Output| matches!(output, Output::Local { .. } | Output::Tar { .. });
+    let without_image = |output: &Output| {
+        matches!(output, Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly)
+    };
     if args.iidfile.is_some() && outputs.iter().any(without_image) {
         return Err(OutputError::NoImageId);
     }
@@ -184,6 +188,9 @@ fn is_directory(field: &str) -> bool {
 
 /// Reads one `-o`; `is_split` is whether there is a directory for each platform, `push` is `--push`.
 fn output(text: &str, is_split: bool, push: bool) -> Result<Output, OutputError> {
+    if text.is_empty() {
+        return Err(OutputError::Empty);
+    }
     if text == "-" {
         return Ok(Output::Tar { dest: Destination::Stdout });
     }
@@ -245,10 +252,10 @@ impl Fields<'_> {
             "tar" => Ok(Output::Tar { dest: self.destination() }),
             "oci" => Ok(Output::OciLayout(self.archive(kind)?)),
             "docker" => Ok(Output::DockerArchive(self.archive(kind)?)),
-            _ => {
-                let by_flag = self.push && self.is_about_a_push();
-                self.stored_or_pushed(self.flag("push", kind == "registry" || by_flag))
+            _ if self.push && !self.flag("push", true) => {
+                Err(self.together("--push and push=false contradict each other: leave one out"))
             }
+            _ => self.stored_or_pushed(self.flag("push", kind == "registry" || self.push)),
         }
     }
 
@@ -262,7 +269,8 @@ impl Fields<'_> {
         match (is_pushed, self.flag("store", !is_pushed)) {
             (true, true) => {
                 return Err(self.together(
-                    "a push leaves nothing in the store: give another -o type=image beside it",
+                    "a pushed image is not kept in the store: give another -o type=image beside this one, \
+                     and no --push",
                 ));
             }
             (false, false) => {
@@ -315,6 +323,9 @@ impl Fields<'_> {
             Some("zstd") => self
                 .level(22)?
                 .map_or(Compression::ZSTD, |level| Compression::Zstd(level.max(1) as i32)),
+            Some("uncompressed") if self.get("compression-level").is_some() => {
+                return Err(self.together("compression-level is of no use without compression"));
+            }
             Some("uncompressed") => Compression::None,
             Some("estargz" | "nydus") => {
                 return Err(self.together(
@@ -390,6 +401,11 @@ mod tests {
             ("-o type=registry,name=r/a:1,push-by-digest=true", "can't push tagged ref r/a:1"),
             ("-t r/a:1 -o type=registry,push-by-digest=true", "can't push tagged ref r/a:1"),
             ("-o type=oci,dest=a,compression=rar", "rar"),
+            ("-o type=oci,dest=a,compression=uncompressed,compression-level=3", "of no use"),
+            ("-o type=oci,dest=a,DEST=b", "`dest` is given twice"),
+            ("-t a --push -o type=image,push=false", "contradict"),
+            ("-o ", "--output is empty"),
+            ("-o type=cacheonly --iidfile i", "incompatible"),
             ("-o type=nonsense", "unknown output type"),
             ("--push", "tag is needed"),
             ("-t X/y", "must be lowercase"),
@@ -424,6 +440,19 @@ mod tests {
             let [Output::Registry(image)] = outputs.as_slice() else { panic!("{outputs:?}") };
             assert!(image.by_digest);
             assert_eq!(image.names[0].to_string(), "r.io:5/a/b");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_an_image_is_said_of_what_the_flag_pushes() {
+        for line in [
+            "-t r.io/a --push -o type=image,compression=zstd",
+            "--push -o type=image,name=r.io/a,compression=zstd",
+        ] {
+            let outputs = outputs_of(line).unwrap();
+            let [Output::Registry(image)] = outputs.as_slice() else { panic!("{outputs:?}") };
+            assert_eq!(image.compression, Compression::ZSTD);
+            assert_eq!(image.names[0].to_string(), "r.io/a:latest");
         }
     }
 

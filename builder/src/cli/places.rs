@@ -95,7 +95,11 @@ impl<'a> Place<'a> {
     fn check_way(&self) -> Result<(), PlaceError> {
         let mut above = parent(self.path);
         while self.makes_way && fs::symlink_metadata(above).is_err_and(|error| is_missing(&error)) {
-            above = parent(above);
+            let next = parent(above);
+            if next == above {
+                break;
+            }
+            above = next;
         }
         self.check_directory(above)
     }

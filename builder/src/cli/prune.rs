@@ -15,7 +15,7 @@ use super::values::{self, ValueError};
 #[command(
     name = "rbuild prune",
     bin_name = "rbuild prune",
-    about = "Deletes what named images don't need and no running build uses: layers, blobs, cache \
+    about = "Deletes what neither a named image nor a running build needs: layers, blobs, cache \
              mounts, and what killed builds left",
     override_usage = "rbuild prune [FLAGS]"
 )]
@@ -100,7 +100,11 @@ pub(crate) fn confirm(
     err.flush()?;
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    let is_yes = ["y", "yes"].contains(&&*answer.trim().to_lowercase());
+    if !is_yes {
+        writeln!(err, "nothing was deleted")?;
+    }
+    Ok(is_yes)
 }
 
 fn told(pruned: &Pruned) -> String {

@@ -59,7 +59,7 @@ pub(crate) fn not_looked_at(unknown: &[Unknown]) -> Option<String> {
         }
     }
     (!told.is_empty())
-        .then(|| format!("what follows from these bases was not looked at: {}", told.join("; ")))
+        .then(|| format!("steps above these base images were not checked: {}", told.join("; ")))
 }
 
 /// An error that no line of the Dockerfile stands for, and what to do about it.
@@ -84,7 +84,9 @@ fn room_help(error: &(dyn Error + 'static)) -> Option<String> {
 /// What to do where a file may not be so large, wherever it is.
 fn limit_help(error: &(dyn Error + 'static)) -> Option<String> {
     let is_limit = cache::no_room(error) == Some(NoRoom::FileSize);
-    is_limit.then(|| "no file may be so large: raise the limit, with `ulimit -f unlimited`".into())
+    is_limit.then(|| {
+        "the limit of the size of files is reached: raise it with `ulimit -f unlimited`".into()
+    })
 }
 
 /// Whether an output failed at its own place, which the message names.
@@ -99,7 +101,7 @@ fn is_elsewhere(error: &BuildError) -> bool {
 /// What opening the store did to its database.
 pub(crate) fn rebuilt(rebuilt: &Rebuilt) -> String {
     let mut text = format!(
-        "the cache database could not be used ({}) and was made anew from {} blobs: all steps run again",
+        "the cache database could not be used ({}) and was rebuilt from {} blobs: all steps will run again",
         rebuilt.reason, rebuilt.blobs
     );
     if let Some(aside) = &rebuilt.aside {

@@ -18,7 +18,7 @@ use crate::store_check::{CheckError, check};
 #[command(
     name = "rbuild store",
     bin_name = "rbuild store",
-    about = "Looks after the directory of images and cache",
+    about = "Checks or removes the store, the directory of images and cache",
     override_usage = "rbuild store check|remove [FLAGS]",
     disable_help_subcommand = true
 )]

@@ -20,7 +20,7 @@ pub(super) enum Word {
 /// Why a word is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WordError {
-    #[error("`rbuild {0}` is not there yet{also}; for a directory write ./{0}", also = instead(.0))]
+    #[error("`rbuild {0}` does not exist yet{also}; for a directory write ./{0}", also = instead(.0))]
     NotYet(&'static str),
     #[error("no such command `{word}`: did you mean `{meant}`? For a directory write ./{word}")]
     Unknown { word: String, meant: &'static str },
@@ -49,7 +49,7 @@ const RESERVED: [(&str, &str); 25] = [
     ("login", "docker login, podman login"),
     ("logout", "docker logout, podman logout"),
     ("logs", ""),
-    ("manifest", "rbuild --platform with commas"),
+    ("manifest", "rbuild --platform a,b"),
     ("pull", "rbuild --pull"),
     ("push", "rbuild --push"),
     ("rmi", "rbuild prune"),
@@ -61,7 +61,7 @@ const RESERVED: [(&str, &str); 25] = [
 
 fn instead(word: &str) -> String {
     match RESERVED.iter().find(|(reserved, _)| *reserved == word) {
-        Some((_, other)) if !other.is_empty() => format!("; meanwhile there is: {other}"),
+        Some((_, other)) if !other.is_empty() => format!("; use {other}"),
         _ => String::new(),
     }
 }
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_word_that_is_nearly_a_command_is_no_path() {
         for (word, says) in [
-            ("du", "`rbuild du` is not there yet; meanwhile there is: rbuild prune --dry-run"),
+            ("du", "`rbuild du` does not exist yet; use rbuild prune --dry-run"),
             ("login", "docker login"),
             ("bake", "for a directory write ./bake"),
             ("prun", "did you mean `prune`"),

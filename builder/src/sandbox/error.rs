@@ -97,7 +97,7 @@ pub enum SandboxError {
     },
     /// The user namespace lacks an id that the command needs.
     #[error(
-        "cannot use the {kind} id {id}: the ids {known} are all that there are here; a longer range for \
+        "cannot use the {kind} id {id}: the ids {known} are all that this user has; a longer range for \
          this user in /etc/subuid and /etc/subgid (in a container: a longer one for its user namespace) \
          has more"
     )]

@@ -103,7 +103,7 @@ impl Memory {
         now: &Evidence,
     ) -> Result<Vec<String>, CacheError> {
         if vertex.no_cache {
-            return Ok(vec!["--no-cache asks for it".to_owned()]);
+            return Ok(vec!["--no-cache was given".to_owned()]);
         }
         let Some(before) = self.counterpart(vertex) else {
             return Ok(vec!["no earlier build of this Dockerfile had this step".to_owned()]);
@@ -113,7 +113,7 @@ impl Memory {
         }
         let evidence = cache.evidence(self.project, &before.place)?;
         let Some(evidence) = evidence.and_then(|bytes| Evidence::decode(&bytes)) else {
-            return Ok(vec!["nothing is known of what it was made of before".to_owned()]);
+            return Ok(vec!["there is no record of its earlier inputs".to_owned()]);
         };
         Ok(evidence.differences(now))
     }

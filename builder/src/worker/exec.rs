@@ -241,7 +241,7 @@ impl LocalWorker {
         }
         self.told_of_chroot.call_once(|| warn(sandbox::CHROOT_LACKS.to_owned()));
         if exec.shm_size.is_some() {
-            let text = "--shm-size limits nothing: /dev/shm of commands run by chroot is on disk";
+            let text = "--shm-size has no effect: by chroot, /dev/shm is a directory on the disk";
             self.told_of_shared_memory.call_once(|| warn(text.to_owned()));
         }
     }

@@ -58,7 +58,7 @@ pub fn refuse_foreign_syntax(source: &Source, given: Option<&str>) -> Result<(),
         return Ok(());
     }
     let message = format!(
-        "`{image}` is to read the file: this reads Dockerfiles itself, and downloads no program"
+        "`{image}` is a frontend of its own, which is not supported: rbuild reads Dockerfiles itself and downloads no program"
     );
     if given.is_some() {
         let error = Diagnostic::new(source, 0..0, message).in_no_line();

@@ -375,3 +375,14 @@ fn read_slowly(listener: &std::net::TcpListener, size: usize) {
     }
     stream.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").unwrap();
 }
+
+/// A web server that knows no registries may take anything.
+#[tokio::test]
+async fn a_manifest_that_was_not_created_is_not_pushed() {
+    let registry = TestRegistry::start();
+    registry.misbehave("/manifests/", 1, Oddity::Status(200, vec![], String::new()));
+    let name = reference(&registry, "app:1");
+    let pushed = client().push_manifest(&name, media_type::MANIFEST, "{}".into()).await;
+    let error = pushed.unwrap_err();
+    assert!(error.to_string().contains("answers 200 OK where a registry answers 201"), "{error}");
+}

@@ -374,7 +374,7 @@ fn redact(text: &str) -> String {
 
 /// The path of a step's log, which has numbers of its own, as `[log]`.
 fn without_logs(text: &str) -> String {
-    let mark = "all that it printed: ";
+    let mark = "the whole log: ";
     let line = |line: &str| match line.strip_prefix(mark) {
         Some(path) if path.ends_with(".log") => format!("{mark}[log]"),
         _ => line.to_owned(),

@@ -84,7 +84,7 @@ pub(super) fn error_blocks<'a>(
         }
         out.write_all(RULE)?;
         if let Some(log) = output.whole_log() {
-            writeln!(out, "all that it printed: {}", visible(&log.to_string_lossy()))?;
+            writeln!(out, "the whole log: {}", visible(&log.to_string_lossy()))?;
         }
     }
     Ok(())
@@ -115,7 +115,7 @@ pub(super) fn findings(out: &mut dyn Write, findings: &[String]) -> io::Result<(
         1 => "1 warning".to_owned(),
         several => format!("{several} warnings"),
     };
-    writeln!(out, "\n {count} found (rbuild --check shows the lines):")?;
+    writeln!(out, "\n {count} found (run rbuild --check to see the lines):")?;
     findings.iter().try_for_each(|finding| writeln!(out, " - {}", visible(finding)))?;
     writeln!(out)
 }
@@ -133,7 +133,7 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         assert_eq!(text(&[]), "");
-        let one = "\n 1 warning found (rbuild --check shows the lines):\n - A: b (line 1)\n\n";
+        let one = "\n 1 warning found (run rbuild --check to see the lines):\n - A: b (line 1)\n\n";
         assert_eq!(text(&["A: b (line 1)"]), one);
         assert!(text(&["a", "b"]).starts_with("\n 2 warnings found ("));
     }

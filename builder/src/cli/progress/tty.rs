@@ -35,9 +35,25 @@ const OUTPUT_BYTES: u64 = 16 << 10;
 pub(super) struct Tty {
     out: Stderr,
     bar: ProgressBar,
-    /// Steps that have ended and are not on the screen yet.
-    ended: Vec<StepId>,
+    /// What belongs above the frame and is not on the screen yet.
+    above: Vec<Above>,
     painted: Option<SystemTime>,
+}
+
+/// Something that stays on the screen.
+enum Above {
+    /// The line of a step that has ended.
+    Ended(StepId),
+    Text(String),
+}
+
+impl Above {
+    fn text(self, steps: &Steps, canvas: Canvas) -> Option<String> {
+        match self {
+            Self::Ended(id) => ended_line(steps.get(id)?, canvas),
+            Self::Text(text) => Some(text),
+        }
+    }
 }
 
 /// What there is to draw on.
@@ -54,7 +70,7 @@ impl Tty {
         let bar = ProgressBar::with_draw_target(None, target);
         let style = ProgressStyle::with_template("{msg}").expect("the template is valid");
         bar.set_style(style);
-        Self { out, bar, ended: vec![], painted: None }
+        Self { out, bar, above: vec![], painted: None }
     }
 
     fn canvas() -> Canvas {
@@ -71,11 +87,11 @@ impl Tty {
         self.out.flush()
     }
 
-    /// Puts the steps that have ended above the frame.
+    /// Puts what stays above the frame. There must be a frame: `indicatif` ends the last line of what
+    /// it prints only if something follows, and the next frame would take that line's place.
     fn scroll(&mut self, steps: &Steps, canvas: Canvas) {
-        let ended = std::mem::take(&mut self.ended);
-        let lines: Vec<_> =
-            ended.iter().filter_map(|id| ended_line(steps.get(*id)?, canvas)).collect();
+        let above = std::mem::take(&mut self.above).into_iter();
+        let lines: Vec<_> = above.filter_map(|above| above.text(steps, canvas)).collect();
         if !lines.is_empty() {
             self.bar.println(lines.join("\n"));
         }
@@ -86,26 +102,25 @@ impl Renderer for Tty {
     fn event(&mut self, steps: &Steps, event: &Event) -> io::Result<()> {
         match &event.kind {
             EventKind::Cached | EventKind::Done | EventKind::Stopped | EventKind::Failed(_) => {
-                self.ended.push(event.step);
+                self.above.push(Above::Ended(event.step));
             }
             EventKind::Reason(text) => {
                 let name = steps.get(event.step).map_or("", |step| step.name.as_str());
                 let (name, text) = (visible(name), visible_lines(text));
-                self.bar.println(format!(" => {name}\n      runs: {text}"));
+                self.above.push(Above::Text(format!(" => {name}\n      runs: {text}")));
             }
             EventKind::Warning(text) => {
                 let style = style(Self::canvas().colours).yellow();
-                self.bar.println(
-                    style.apply_to(format!(" => WARN: {}", visible_lines(text))).to_string(),
-                );
+                let line = style.apply_to(format!(" => WARN: {}", visible_lines(text)));
+                self.above.push(Above::Text(line.to_string()));
             }
             EventKind::Planned { .. }
             | EventKind::Started
             | EventKind::Progress { .. }
             | EventKind::Finding(_)
-            | EventKind::Output(_) => return Ok(()),
+            | EventKind::Output(_) => {}
         }
-        self.rest_cursor()
+        Ok(())
     }
 
     fn tick(&mut self, steps: &Steps, now: SystemTime) -> io::Result<()> {
@@ -115,8 +130,8 @@ impl Renderer for Tty {
         }
         self.painted = Some(now);
         let canvas = Self::canvas();
-        self.scroll(steps, canvas);
         self.bar.set_message(frame(steps, now, canvas).join("\n"));
+        self.scroll(steps, canvas);
         self.rest_cursor()
     }
 
@@ -126,9 +141,9 @@ impl Renderer for Tty {
         if steps.len() == 0 {
             return Ok(());
         }
-        for id in &self.ended {
-            if let Some(line) = steps.get(*id).and_then(|step| ended_line(step, canvas)) {
-                writeln!(self.out, "{line}")?;
+        for above in std::mem::take(&mut self.above) {
+            if let Some(text) = above.text(steps, canvas) {
+                writeln!(self.out, "{text}")?;
             }
         }
         let end = steps.latest.unwrap_or(SystemTime::UNIX_EPOCH);

@@ -17,9 +17,9 @@ pub(super) fn help(error: &Error, image: &str) -> Option<String> {
     match answer.status {
         401 | 403 => Some(log_in(answer.credentials.as_deref(), host)),
         429 => Some(format!(
-            "{host} limits how often it is asked: wait a while, or log in, which mostly raises the limit"
+            "{host} limits how often it is asked: wait a while, or log in, which usually raises the limit"
         )),
-        500..=599 => Some(format!("{host} has a fault of its own: try again later")),
+        500..=599 => Some(format!("{host} failed: try again later")),
         _ => None,
     }
 }
@@ -29,11 +29,11 @@ pub(super) fn help_with_push(error: &Error, image: &str) -> String {
     let name = image.split(['@']).next().unwrap_or_default();
     if error.is_not_found() {
         return format!(
-            "does the repository of `{name}` exist? Some registries want it made first"
+            "does the repository of `{name}` exist? Some registries need it to be created first"
         );
     }
     if error.answer().is_some_and(|answer| answer.status == 413) {
-        return "a server before the registry limits the size of uploads: raise its limit (nginx: \
+        return "a proxy in front of the registry limits the size of uploads: raise its limit (nginx: \
                 client_max_body_size)"
             .to_owned();
     }
