@@ -245,6 +245,16 @@ fn on_a_terminal(session: &Session, progress: &str, columns: usize, args: &[&str
     session.run(&mut script).stdout.replace("\r\n", "\n")
 }
 
+/// What came before the first frame was painted over.
+#[test]
+fn a_warning_stays_on_the_terminal() {
+    let session = Session::new().dockerfile("FROM busybox\nRUN sleep 0.5\n");
+    let screen = on_a_terminal(&session, "tty", 80, &["--build-arg=FOO=1"]);
+    let (_, after) = screen.split_once("[FOO] were not consumed").expect(&screen);
+    // The line is filled with blanks; to go back in it would be to write over it.
+    assert!(!after.trim_start_matches(' ').starts_with('\r'), "{screen:?}");
+}
+
 #[test]
 fn errors_and_warnings_have_colours_where_they_are_wanted() {
     let session = Session::new().dockerfile("FROM busybox\nCOPPY a b\n");

@@ -51,10 +51,7 @@ pub(crate) fn unused(dockerfile: &Dockerfile, request: &PlanRequest) -> Vec<Stri
     if !unknown.is_empty() {
         let meant = unknown.first().and_then(|name| did_you_mean(name, declared.iter().copied()));
         let names = unknown.join(" ");
-        said.push(format!(
-            "[Warning] One or more build-args [{names}] were not consumed{}",
-            question(meant)
-        ));
+        said.push(format!("One or more build-args [{names}] were not consumed{}", question(meant)));
     }
     for stage in request.no_cache_stages.iter().filter(|stage| !stages.contains(*stage)) {
         let meant = did_you_mean(stage, stages.iter().map(String::as_str));
@@ -95,7 +92,7 @@ mod tests {
         assert_eq!(
             said(&["vesion", "x"], &["buld"]),
             [
-                "[Warning] One or more build-args [vesion x] were not consumed; did you mean \
+                "One or more build-args [vesion x] were not consumed; did you mean \
                  `version`?",
                 "--no-cache-filter: no stage is called `buld`; did you mean `build`?"
             ]
