@@ -84,9 +84,10 @@ impl ContextError {
     /// What the user can do about it, where that is known.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::NoDockerfile { path } => {
-                Some(format!("make `{}`, or name another file with -f", path.display()))
-            }
+            Self::NoDockerfile { path } => Some(format!(
+                "create `{}`, or name another file with -f, from the directory where you are",
+                path.display()
+            )),
             Self::Files(error) => error.help(),
             Self::Open { .. } | Self::Ignore { .. } | Self::IgnoreFile { .. } | Self::Cache(_) => {
                 None

@@ -21,6 +21,7 @@ use super::outputs::{self, OutputError};
 use super::places::{self, PlaceError};
 use super::progress::{NotShown, ProgressMode};
 use super::registries::{self, RegistriesError};
+use super::report;
 use super::settings::Settings;
 use super::values::{self, SshValue, ValueError};
 use super::visible::visible_lines;
@@ -192,6 +193,16 @@ pub(crate) fn request(
 pub(crate) fn check_places(args: &BuildArgs) -> Result<(), UsageError> {
     let outputs = outputs::outputs(args, &outputs::tags(args)?, std::io::stdout().is_terminal())?;
     Ok(places::check(args, &outputs)?)
+}
+
+impl UsageError {
+    /// What the user reads of it.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Context(error) => report::with(error.help(), error),
+            error => report::with_help(error),
+        }
+    }
 }
 
 /// Whose earlier builds a build is compared with: those of the same Dockerfile and context.

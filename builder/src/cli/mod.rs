@@ -111,7 +111,10 @@ pub fn flags() -> Vec<String> {
 fn print(text: &[u8]) -> ExitCode {
     match std::io::stdout().write_all(text) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => {
+            say(&report::with_help(&error));
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -131,8 +134,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    say(&report::with_help(error));
+fn fail(error: &StartError) -> ExitCode {
+    say(&error.told());
     ExitCode::FAILURE
 }
 
@@ -151,8 +154,6 @@ enum StartError {
     #[error(transparent)]
     Cache(#[from] cache::CacheError),
     #[error(transparent)]
-    Registries(#[from] registry_client::RegistriesConfError),
-    #[error(transparent)]
     Logins(#[from] LoginsError),
     #[error(
         "cannot start the threads of a build: the system gives this user no more; raise `ulimit -u` or \
@@ -169,6 +170,16 @@ enum StartError {
     Prune(#[from] prune::PruneError),
     #[error(transparent)]
     Store(#[from] store::StoreError),
+}
+
+impl StartError {
+    /// What the user reads of it.
+    fn told(&self) -> String {
+        match self {
+            Self::Usage(error) => error.told(),
+            error => report::with_help(error),
+        }
+    }
 }
 
 fn list_images(args: &ImagesArgs, settings: &Settings) -> Result<ExitCode, StartError> {
@@ -330,7 +341,7 @@ fn build(args: &BuildArgs, wanted: Wanted, settings: &Settings) -> Result<ExitCo
             tell(ended, mode, store, &hidden)
         }
         Err(error) => {
-            say(&hidden.mask(&report::with_help(&error)));
+            say(&hidden.mask(&error.told()));
             Ok(ExitCode::FAILURE)
         }
     }

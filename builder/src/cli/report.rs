@@ -67,7 +67,8 @@ pub(crate) fn with_help(error: &(dyn Error + 'static)) -> String {
     with(room_help(error), error)
 }
 
-fn with(help: Option<String>, error: &(dyn Error + 'static)) -> String {
+/// An error with the help that is known for it.
+pub(crate) fn with(help: Option<String>, error: &(dyn Error + 'static)) -> String {
     let help = help.map_or_else(String::new, |help| format!("\nhelp: {help}"));
     format!("error: {}{help}", chain(error))
 }

@@ -70,23 +70,24 @@ fn reach(obstacle: &Obstacle, host: &str) -> String {
             format!("can this machine reach {host}? If it needs a proxy, set HTTPS_PROXY")
         }
         Obstacle::Untrusted(_) => format!(
-            "put the certificate of the authority that signed it into a file and set \
-             SSL_CERT_FILE=FILE, or add it to this machine's with update-ca-certificates; or write \
-             `insecure = true` for {host} into {CONF}"
+            "get the certificate of the authority that signed it, and put it into a directory as ca.crt \
+             for --cert-dir=DIRECTORY, or set SSL_CERT_FILE=FILE, or add it to this machine's with \
+             update-ca-certificates; without a check: --tls-verify=false, or `insecure = true` for \
+             {host} in {CONF}"
         ),
         Obstacle::Authority => format!(
-            "give {host} a certificate with `basicConstraints=CA:FALSE`, or write `insecure = true` \
-             for it into {CONF}"
+            "give {host} a certificate with `basicConstraints=CA:FALSE`; without a check: \
+             --tls-verify=false, or `insecure = true` for it in {CONF}"
         ),
         Obstacle::Expired(_) => {
             format!("renew the certificate of {host}, or set the clock of this machine")
         }
         Obstacle::OtherHost(_) => {
-            format!("use a name that the certificate of {host} is for")
+            format!("use a name that is in the certificate of {host}")
         }
         Obstacle::NotTls => format!(
-            "for a registry without HTTPS write a `[[registry]]` with `location = \"{host}\"` and \
-             `insecure = true` into {CONF}"
+            "for a registry without HTTPS give --tls-verify=false, or write a `[[registry]]` with \
+             `location = \"{host}\"` and `insecure = true` into {CONF}"
         ),
     }
 }
