@@ -41,7 +41,7 @@ pub enum CacheError {
     },
     /// The database holds something that it should not.
     #[error(
-        "the cache database is damaged: {what}; build again: it is then made anew from the blobs"
+        "the cache database is damaged: {what}; build again: it is then rebuilt from the blobs"
     )]
     Damaged {
         /// What was found.
