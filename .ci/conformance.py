@@ -95,7 +95,7 @@ def print_table(statuses):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", metavar="GLOB", help="the cases to run")
-    parser.add_argument("-j", type=int, default=os.cpu_count(), metavar="N", help="cases at a time")
+    parser.add_argument("-j", type=int, default=2 * (os.cpu_count() or 1), metavar="N", help="cases at a time")
     parser.add_argument("--as-user", action="store_true", help="an ordinary user runs rbuild")
     parser.add_argument("--update", action="store_true", help="write the list of those that pass")
     options = parser.parse_args()
