@@ -4,7 +4,7 @@ use std::{fs, io};
 
 /// The ids of a user namespace and those that they are outside of it, as the kernel tells them in
 /// `/proc/PID/uid_map` and `gid_map`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdMap(Vec<MappedIds>);
 
 /// Ids that follow each other, inside a user namespace and outside of it.
@@ -42,6 +42,13 @@ impl IdMap {
     /// Its parts.
     pub fn parts(&self) -> &[MappedIds] {
         &self.0
+    }
+
+    /// Whether `id` is there. An empty map is that of a machine without `/proc`, which tells nothing:
+    /// there every id may be.
+    pub fn may_have(&self, id: u32) -> bool {
+        let has = |ids: &MappedIds| id.checked_sub(ids.inside).is_some_and(|at| at < ids.count);
+        self.0.is_empty() || self.0.iter().any(has)
     }
 
     /// Whether every id is there, as itself: this is the kernel's first namespace, or as good.

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use cache::IdMap;
+
 use super::{Owner, Owners};
 
 /// An owner that can't be given, since the user namespace does not have the id.
@@ -21,10 +23,9 @@ impl Owners {
     /// Fails if `owner` can't be given to a file, which the kernel would call an invalid argument.
     pub(crate) fn check(self, owner: Owner) -> Result<(), MissingId> {
         static HERE: OnceLock<Maps> = OnceLock::new();
-        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let maps = || Maps {
-            users: Map::parse(&read("/proc/self/uid_map")),
-            groups: Map::parse(&read("/proc/self/gid_map")),
+            users: IdMap::of_users().unwrap_or_default(),
+            groups: IdMap::of_groups().unwrap_or_default(),
         };
         match self {
             Self::Kernel => HERE.get_or_init(maps).check(owner),
@@ -35,39 +36,23 @@ impl Owners {
 }
 
 struct Maps {
-    users: Map,
-    groups: Map,
+    users: IdMap,
+    groups: IdMap,
 }
 
 impl Maps {
     fn check(&self, (uid, gid): Owner) -> Result<(), MissingId> {
-        self.users.check("user", uid, "/etc/subuid")?;
-        self.groups.check("group", gid, "/etc/subgid")
+        check(&self.users, "user", uid, "/etc/subuid")?;
+        check(&self.groups, "group", gid, "/etc/subgid")
     }
 }
 
-/// The first id of each range, and how many there are.
-struct Map(Vec<(u32, u32)>);
-
-impl Map {
-    /// A line of the map: first id here, first id outside, how many.
-    fn parse(text: &str) -> Self {
-        let range = |line: &str| {
-            let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
-            Some((numbers.next()??, numbers.nth(1)??))
-        };
-        Self(text.lines().filter_map(range).collect())
+fn check(map: &IdMap, kind: &'static str, id: u32, file: &'static str) -> Result<(), MissingId> {
+    if map.may_have(id) {
+        return Ok(());
     }
-
-    fn check(&self, kind: &'static str, id: u32, file: &'static str) -> Result<(), MissingId> {
-        let has = |&(first, count): &(u32, u32)| id.checked_sub(first).is_some_and(|at| at < count);
-        // Without /proc there are no user namespaces to speak of.
-        if self.0.is_empty() || self.0.iter().any(has) {
-            return Ok(());
-        }
-        let count = self.0.iter().map(|&(_, count)| u64::from(count)).sum();
-        Err(MissingId { kind, id, count, file })
-    }
+    let count = map.parts().iter().map(|ids| u64::from(ids.count)).sum();
+    Err(MissingId { kind, id, count, file })
 }
 
 #[cfg(test)]
@@ -77,8 +62,8 @@ mod tests {
     #[test]
     fn an_id_that_the_map_lacks_is_named() {
         let users =
-            Map::parse("         0       4242          1\n         1    2000000      65536\n");
-        let groups = Map::parse("0 4242 1\n");
+            IdMap::parse("         0       4242          1\n         1    2000000      65536\n");
+        let groups = IdMap::parse("0 4242 1\n");
         let maps = Maps { users, groups };
         assert!(maps.check((0, 0)).is_ok() && maps.check((65_536, 0)).is_ok());
         let told = |owner| maps.check(owner).unwrap_err().to_string();
@@ -89,7 +74,7 @@ mod tests {
         );
         assert!(told((3, 5)).starts_with("group id 5 is none of the 1 that"));
         for all in ["0 0 4294967295\n", ""] {
-            assert!(Map::parse(all).check("user", 4_000_000_000, "").is_ok());
+            assert!(check(&IdMap::parse(all), "user", 4_000_000_000, "").is_ok());
         }
         assert!(Owners::Attribute.check((4_000_000_000, 0)).is_ok());
     }

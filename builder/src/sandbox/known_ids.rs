@@ -3,14 +3,14 @@
 //! The kernel answers "invalid argument" to any other, whatever it was to be used for. So they are
 //! looked at before a container starts.
 
-use std::fs;
+use cache::{IdMap, MappedIds};
 
 use super::{Container, ContainerMount, MountSource, SandboxError};
 
 /// The users and groups of this process's user namespace.
 pub(super) struct KnownIds {
-    users: Vec<Range>,
-    groups: Vec<Range>,
+    users: IdMap,
+    groups: IdMap,
 }
 
 /// Ids that follow each other.
@@ -23,8 +23,10 @@ struct Range {
 impl KnownIds {
     /// Reads them. To be called when the namespace has been entered.
     pub(super) fn here() -> Self {
-        let read = |path| ranges(&fs::read_to_string(path).unwrap_or_default());
-        Self { users: read("/proc/self/uid_map"), groups: read("/proc/self/gid_map") }
+        Self {
+            users: IdMap::of_users().unwrap_or_default(),
+            groups: IdMap::of_groups().unwrap_or_default(),
+        }
     }
 
     /// Fails if a container needs one that is not there.
@@ -43,24 +45,19 @@ impl KnownIds {
     }
 }
 
-fn find_unknown(kind: &'static str, ids: &[u32], known: &[Range]) -> Result<(), SandboxError> {
-    let is_known = |id: u32| known.iter().any(|range| range.first <= id && id <= range.last);
-    // Without a map there is nothing to tell.
-    match ids.iter().find(|&&id| !known.is_empty() && !is_known(id)) {
+fn find_unknown(kind: &'static str, ids: &[u32], known: &IdMap) -> Result<(), SandboxError> {
+    match ids.iter().find(|&&id| !known.may_have(id)) {
         None => Ok(()),
         Some(&id) => Err(SandboxError::UnknownId { kind, id, known: describe(known) }),
     }
 }
 
-/// Reads a map of the kernel's: first id here, first id outside, how many.
-fn ranges(map: &str) -> Vec<Range> {
-    let range = |line: &str| {
-        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
-        let (first, _outside, count) =
-            (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-        Some(Range { first, last: first.checked_add(count.checked_sub(1)?)? })
+/// The ids of a map, parts that follow each other as one.
+fn ranges(map: &IdMap) -> Vec<Range> {
+    let range = |ids: &MappedIds| {
+        Some(Range { first: ids.inside, last: ids.inside.checked_add(ids.count.checked_sub(1)?)? })
     };
-    let mut found: Vec<_> = map.lines().filter_map(range).collect();
+    let mut found: Vec<_> = map.parts().iter().filter_map(range).collect();
     found.sort_by_key(|range| range.first);
     found.dedup_by(|next, range| {
         let follows = range.last.checked_add(1) == Some(next.first);
@@ -72,12 +69,12 @@ fn ranges(map: &str) -> Vec<Range> {
     found
 }
 
-fn describe(known: &[Range]) -> String {
+fn describe(known: &IdMap) -> String {
     let text = |range: &Range| match range.first == range.last {
         true => range.first.to_string(),
         false => format!("{} to {}", range.first, range.last),
     };
-    known.iter().map(text).collect::<Vec<_>>().join(", ")
+    ranges(known).iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -86,15 +83,16 @@ mod tests {
 
     #[test]
     fn an_id_that_is_not_there_is_told_with_those_that_are() {
-        let known = ranges("         0       1000          1\n         1     100000      65536\n");
-        assert_eq!(known, [Range { first: 0, last: 65536 }]);
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        let known = IdMap::parse(map);
+        assert_eq!(ranges(&known), [Range { first: 0, last: 65536 }]);
         assert!(find_unknown("user", &[0, 65536], &known).is_ok());
         let said = find_unknown("user", &[5, 99999], &known).unwrap_err().to_string();
         assert!(said.contains("user id 99999") && said.contains("0 to 65536"), "{said}");
-        let gap = ranges("5 100 1\n7 200 3\n");
+        let gap = IdMap::parse("5 100 1\n7 200 3\n");
         assert_eq!(describe(&gap), "5, 7 to 9");
-        let every = ranges("0 0 4294967295\n");
+        let every = IdMap::parse("0 0 4294967295\n");
         assert!(find_unknown("group", &[u32::MAX - 1], &every).is_ok());
-        assert!(find_unknown("group", &[7], &ranges("")).is_ok());
+        assert!(find_unknown("group", &[7], &IdMap::parse("")).is_ok());
     }
 }
