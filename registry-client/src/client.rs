@@ -367,8 +367,8 @@ fn speaks_otherwise(scheme: &str, own: &Call, error: &Error) -> bool {
         Error::Broken { call, .. } => scheme == "http" && call == own,
         // Go's servers and nginx say so in their own words, which an answer to HEAD lacks.
         Error::Refused(answer) => {
-            let has_words = own.method() != Method::HEAD;
-            let says_so = answer.status == 400 && (answer.message.contains("HTTPS") || !has_words);
+            let is_wordless = own.method() == Method::HEAD;
+            let says_so = answer.status == 400 && (is_wordless || answer.message.contains("HTTPS"));
             scheme == "http" && answer.call == *own && says_so
         }
         _ => false,
